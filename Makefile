@@ -1,0 +1,70 @@
+# Every target sets up what it needs, in .venv, from nothing but a Python 3.11 or newer.
+#
+#   make demo    start everything, send a few hundred notifications, show what becomes of them, clean up
+#   make serve   the same start-up, and stay
+#   make test    check, then all tests
+#   make check   linters, types, import arrows
+#   make bench   the floor, the dispatcher and Celery, measured in one run
+#
+# PYTHON=/path/to/python chooses the interpreter the virtual environment is made from.
+
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+RUNTIME := .venv/.runtime
+DEVELOPMENT := .venv/.development
+
+.DELETE_ON_ERROR:
+.PHONY: demo serve test check bench requirements clean
+
+demo: $(RUNTIME)
+	@$(BIN)/dispatcher demo
+
+serve: $(RUNTIME)
+	@$(BIN)/dispatcher serve
+
+test: check
+	$(BIN)/pytest --cov --cov-report=term
+
+check: $(DEVELOPMENT)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: $(DEVELOPMENT)
+	@$(BIN)/python -m bench
+
+# The stamps hold only when everything before them worked, so a run that was broken off starts over.
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "This needs Python 3.11 or newer with its venv module: none was found." >&2; exit 1; }
+	@echo "Setting up .venv with $(PYTHON)"
+	@$(PYTHON) -m venv .venv
+
+$(RUNTIME): requirements.txt pyproject.toml | $(BIN)/python
+	@echo "Installing what the dispatcher needs"
+	@$(PIP) install --requirement requirements.txt
+	@$(PIP) install --no-deps --editable .
+	@touch $@
+
+$(DEVELOPMENT): requirements-dev.txt $(RUNTIME)
+	@echo "Installing what tests, checks and benchmarks need"
+	@$(PIP) install --requirement requirements-dev.txt
+	@touch $@
+
+# Pins anew, from what pyproject.toml asks for, in an environment of its own.
+requirements:
+	@rm -rf .venv/pinning && $(PYTHON) -m venv .venv/pinning
+	@.venv/pinning/bin/python -m pip --quiet install .
+	@sed -n '/^#/p' requirements.txt > .venv/requirements.txt
+	@.venv/pinning/bin/python -m pip freeze --exclude notification-dispatcher >> .venv/requirements.txt
+	@mv .venv/requirements.txt requirements.txt
+	@.venv/pinning/bin/python -m pip --quiet install --constraint requirements.txt '.[development]'
+	@sed -n '/^[#-]/p' requirements-dev.txt > .venv/requirements.txt
+	@.venv/pinning/bin/python -m pip freeze --exclude notification-dispatcher | grep -vxFf requirements.txt >> .venv/requirements.txt
+	@mv .venv/requirements.txt requirements-dev.txt
+	@rm -rf .venv/pinning
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage

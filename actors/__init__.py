@@ -1,0 +1,1 @@
+"""Tasks on Trio: they receive, ask the decisions in ``dispatcher`` once, and carry out what comes back."""

@@ -1,0 +1,421 @@
+"""The accept path: what producers hand in becomes durable here, before they are told so.
+
+Check and render each item (``dispatcher.acceptance``, templates from the organization's hot cache), then one insert for all requests of
+the moment, then the ids into Redis. The answer goes out after the commit and does not wait for Redis: what Redis misses, the janitor
+finds. A repeated idempotency key replays the first answer; with another content it is refused; while the first is still on its way it
+is told to come back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from random import Random
+from typing import Any
+
+import orjson
+import trio
+from attrs import define, field, frozen
+
+from actors import announcements
+from actors.batcher import Batcher, BatcherStatistics
+from actors.cache import HotCache
+from actors.metrics import Metrics
+from actors.ports import Admission, Arrival, BatchAnswer, Existing, Queue, Store
+from dispatcher.acceptance import AcceptLimits, HandedIn, Item, parse, too_large
+from dispatcher.errors import DispatcherError, QueueUnavailable, StoreRefused
+from dispatcher.ids import uuid7
+from dispatcher.model import Channel, NotificationId, OrganizationId
+from dispatcher.problems import Problem, Refused, escape_pointer
+from dispatcher.templates import CompiledTemplate, MissingVariable, TemplateError
+
+logger = logging.getLogger(__name__)
+
+LoadTemplate = Callable[[OrganizationId, str, Channel, str | None], Awaitable[CompiledTemplate | None]]
+LoadChannels = Callable[[OrganizationId], Awaitable[frozenset[Channel]]]
+StoredAnswer = Callable[[OrganizationId, str], Awaitable[tuple[bytes, bytes] | None]]
+Keyed = Mapping[tuple[OrganizationId, str], Existing]
+
+
+@frozen
+class Answer:
+    """A finished answer: ``body`` is JSON, ``headers`` come on top of its type and length."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(factory=dict)
+
+
+@define(eq=False)
+class _Request:
+    """One request on its way into Postgres. ``done`` is set when ``existing`` or ``error`` is known."""
+
+    organization_id: OrganizationId
+    admissions: Sequence[Admission]
+    batch_answer: BatchAnswer | None
+    done: trio.Event = field(factory=trio.Event)
+    existing: Keyed = field(factory=dict)
+    refused: set[NotificationId] = field(factory=set)  # rows that Postgres would not take
+    error: DispatcherError | None = None
+
+
+class Acceptor:
+    """Accepts requests of all organizations. ``cache_of`` gives an organization's hot cache, ``wake`` starts it.
+
+    ``load_template`` and ``load_channels`` fill the cache: a compiled template or None, the channels with a usable provider.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        queue: Queue,
+        metrics: Metrics,
+        *,
+        limits: AcceptLimits,
+        attempts_max: int,
+        rows_max: int,
+        pending_max: int,
+        tick_s: float,
+        cache_of: Callable[[OrganizationId], HotCache[Any]],
+        load_template: LoadTemplate,
+        load_channels: LoadChannels,
+        stored_answer: StoredAnswer,
+        wake: Callable[[OrganizationId], None],
+        unix_s: Callable[[], float],
+        random: Random,
+    ) -> None:
+        self._store = store
+        self._queue = queue
+        self._metrics = metrics
+        self._limits = limits
+        self._attempts_max = attempts_max
+        self._cache_of = cache_of
+        self._load_template = load_template
+        self._load_channels = load_channels
+        self._stored_answer = stored_answer
+        self._wake = wake
+        self._unix_s = unix_s
+        self._random = random
+        self._under_way: set[tuple[OrganizationId, str]] = set()  # keys of requests that have no answer yet
+        self._inserts: Batcher[_Request] = Batcher(
+            "accepting", self._flush, rows_max=rows_max, tick_s=tick_s, pending_max=pending_max, weigh=_weight, workers=2
+        )
+
+    async def run(self) -> None:
+        """Insert until :meth:`close`."""
+        await self._inserts.run()
+
+    def close(self) -> None:
+        """No further requests will come."""
+        self._inserts.close()
+
+    def statistics(self) -> BatcherStatistics:
+        """The line in front of Postgres."""
+        return self._inserts.statistics()
+
+    async def accept(self, organization_id: OrganizationId, body: bytes, idempotency_key: str | None) -> Answer:
+        """Accept one notification or a batch; the answer is true: what it calls accepted is on disk.
+
+        Raises Refused for a request that can not be accepted as a whole, Overloaded when too much waits already, StoreUnavailable
+        when Postgres is away (with a key, the request may be repeated without risk).
+        """
+        now_unix_s = self._unix_s()
+        handed = parse(body, self._limits, now_unix_s)
+        keys = self._keys_of(organization_id, handed, idempotency_key)
+        busy = keys & self._under_way
+        if busy:
+            raise Refused(
+                Problem(
+                    409,
+                    "request_in_progress",
+                    "A request with this key is still running",
+                    "The same idempotency key is being worked on; ask again with the same body.",
+                    retry_after_s=1,
+                )
+            )
+        self._under_way |= keys
+        try:
+            if handed.is_batch:
+                return await self._accept_batch(organization_id, handed, idempotency_key, now_unix_s)
+            return await self._accept_one(organization_id, handed.items[0], idempotency_key, now_unix_s)
+        finally:
+            self._under_way -= keys
+
+    # --- one and many -----------------------------------------------------------------------------------------------------
+
+    async def _accept_one(
+        self, organization_id: OrganizationId, item: Item | Problem, header_key: str | None, now_unix_s: float
+    ) -> Answer:
+        if isinstance(item, Problem):
+            raise Refused(item)
+        if header_key is not None and item.idempotency_key not in (None, header_key):
+            raise Refused(_key_problem("idempotency_key_ambiguous", "The Idempotency-Key header and the field name two keys."))
+        prepared = await self._prepare(organization_id, item, header_key or item.idempotency_key, now_unix_s)
+        if isinstance(prepared, Problem):
+            raise Refused(prepared)
+        request = await self._insert(_Request(organization_id, (prepared,), None))
+        if prepared.id in request.refused:
+            raise Refused(_UNSTORABLE)
+        existing = _existing(prepared, request.existing)
+        headers = {}
+        id, created_at_s = prepared.id, now_unix_s
+        if existing is not None:
+            if existing.request_hash != prepared.request_hash:
+                self._metrics.accepted["conflict"] += 1
+                raise Refused(_key_problem("idempotency_key_reused", "This key was used before with another notification."))
+            id, created_at_s = existing.id, existing.created_at_unix_s
+            headers["Idempotent-Replayed"] = "true"
+        self._metrics.accepted["accepted" if existing is None else "duplicate"] += 1
+        document = {"id": id, "status": "queued", "channel": item.channel.value, "created_at": _rfc3339(created_at_s)}
+        headers["Location"] = f"/v1/orgs/{organization_id}/notifications/{id}"
+        return Answer(202, orjson.dumps(document), headers)
+
+    async def _accept_batch(
+        self, organization_id: OrganizationId, handed: HandedIn, header_key: str | None, now_unix_s: float
+    ) -> Answer:
+        if header_key is not None:
+            stored = await self._stored_answer(organization_id, header_key)
+            if stored is not None:
+                if stored[0] != handed.request_hash:
+                    raise Refused(_key_problem("idempotency_key_reused", "This key was used before with another batch."))
+                return Answer(202, stored[1], {"Idempotent-Replayed": "true"})
+        prepared: list[Admission | Problem] = []
+        for index, item in enumerate(handed.items):
+            if isinstance(item, Item):
+                key = item.idempotency_key or (None if header_key is None else f"{header_key}#{index}")
+                prepared.append(await self._prepare(organization_id, item, key, now_unix_s))
+            else:
+                prepared.append(item)
+        request = _Request(organization_id, [p for p in prepared if isinstance(p, Admission)], None)
+        if header_key is not None:
+            request.batch_answer = BatchAnswer(
+                organization_id,
+                header_key,
+                handed.request_hash,
+                lambda existing: orjson.dumps(_batch_document(prepared, existing, request.refused)),
+            )
+        if request.admissions or request.batch_answer is not None:
+            await self._insert(request)
+        document = _batch_document(prepared, request.existing, request.refused)
+        for verdict in ("accepted", "duplicates", "rejected"):
+            self._metrics.accepted[verdict.removesuffix("s")] += document[verdict]
+        return Answer(202, orjson.dumps(document))
+
+    # --- one item ---------------------------------------------------------------------------------------------------------
+
+    async def _prepare(
+        self, organization_id: OrganizationId, item: Item, key: str | None, now_unix_s: float
+    ) -> Admission | Problem:
+        """Render an item into the row to insert, or say why it can not be."""
+        cache = self._cache_of(organization_id)
+        channels = cache.peek("channels")
+        if channels is None:
+            channels = await cache.get("channels", lambda: self._load_channels(organization_id))
+        if item.channel not in channels:
+            return _no_provider(item.channel)
+        template_id = locale = None
+        payload: Mapping[str, Any]
+        if item.template is None:
+            assert item.content is not None
+            payload = item.content
+        else:
+            name = (item.template, item.channel, item.locale)
+            found = cache.peek(name)
+            if found is None:
+                found = await cache.get(name, lambda: self._find_template(organization_id, *name))
+            if found is _NO_TEMPLATE:
+                return _no_template(item.channel)
+            template: CompiledTemplate = found
+            try:
+                payload = template.render_payload(item.variables)
+            except TemplateError as error:
+                missing = f"/{escape_pointer(error.name)}" if isinstance(error, MissingVariable) and error.name else ""
+                return error.problem("/variables" + missing)
+            template_id, locale = template.template_id, template.locale
+            size_bytes = sum(len(part) for part in payload.values() if isinstance(part, str))
+            if size_bytes > self._limits.item_bytes_max:
+                return too_large(size_bytes, self._limits)
+        id = NotificationId(uuid7(int(now_unix_s * 1000), self._random.getrandbits(74)))
+        row = {
+            "id": id,
+            "organization_id": organization_id,
+            "channel": item.channel.value,
+            "attempts_max": self._attempts_max,
+            "created_at": now_unix_s,
+            "expires_at": item.expires_at_s,
+            "user_id": item.user_id,
+            "recipient": item.recipient,
+            "payload": payload,
+            "template_id": template_id,
+            "locale": locale,
+            "idempotency_key": key,
+            "request_hash": item.request_hash.hex(),
+        }
+        return Admission(organization_id, id, key, item.request_hash, row)
+
+    async def _find_template(
+        self, organization_id: OrganizationId, name: str, channel: Channel, locale: str | None
+    ) -> CompiledTemplate | object:
+        found = await self._load_template(organization_id, name, channel, locale)
+        return _NO_TEMPLATE if found is None else found
+
+    def _keys_of(
+        self, organization_id: OrganizationId, handed: HandedIn, header_key: str | None
+    ) -> set[tuple[OrganizationId, str]]:
+        keys = {(organization_id, item.idempotency_key) for item in handed.items if isinstance(item, Item) and item.idempotency_key}
+        if header_key is not None:
+            # A batch and a single notification may carry the same header without meaning the same.
+            keys.add((organization_id, header_key + "#" if handed.is_batch else header_key))
+        return keys
+
+    # --- into Postgres ----------------------------------------------------------------------------------------------------
+
+    async def _insert(self, request: _Request) -> _Request:
+        self._inserts.put(request)
+        await request.done.wait()
+        if request.error is not None:
+            raise request.error
+        return request
+
+    async def _flush(self, batch: list[_Request]) -> None:
+        try:
+            await self._insert_all(batch)
+        except DispatcherError as error:
+            for request in batch:
+                if not request.done.is_set():
+                    request.error = error
+                    request.done.set()
+        await self._push([request for request in batch if request.error is None])
+
+    async def _insert_all(self, batch: Sequence[_Request]) -> None:
+        """Insert the rows of all these requests in one transaction; if Postgres refuses one of them, find it by halves."""
+        try:
+            existing = await self._store.insert(
+                [admission for request in batch for admission in request.admissions],
+                [request.batch_answer for request in batch if request.batch_answer is not None],
+            )
+        except StoreRefused:
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                await self._insert_all(batch[:middle])
+                await self._insert_all(batch[middle:])
+            else:
+                await self._insert_by_halves(batch[0])
+            return
+        for request in batch:
+            request.existing = existing
+            request.done.set()
+
+    async def _insert_by_halves(self, request: _Request) -> None:
+        existing: dict[tuple[OrganizationId, str], Existing] = {}
+        parts = [request.admissions]
+        while parts:
+            part = parts.pop()
+            try:
+                existing.update(await self._store.insert(part, ()))
+            except StoreRefused:
+                if len(part) == 1:
+                    request.refused.add(part[0].id)
+                else:
+                    parts.extend((part[len(part) // 2 :], part[: len(part) // 2]))
+        if request.batch_answer is not None:
+            answer = request.batch_answer.answer(existing)
+            await self._store.insert((), [request.batch_answer._replace(answer=lambda _: answer)])
+        request.existing = existing
+        request.done.set()
+
+    async def _push(self, requests: Iterable[_Request]) -> None:
+        """Tell Redis and the organizations' actors. What is lost here is found by the janitor."""
+        arrivals: dict[OrganizationId, tuple[list[NotificationId], list[bytes]]] = {}
+        for request in requests:
+            for admission in request.admissions:
+                if admission.id in request.refused or _existing(admission, request.existing) is not None:
+                    continue
+                ids, notices = arrivals.setdefault(request.organization_id, ([], []))
+                ids.append(admission.id)
+                row = admission.row
+                notices.append(announcements.created(admission.id, Channel(row["channel"]), row["created_at"]))
+        if not arrivals:
+            return
+        try:
+            await self._queue.enqueue([Arrival(name, ids, notices) for name, (ids, notices) in arrivals.items()])
+        except QueueUnavailable as error:
+            logger.warning("accepted notifications wait for the janitor: %s", error)
+            self._metrics.events["enqueue_missed"] += sum(len(ids) for ids, _ in arrivals.values())
+            return
+        for organization_id in arrivals:
+            self._wake(organization_id)
+
+
+_NO_TEMPLATE = object()
+_UNSTORABLE = Problem(
+    422, "not_storable", "The notification can not be stored", "A text holds a character that can not be stored.", ""
+)
+
+
+def _weight(request: _Request) -> int:
+    return max(1, len(request.admissions))
+
+
+def _existing(admission: Admission, existing: Keyed) -> Existing | None:
+    """What the admission's key stands for, if that is not the admission itself."""
+    if admission.idempotency_key is None:
+        return None
+    found = existing.get((admission.organization_id, admission.idempotency_key))
+    return None if found is None or found.id == admission.id else found
+
+
+def _batch_document(
+    prepared: Sequence[Admission | Problem], existing: Keyed, refused: set[NotificationId]
+) -> dict[str, Any]:
+    counts = {"accepted": 0, "duplicates": 0, "rejected": 0}
+    items: list[dict[str, Any]] = []
+    for index, one in enumerate(prepared):
+        problem: Problem | None
+        if isinstance(one, Problem):
+            problem = one
+        elif one.id in refused:
+            problem = _UNSTORABLE
+        else:
+            found = _existing(one, existing)
+            if found is None:
+                counts["accepted"] += 1
+                items.append({"index": index, "status": "accepted", "id": one.id})
+                continue
+            if found.request_hash == one.request_hash:
+                counts["duplicates"] += 1
+                items.append({"index": index, "status": "duplicate", "id": found.id})
+                continue
+            problem = _key_problem("idempotency_key_reused", "This key was used before with another notification.")
+        counts["rejected"] += 1
+        items.append({"index": index, "status": "rejected", "problem": problem.below(f"/items/{index}").document()})
+    return {**counts, "items": items}
+
+
+def _rfc3339(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _key_problem(code: str, detail: str) -> Problem:
+    return Problem(422, code, "The idempotency key can not be used", detail, "/idempotency_key")
+
+
+def _no_provider(channel: Channel) -> Problem:
+    return Problem(
+        422,
+        "provider_missing",
+        "Nobody to send it",
+        f"No usable provider is configured for the channel {channel.value}; add one under /providers.",
+        "/channel",
+    )
+
+
+def _no_template(channel: Channel) -> Problem:
+    return Problem(
+        422,
+        "template_unknown",
+        "Unknown template",
+        f"There is no template of this name for the channel {channel.value}, in this language or the organization's default.",
+        "/template",
+    )

@@ -1,0 +1,67 @@
+"""What listeners of an organization hear: one small JSON object a change, with ids and states, never a recipient or content."""
+
+from __future__ import annotations
+
+import orjson
+
+from dispatcher.messages import Verdict
+from dispatcher.model import Channel, NotificationId, Status
+from dispatcher.outcome import OutcomeClass
+
+_TYPES = {Status.DELIVERED: "notification.delivered", Status.FAILED: "notification.failed"}
+
+
+def created(id: NotificationId, channel: Channel, at_unix_s: float) -> bytes:
+    """A notification was accepted and is durable. ``at`` is in Unix seconds, as in every announcement."""
+    return b'{"type":"notification.created","id":"%b","channel":"%b","status":"queued","at":%.3f}' % (
+        id.encode(),
+        channel.encode(),
+        at_unix_s,
+    )
+
+
+def concluded(verdict: Verdict, at_unix_s: float) -> bytes | None:
+    """An attempt ended: delivered, failed for good, or to be retried. None for what is not worth telling (an interruption)."""
+    delivery = verdict.delivery
+    if verdict.outcome.kind is OutcomeClass.INTERRUPTED and verdict.status is Status.QUEUED:
+        return None
+    event: dict[str, object] = {
+        "type": _TYPES.get(verdict.status, "notification.retrying"),
+        "id": delivery.id,
+        "channel": delivery.channel.value,
+        "status": verdict.status.value,
+        "attempt": delivery.attempt,
+        "at": round(at_unix_s, 3),
+    }
+    if verdict.status is not Status.DELIVERED:
+        event["code"] = verdict.outcome.code
+        if verdict.dead is not None:
+            event["reason"] = verdict.dead.value
+        if verdict.retry_in_s is not None:
+            event["retry_in_s"] = round(verdict.retry_in_s, 3)
+    return orjson.dumps(event)
+
+
+def requeued(id: NotificationId, at_unix_s: float) -> bytes:
+    """A dead letter was put back into the queue by hand."""
+    return orjson.dumps({"type": "notification.requeued", "id": id, "status": "queued", "at": round(at_unix_s, 3)})
+
+
+def channel_alarm(code: str, channel: Channel, at_unix_s: float) -> bytes:
+    """Something about a whole channel that its owner should know, such as ``breaker_opened``."""
+    return orjson.dumps({"type": f"channel.{code}", "channel": channel.value, "at": round(at_unix_s, 3)})
+
+
+def rescued(id: NotificationId, channel: Channel, *, dead: bool, at_unix_s: float) -> bytes:
+    """An attempt died with its process: the notification is queued again, or given up as poison when that happened too often."""
+    event: dict[str, object] = {
+        "type": "notification.failed" if dead else "notification.retrying",
+        "id": id,
+        "channel": channel.value,
+        "status": "failed" if dead else "queued",
+        "at": round(at_unix_s, 3),
+        "code": "process_lost",
+    }
+    if dead:
+        event["reason"] = "poison"
+    return orjson.dumps(event)

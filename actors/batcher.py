@@ -1,0 +1,130 @@
+"""Group commit: many small requests, one statement.
+
+Callers hand rows in without waiting; a few workers take whole batches out. A batch leaves at once when nothing left within the
+last ``tick_s``; under load it leaves when ``rows_max`` are together or the tick is over, whichever is first. So a lone request pays no
+delay and a busy moment fills its statements. The buffer is bounded by ``pending_max``: past it, :class:`~dispatcher.errors.Overloaded`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+import trio
+from attrs import frozen
+
+from dispatcher.errors import Overloaded
+
+T = TypeVar("T")
+
+
+@frozen
+class BatcherStatistics:
+    """``pending`` rows wait now; ``rows_total`` left in ``batches_total`` batches so far."""
+
+    pending: int
+    flushing: int
+    rows_total: int
+    batches_total: int
+
+
+class Batcher(Generic[T]):
+    """Collects requests and hands them to ``flush`` in batches, ``workers`` at a time; with one worker, in order.
+
+    ``weigh`` says how many rows a request stands for (default: one). A batch holds at least one request, however heavy.
+
+    ``flush`` must not raise for reasons of its own data: what it raises ends :meth:`run`. After :meth:`close`, run() returns
+    once everything handed in has been flushed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        flush: Callable[[list[T]], Awaitable[None]],
+        *,
+        rows_max: int,
+        tick_s: float,
+        pending_max: int,
+        weigh: Callable[[T], int] | None = None,
+        workers: int = 1,
+    ) -> None:
+        self.name = name
+        self._flush = flush
+        self._rows_max = rows_max
+        self._tick_s = tick_s
+        self._pending_max = pending_max
+        self._weigh = weigh
+        self._workers = workers
+        self._pending: deque[T] = deque()
+        self._rows = 0  # what the pending requests weigh
+        self._wake = trio.Event()  # something for a sleeping collector: a first row, a full batch, or the end
+        self._collecting = trio.Lock()  # one worker fills its batch while the others flush theirs
+        self._left_at_s = -1.0
+        self._closed = False
+        self._flushing = 0
+        self._rows_total = 0
+        self._batches_total = 0
+
+    def put(self, request: T) -> None:
+        """Hand one request in. Never waits. Raises Overloaded when ``pending_max`` rows wait already."""
+        if self._rows >= self._pending_max:
+            raise Overloaded(self.name, retry_after_s=1.0)
+        before = self._rows
+        self._pending.append(request)
+        self._rows = before + (1 if self._weigh is None else self._weigh(request))
+        if before == 0 or before < self._rows_max <= self._rows:
+            self._wake.set()
+
+    def close(self) -> None:
+        """Take no tick into account any more and end :meth:`run` when all is flushed."""
+        self._closed = True
+        self._wake.set()
+
+    def statistics(self) -> BatcherStatistics:
+        """A snapshot."""
+        return BatcherStatistics(self._rows, self._flushing, self._rows_total, self._batches_total)
+
+    async def run(self) -> None:
+        """Flush until closed and empty."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(self._workers):
+                nursery.start_soon(self._work)
+
+    async def _work(self) -> None:
+        while True:
+            async with self._collecting:
+                while not self._pending:
+                    if self._closed:
+                        return
+                    self._wake = trio.Event()
+                    await self._wake.wait()
+                tick_ends_s = self._left_at_s + self._tick_s
+                if self._rows < self._rows_max and trio.current_time() < tick_ends_s and not self._closed:
+                    self._wake = trio.Event()
+                    with trio.move_on_at(tick_ends_s):
+                        await self._wake.wait()
+                batch, rows = self._take()
+                self._left_at_s = trio.current_time()
+            self._rows_total += rows
+            self._batches_total += 1
+            self._flushing += rows
+            try:
+                await self._flush(batch)
+            finally:
+                self._flushing -= rows
+
+    def _take(self) -> tuple[list[T], int]:
+        """Take the next batch out: whole requests up to ``rows_max`` rows, at least one."""
+        pending, weigh = self._pending, self._weigh
+        if weigh is None:
+            rows = min(len(pending), self._rows_max)
+            batch = [pending.popleft() for _ in range(rows)]
+        else:
+            batch = [pending.popleft()]
+            rows = weigh(batch[0])
+            while pending and rows + (weight := weigh(pending[0])) <= self._rows_max:
+                batch.append(pending.popleft())
+                rows += weight
+        self._rows -= rows
+        return batch, rows

@@ -1,0 +1,89 @@
+"""What fills an organization's hot cache: provider configurations bound and ready, templates compiled."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+
+import orjson
+from attrs import frozen
+
+from actors.io.postgres import Pool
+from actors.store import organizations, providers, templates
+from dispatcher.errors import ConfigError
+from dispatcher.locales import chain
+from dispatcher.messages import ProviderPolicy
+from dispatcher.model import Channel, OrganizationId, ProviderConfig
+from dispatcher.providers.registry import REGISTRY, Bound, Unbindable
+from dispatcher.templates import CompiledTemplate
+from dispatcher.vault import EncryptionKeys, open_sealed
+
+logger = logging.getLogger(__name__)
+
+
+@frozen
+class Loaders:
+    """Reads from Postgres. ``origins_extra`` are the origins that base URLs may name beside the providers' own."""
+
+    pool: Pool
+    keys: EncryptionKeys | None
+    origins_extra: Collection[str]
+
+    async def providers(self, organization_id: OrganizationId) -> Sequence[tuple[ProviderPolicy, Bound]]:
+        """Every usable configuration, best first, credentials opened and bound. An unusable one is logged and left out."""
+        ready: list[tuple[ProviderPolicy, Bound]] = []
+        for stored in await providers.read_all(self.pool, organization_id):
+            try:
+                bound = self._bind(stored)
+            except (ConfigError, Unbindable, KeyError) as error:
+                logger.error(
+                    "organization %s: provider configuration %s can not be used: %s",
+                    organization_id,
+                    stored.id,
+                    error if isinstance(error, ConfigError) else type(error).__name__,
+                )
+                continue
+            limits = bound.limits
+            policy = ProviderPolicy(
+                config_id=stored.id,
+                revision=stored.revision,
+                provider=stored.provider,
+                channel=stored.channel,
+                rate_per_s=limits.rate_per_s,
+                burst=limits.burst,
+                concurrency_max=limits.concurrency_max,
+            )
+            ready.append((policy, bound))
+        return ready
+
+    def _bind(self, stored: providers.StoredProvider) -> Bound:
+        if self.keys is None:
+            raise ConfigError("DISPATCHER_ENCRYPTION_KEYS is not set, so no credentials can be opened")
+        context = providers.sealing_context(stored.organization_id, stored.id)
+        credentials = orjson.loads(open_sealed(self.keys, stored.sealed, context))
+        config = ProviderConfig(
+            id=stored.id,
+            organization_id=stored.organization_id,
+            channel=stored.channel,
+            provider=stored.provider,
+            settings=stored.settings,
+            credentials=credentials,
+            revision=stored.revision,
+            priority=stored.priority,
+        )
+        return REGISTRY[stored.provider].bind(config, self.origins_extra)
+
+    async def template(
+        self, organization_id: OrganizationId, name: str, channel: Channel, locale: str | None
+    ) -> CompiledTemplate | None:
+        """The template in force for the first locale of the chain that has one. None when there is no such template."""
+        stored = await templates.read_in_force(self.pool, organization_id, name, channel)
+        if not stored:
+            return None
+        organization = await organizations.read(self.pool, organization_id)
+        default = organization.default_locale if organization is not None else "en"
+        by_locale = {template.locale: template for template in stored}
+        for candidate in chain(locale, default, stored[0].locale):
+            if candidate in by_locale:
+                return CompiledTemplate.of(by_locale[candidate])
+        return None

@@ -1,0 +1,117 @@
+"""The janitor: mends what crashes and lost memories leave behind. Every process runs one, jittered; two at once do no harm.
+
+* Attempts of an incarnation whose lease lapsed are taken back (as *unknown*: they may have reached the provider) and queued again.
+* Queued rows that Redis has lost are put back: all of them when Redis lost its memory, otherwise those that have waited past a grace.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from random import Random
+
+import trio
+
+from actors import announcements
+from actors.metrics import Metrics
+from actors.ports import Arrival, Page, Queue, Rescued, Settlement, Store
+from dispatcher.errors import QueueUnavailable, StoreUnavailable
+from dispatcher.model import NotificationId, OrganizationId
+
+logger = logging.getLogger(__name__)
+
+ROWS_MAX = 2_000
+"""Rows of one look. What is left waits for the next."""
+GRACE_S = 30.0
+"""How long a queued row may be unchanged before it is looked for in Redis: longer than any accept takes to push it."""
+
+
+class Janitor:
+    """Mends every ``sweep_s`` or so. ``unix_s`` is the wall clock, for announcements."""
+
+    def __init__(
+        self, store: Store, queue: Queue, metrics: Metrics, *, sweep_s: float, random: Random, unix_s: Callable[[], float]
+    ) -> None:
+        self._store = store
+        self._queue = queue
+        self._metrics = metrics
+        self._sweep_s = sweep_s
+        self._random = random
+        self._unix_s = unix_s
+        self._after: tuple[float, NotificationId] | None = None  # where the walk over old queued rows goes on
+
+    async def run(self) -> None:
+        """Mend until cancelled. A server that is away is waited for: the next round finds what this one missed."""
+        while True:
+            try:
+                await self.mend()
+            except (StoreUnavailable, QueueUnavailable) as error:
+                logger.warning("the janitor could not finish a round: %s", error)
+            await trio.sleep(self._sweep_s * (0.5 + self._random.random()))
+
+    async def mend(self) -> None:
+        """One round. Raises StoreUnavailable or QueueUnavailable when it could not finish."""
+        await self.rescue()
+        if not await self._queue.survived():
+            await self.reseed()
+        await self.restore()
+
+    async def rescue(self) -> None:
+        """Take back the attempts of lapsed incarnations and queue them again."""
+        while rescued := await self._store.rescue(ROWS_MAX):
+            self._metrics.events["rescued"] += len(rescued)
+            logger.warning("rescued %d attempts of processes that are gone", len(rescued))
+            await self._queue.enqueue(list(self._arrivals(rescued)))
+            if len(rescued) < ROWS_MAX:
+                return
+
+    async def reseed(self) -> None:
+        """Redis lost its memory: put every queued row back, what is not due yet as well."""
+        logger.warning("Redis has lost its memory; queueing again what Postgres holds")
+        after: tuple[float, NotificationId] | None = None
+        while True:
+            page = await self._store.queued(after, 0.0, ROWS_MAX)
+            await self._put_back(page)
+            after = page.after
+            if after is None:
+                return
+
+    async def restore(self) -> None:
+        """Look at the next old queued rows and put back those that Redis does not know."""
+        page = await self._store.queued(self._after, GRACE_S, ROWS_MAX)
+        self._after = page.after
+        by_organization: dict[OrganizationId, list[NotificationId]] = {}
+        for organization_id, id, _ in page.rows:
+            by_organization.setdefault(organization_id, []).append(id)
+        for organization_id, ids in by_organization.items():
+            restored = await self._queue.restore(organization_id, ids)
+            if restored:
+                self._metrics.events["restored"] += restored
+                logger.warning("organization %s: %d queued notifications were unknown to Redis", organization_id, restored)
+
+    async def _put_back(self, page: Page) -> None:
+        ready: dict[OrganizationId, list[NotificationId]] = {}
+        waiting: dict[OrganizationId, Settlement] = {}
+        for organization_id, id, due_in_s in page.rows:
+            if due_in_s > 0:
+                settlement = waiting.setdefault(organization_id, Settlement(organization_id))
+                settlement.delayed.append((id, due_in_s))
+            else:
+                ready.setdefault(organization_id, []).append(id)
+        if waiting:
+            await self._queue.settle(list(waiting.values()))
+        if ready:
+            await self._queue.enqueue([Arrival(organization_id, ids, ()) for organization_id, ids in ready.items()])
+        self._metrics.events["reseeded"] += len(page.rows)
+
+    def _arrivals(self, rescued: Iterable[Rescued]) -> Iterable[Arrival]:
+        now_unix_s = self._unix_s()
+        by_organization: dict[OrganizationId, list[Rescued]] = {}
+        for row in rescued:
+            by_organization.setdefault(row.organization_id, []).append(row)
+        for organization_id, rows in by_organization.items():
+            yield Arrival(
+                organization_id,
+                [row.id for row in rows if not row.dead],
+                [announcements.rescued(row.id, row.channel, dead=row.dead, at_unix_s=now_unix_s) for row in rows],
+            )

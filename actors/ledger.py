@@ -1,0 +1,244 @@
+"""The ledger: every Postgres write of the dispatch path, and the settling in Redis that follows, batched across organizations.
+
+Three stages, each a group commit with one worker, so each keeps its order:
+
+``gate``    ids claimed by any organization → one UPDATE that records the intent to send → deliveries handed back
+``record``  verdicts of any organization → one or two UPDATEs → handed on to settle
+``settle``  what is recorded, parked or dropped → one pipelined write to Redis, with the announcements → room handed back
+
+A stage that finds its server away tries again, with jitter, until it is back: what was claimed or sent is never forgotten while the
+process lives. What arrives meanwhile is bounded by what organizations may hold in flight, because nobody gets room back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from random import Random
+from typing import NamedTuple, TypeVar
+
+import trio
+from attrs import frozen
+
+from actors import announcements
+from actors.batcher import Batcher, BatcherStatistics
+from actors.metrics import Metrics
+from actors.ports import Queue, Settlement, Store
+from dispatcher.backoff import full_jitter_s
+from dispatcher.errors import QueueUnavailable, StoreUnavailable
+from dispatcher.messages import Event, Gated, Settled, Verdict
+from dispatcher.model import Channel, NotificationId, OrganizationId, Status
+from dispatcher.outcome import OutcomeClass
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Tell = Callable[[Event], None]
+
+RETRY_BASE_S = 0.05
+RETRY_CAP_S = 2.0
+
+
+class _GateRequest(NamedTuple):
+    organization_id: OrganizationId
+    ids: Sequence[NotificationId]
+    closed: frozenset[Channel]
+    tell: Tell
+
+
+class _RecordRequest(NamedTuple):
+    verdict: Verdict
+    tell: Tell
+
+
+class _Barrier(NamedTuple):
+    """Stands in a stage's line; set when everything before it has been flushed."""
+
+    passed: trio.Event
+
+
+class _SettleRequest(NamedTuple):
+    settlement: Settlement
+    tell: Tell
+
+
+@frozen
+class LedgerStatistics:
+    """The three stages."""
+
+    gate: BatcherStatistics
+    record: BatcherStatistics
+    settle: BatcherStatistics
+
+
+class Ledger:
+    """Takes requests without waiting; answers by telling the organization that asked.
+
+    ``unix_s`` is the wall clock, for announcements. Requests are bounded by the callers: each holds at most its in-flight limit.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        queue: Queue,
+        metrics: Metrics,
+        *,
+        tick_s: float,
+        rows_max: int,
+        pending_max: int,
+        unix_s: Callable[[], float],
+        random: Random,
+    ) -> None:
+        self._store = store
+        self._queue = queue
+        self._metrics = metrics
+        self._unix_s = unix_s
+        self._random = random
+        limits = {"rows_max": rows_max, "pending_max": pending_max}
+        self._gates: Batcher[_GateRequest | _Barrier] = Batcher(
+            "the gate", self._flush_gates, tick_s=tick_s / 4, weigh=_gate_weight, **limits
+        )
+        self._records: Batcher[_RecordRequest | _Barrier] = Batcher("the record", self._flush_records, tick_s=tick_s, **limits)
+        self._settles: Batcher[_SettleRequest] = Batcher("settling", self._flush_settles, tick_s=0.0, **limits)
+
+    # --- for organizations ----------------------------------------------------------------------------------------------
+
+    def gate(
+        self, organization_id: OrganizationId, ids: Sequence[NotificationId], closed: frozenset[Channel], tell: Tell
+    ) -> None:
+        """Record the intent to send these ids; ``tell`` hears Gated."""
+        self._gates.put(_GateRequest(organization_id, ids, closed, tell))
+
+    def record(self, verdict: Verdict, tell: Tell) -> None:
+        """Write a verdict down and settle it; ``tell`` hears Settled."""
+        self._records.put(_RecordRequest(verdict, tell))
+
+    def settle(self, settlement: Settlement, tell: Tell) -> None:
+        """Settle ids that need no record; ``tell`` hears Settled."""
+        self._settles.put(_SettleRequest(settlement, tell))
+
+    async def barrier(self) -> None:
+        """Wait until everything handed to the gate and the record so far is in Postgres."""
+        for stage in (self._gates, self._records):
+            passed = trio.Event()
+            stage.put(_Barrier(passed))
+            await passed.wait()
+
+    # --- for the node ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run the stages until :meth:`close`; each ends when it is empty and the one before it has ended."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._gates.run)
+            nursery.start_soon(self._settles.run)
+            await self._records.run()
+            self._settles.close()
+
+    def close(self) -> None:
+        """No further requests will come: flush what is here, then let :meth:`run` return."""
+        self._gates.close()
+        self._records.close()
+
+    def statistics(self) -> LedgerStatistics:
+        """A snapshot of the three stages."""
+        return LedgerStatistics(self._gates.statistics(), self._records.statistics(), self._settles.statistics())
+
+    # --- the stages -----------------------------------------------------------------------------------------------------
+
+    async def _flush_gates(self, batch: list[_GateRequest | _Barrier]) -> None:
+        requests = [r for r in batch if isinstance(r, _GateRequest)]
+        if requests:
+            ids = [id for request in requests for id in request.ids]
+            closed = {(r.organization_id, channel) for r in requests for channel in r.closed}
+            answers = await self._insist(lambda again: self._store.gate(ids, closed, again=again))
+            asked: dict[OrganizationId, tuple[list[NotificationId], Tell]] = {}
+            for request in requests:
+                asked.setdefault(request.organization_id, ([], request.tell))[0].extend(request.ids)
+            for organization_id, (theirs, tell) in asked.items():
+                tell(_complete(answers.get(organization_id), theirs))
+        _release(batch)
+
+    async def _flush_records(self, batch: list[_RecordRequest | _Barrier]) -> None:
+        requests = [r for r in batch if isinstance(r, _RecordRequest)]
+        if requests:
+            verdicts = [request.verdict for request in requests]
+            ours = await self._insist(lambda again: self._store.record(verdicts, again=again))
+            self._settle_recorded(requests, ours)
+        _release(batch)
+
+    def _settle_recorded(self, requests: Sequence[_RecordRequest], ours: set[NotificationId]) -> None:
+        now_unix_s = self._unix_s()
+        settlements: dict[OrganizationId, tuple[Settlement, Tell]] = {}
+        for verdict, tell in requests:
+            delivery = verdict.delivery
+            entry = settlements.get(delivery.organization_id)
+            if entry is None:
+                entry = settlements[delivery.organization_id] = (Settlement(delivery.organization_id), tell)
+            settlement = entry[0]
+            if delivery.id not in ours:  # rescued meanwhile by another incarnation: it is theirs now, in Redis too
+                settlement.done.append(delivery.id)
+                self._metrics.events["stale_record"] += 1
+                continue
+            if verdict.retry_in_s is None:
+                settlement.done.append(delivery.id)
+            elif verdict.retry_in_s > 0.0:
+                settlement.delayed.append((delivery.id, verdict.retry_in_s))
+            else:
+                settlement.requeued.append(delivery.id)
+            announcement = announcements.concluded(verdict, now_unix_s)
+            if announcement is not None:
+                settlement.announcements.append(announcement)
+            self._count(verdict, now_unix_s)
+        for settlement, tell in settlements.values():
+            self._settles.put(_SettleRequest(settlement, tell))
+
+    async def _flush_settles(self, batch: list[_SettleRequest]) -> None:
+        settlements = [request.settlement for request in batch]
+        await self._insist(lambda _: self._queue.settle(settlements))
+        for request in batch:
+            request.tell(Settled(request.settlement.ids()))
+
+    async def _insist(self, call: Callable[[bool], Awaitable[T]]) -> T:
+        """Make the call until it succeeds; from the second try on with ``again`` true. Waits grow, jittered, to RETRY_CAP_S."""
+        tries = 0
+        while True:
+            try:
+                return await call(tries > 0)
+            except (StoreUnavailable, QueueUnavailable) as error:
+                if tries == 0:
+                    logger.warning("ledger waits for a server: %s", error)
+                self._metrics.events["ledger_retry"] += 1
+            tries += 1
+            await trio.sleep(full_jitter_s(tries, RETRY_BASE_S, RETRY_CAP_S, self._random.random()))
+
+    def _count(self, verdict: Verdict, now_unix_s: float) -> None:
+        metrics, channel, kind = self._metrics, verdict.delivery.channel.value, verdict.outcome.kind
+        metrics.attempts[channel, kind.value] += 1
+        if verdict.status is Status.DELIVERED:
+            metrics.observe_delivery(channel, now_unix_s - verdict.delivery.created_at_s)
+        elif kind is not OutcomeClass.INTERRUPTED:
+            metrics.codes[channel, verdict.outcome.code] += 1
+        if verdict.dead is not None:
+            metrics.dead_letters[channel, verdict.dead.value] += 1
+
+
+def _gate_weight(request: _GateRequest | _Barrier) -> int:
+    return len(request.ids) if isinstance(request, _GateRequest) else 1
+
+
+def _release(batch: Sequence[object]) -> None:
+    for request in batch:
+        if isinstance(request, _Barrier):
+            request.passed.set()
+
+
+def _complete(answer: Gated | None, asked: Sequence[NotificationId]) -> Gated:
+    """The answer with what the store no longer knows among the dropped, so that every id asked about is answered."""
+    answer = answer or Gated(())
+    known = len(answer.deliveries) + len(answer.parked) + len(answer.deferred) + len(answer.dropped)
+    if known == len(asked):
+        return answer
+    answered = {d.id for d in answer.deliveries} | {id for _, id in answer.parked} | {id for id, _ in answer.deferred}
+    answered.update(answer.dropped)
+    gone = [id for id in asked if id not in answered]
+    return Gated(answer.deliveries, answer.parked, answer.deferred, [*answer.dropped, *gone])

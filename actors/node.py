@@ -1,0 +1,344 @@
+"""The node: everything one process runs, as one tree of tasks.
+
+Children in the order they start; a drain stops them in reverse, each with nothing above it left to disturb it::
+
+    lease          may we send at all
+    ledger         gate, record, settle
+    acceptor       inserts
+    organizations  one actor each, and the sweep
+    herald         wake-ups and announcements
+    janitor        what crashes left behind
+
+``open_node`` connects, starts and drains; whoever serves HTTP does so inside it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from random import Random
+from typing import Any
+
+import trio
+
+from actors import announcements
+from actors.acceptor import Acceptor
+from actors.cache import HotCache
+from actors.herald import Herald
+from actors.hot import Loaders
+from actors.io.http import Deadlines, HttpPool, PoolLimits, open_http_pool
+from actors.io.postgres import Pool, open_pool
+from actors.io.redis import Redis, open_redis, open_subscriber
+from actors.janitor import Janitor
+from actors.lease import Lease
+from actors.ledger import Ledger
+from actors.metrics import Metrics
+from actors.organization import OrganizationActor, Surroundings
+from actors.organizations import Organizations
+from actors.permits import Permits
+from actors.ports import Arrival
+from actors.redis_queue import RedisQueue
+from actors.store.answers import read_answer
+from actors.store.dispatching import PostgresStore
+from actors.supervision import RestartBudget, supervise
+from dispatcher.acceptance import AcceptLimits
+from dispatcher.config import Config
+from dispatcher.errors import ConfigError, QueueUnavailable, StoreUnavailable
+from dispatcher.model import Channel, NotificationId, OrganizationId
+from dispatcher.organization import Organization
+from dispatcher.recent import RecentIds
+
+logger = logging.getLogger(__name__)
+
+ACCEPT_TICK_S = 0.002
+"""How long inserts are gathered under load. A lone request does not wait for it."""
+RECENT_IDS_MAX = 5_000
+"""Delivered ids one organization remembers, per generation."""
+BUDGET = RestartBudget()
+
+
+class Node:
+    """One running process, as the surface and the command line see it. Made by :func:`open_node`."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        pool: Pool,
+        redis: Redis,
+        http_pool: HttpPool,
+        make_herald: Callable[[Organizations], Herald],
+        incarnation: str,
+        random: Random,
+        unix_s: Callable[[], float],
+    ) -> None:
+        d = config.dispatch
+        self._config = config
+        self._random = random
+        self._unix_s = unix_s
+        self.pool = pool
+        self.redis = redis
+        self.metrics = Metrics()
+        self.permits = Permits(d.in_flight_max)
+        self.store = PostgresStore(pool, incarnation)
+        self.queue = RedisQueue(redis, lease_s=d.lease_s, shards=d.shards)
+        self.lease = Lease(self.store, self.metrics, lease_s=d.lease_s, call_s=d.request_deadline_s + 1.0, random=random)
+        self.ledger = Ledger(
+            self.store,
+            self.queue,
+            self.metrics,
+            tick_s=d.ledger_tick_s,
+            rows_max=d.ledger_rows_max,
+            pending_max=4 * d.in_flight_max,
+            unix_s=unix_s,
+            random=random,
+        )
+        self.loaders = Loaders(pool, config.encryption_keys, config.provider_urls_extra)
+        self._surroundings = Surroundings(
+            queue=self.queue,
+            ledger=self.ledger,
+            pool=http_pool,
+            deadlines=Deadlines(
+                pool_s=d.request_deadline_s,
+                connect_s=d.connect_deadline_s,
+                write_s=d.request_deadline_s,
+                read_s=d.request_deadline_s,
+                total_s=d.request_deadline_s,
+            ),
+            lease=self.lease,
+            permits=self.permits,
+            metrics=self.metrics,
+            random=random,
+            unix_s=unix_s,
+            idle_s=d.idle_s,
+        )
+        self.organizations = Organizations(
+            self._make_organization,
+            store=self.store,
+            queue=self.queue,
+            ledger=self.ledger,
+            metrics=self.metrics,
+            budget=BUDGET,
+            alive_max=d.organizations_alive_max,
+            sweep_s=d.sweep_s,
+            random=random,
+            unix_s=unix_s,
+        )
+        self.acceptor = Acceptor(
+            self.store,
+            self.queue,
+            self.metrics,
+            limits=AcceptLimits(config.surface.batch_items_max, config.surface.item_bytes_max),
+            attempts_max=d.attempts_max,
+            rows_max=d.accept_rows_max,
+            pending_max=d.accept_pending_max,
+            tick_s=ACCEPT_TICK_S,
+            cache_of=self._cache_of,
+            load_template=self.loaders.template,
+            load_channels=self._load_channels,
+            stored_answer=lambda organization_id, key: read_answer(pool, organization_id, key),
+            wake=self.organizations.wake,
+            unix_s=unix_s,
+            random=random,
+        )
+        self.herald = make_herald(self.organizations)
+        self.janitor = Janitor(self.store, self.queue, self.metrics, sweep_s=d.sweep_s, random=random, unix_s=unix_s)
+
+    # --- for the surface ----------------------------------------------------------------------------------------------------
+
+    async def changed(self, organization_id: OrganizationId) -> None:
+        """Templates or provider configurations of an organization changed: drop what any process has cached of them."""
+        await self.herald.changed(organization_id)
+
+    async def requeued(self, organization_id: OrganizationId, ids: Sequence[NotificationId]) -> None:
+        """These notifications are queued again, by hand. A hint: what it loses, the janitor finds."""
+        now_unix_s = self._unix_s()
+        try:
+            await self.queue.enqueue([Arrival(organization_id, ids, [announcements.requeued(id, now_unix_s) for id in ids])])
+        except QueueUnavailable as error:
+            logger.warning("requeued notifications wait for the janitor: %s", error)
+        self.organizations.wake(organization_id)
+
+    async def ready(self) -> Mapping[str, bool]:
+        """Whether each server answers, within a second."""
+        answers = {"postgres": False, "redis": False}
+
+        async def ask_postgres() -> None:
+            try:
+                await self.pool.fetch("SELECT 1", deadline_s=1.0)
+                answers["postgres"] = True
+            except StoreUnavailable:
+                pass
+
+        async def ask_redis() -> None:
+            with trio.move_on_after(1.0):
+                try:
+                    await self.redis.execute("PING")
+                    answers["redis"] = True
+                except QueueUnavailable:
+                    pass
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask_postgres)
+            nursery.start_soon(ask_redis)
+        return answers
+
+    def gauges(self) -> Mapping[str, float]:
+        """Present values, for a scrape."""
+        ledger, permits, accepting = self.ledger.statistics(), self.permits.statistics(), self.acceptor.statistics()
+        breakers_open = sum(
+            state != "closed"
+            for actor in self.organizations.alive()
+            for state in actor.core.statistics().breakers.values()
+        )
+        herald, pool = self.herald.statistics(), self.pool.statistics()
+        return {
+            "organizations_alive": len(self.organizations.alive()),
+            "organizations_quarantined": self.organizations.quarantined,
+            "breakers_open": breakers_open,
+            "in_flight": permits.held,
+            "claims_waiting": permits.waiting,
+            "gate_pending": ledger.gate.pending,
+            "record_pending": ledger.record.pending,
+            "settle_pending": ledger.settle.pending,
+            "accept_pending": accepting.pending,
+            "listeners": herald.listeners,
+            "postgres_connections": pool.size,
+            "postgres_waiting": pool.waiting,
+        }
+
+    # --- running --------------------------------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Run every child until cancelled, or until :meth:`drain` has ended them."""
+        await self.lease.register()
+        async with trio.open_nursery() as nursery:
+            self._below = nursery
+            for name, child in (("lease", self.lease.run), ("ledger", self.ledger.run), ("acceptor", self.acceptor.run)):
+                nursery.start_soon(self._supervised, name, child)
+            async with trio.open_nursery() as above:
+                self._above = above
+                for name, child in (
+                    ("organizations", self.organizations.run),
+                    ("herald", self.herald.run),
+                    ("janitor", self.janitor.run),
+                ):
+                    above.start_soon(self._supervised, name, child)
+                task_status.started()
+
+    async def drain(self, drain_s: float) -> bool:
+        """Stop claiming, let calls end, flush, give the lease up; at most ``drain_s`` for the calls. True when nothing was left."""
+        with trio.move_on_after(drain_s) as patience:
+            self.acceptor.close()
+            await self.organizations.drain()
+        self._above.cancel_scope.cancel()
+        with trio.move_on_after(5.0) as flushing:
+            await self.ledger.barrier()
+            self.ledger.close()
+        try:
+            with trio.move_on_after(2.0):
+                await self.store.release_lease()
+        except StoreUnavailable as error:
+            logger.warning("the lease could not be given up and will run out by itself: %s", error)
+        self._below.cancel_scope.cancel()
+        return not (patience.cancelled_caught or flushing.cancelled_caught)
+
+    async def _supervised(self, name: str, child: Callable[[], Any]) -> None:
+        await supervise(name, child, BUDGET, self._random)
+
+    # --- what the children are given ----------------------------------------------------------------------------------------------
+
+    def _make_organization(self, organization_id: OrganizationId) -> OrganizationActor:
+        d = self._config.dispatch
+        core = Organization(
+            in_flight_max=d.organization_in_flight_max,
+            retry=d.retry_policy,
+            breaker=self._config.breaker,
+            recent=RecentIds(d.cache_ttl_min_s, RECENT_IDS_MAX),
+            random01=self._random.random,
+        )
+        return OrganizationActor(
+            organization_id, core, self._make_cache(), lambda: self.loaders.providers(organization_id), self._surroundings
+        )
+
+    def _make_cache(self) -> HotCache[Any]:
+        d = self._config.dispatch
+        return HotCache(ttl_min_s=d.cache_ttl_min_s, ttl_max_s=d.cache_ttl_max_s, random=self._random)
+
+    def _cache_of(self, organization_id: OrganizationId) -> HotCache[Any]:
+        actor = self.organizations.get(organization_id)
+        return self._make_cache() if actor is None else actor.cache
+
+    async def _load_channels(self, organization_id: OrganizationId) -> frozenset[Channel]:
+        return frozenset(policy.channel for policy, _ in await self.loaders.providers(organization_id))
+
+
+@asynccontextmanager
+async def open_node(
+    config: Config, *, incarnation: str, random: Random, unix_s: Callable[[], float]
+) -> AsyncIterator[Node]:
+    """Connect to the servers ``config`` names and run a node; on leaving, drain it.
+
+    ``incarnation`` is a fresh UUID of this start. Raises StoreUnavailable or QueueUnavailable when a server can not be reached.
+    """
+    if config.postgres.url is None or config.redis.url is None:
+        raise ConfigError("open_node needs the URLs of Postgres and Redis")
+    d = config.dispatch
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(
+            open_pool(
+                config.postgres.url,
+                size_max=config.postgres.pool_size_max,
+                connect_deadline_s=config.postgres.connect_deadline_s,
+                statement_deadline_s=config.postgres.statement_deadline_s,
+                random=random,
+            )
+        )
+        redis_options = {
+            "connect_deadline_s": config.redis.connect_deadline_s,
+            "command_deadline_s": config.redis.command_deadline_s,
+            "random": random,
+        }
+        redis = await stack.enter_async_context(open_redis(config.redis.url, **redis_options))
+        subscriber = await stack.enter_async_context(open_subscriber(config.redis.url, **redis_options))
+        http_pool = await stack.enter_async_context(
+            open_http_pool(
+                limits=PoolLimits(connections_per_origin_max=d.connections_per_origin_max, connections_max=d.calls_max),
+                tls_context=None,
+            )
+        )
+
+        await pool.wait_ready(config.postgres.connect_deadline_s)
+        await redis.execute("PING")
+
+        def make_herald(organizations: Organizations) -> Herald:
+            return Herald(
+                redis,
+                subscriber,
+                shards=d.shards,
+                listeners_max=config.surface.listeners_max,
+                buffer_max=config.surface.listener_buffer_max,
+                on_wake=organizations.wake,
+                on_changed=organizations.changed,
+                on_missed=organizations.all_changed,
+            )
+
+        node = Node(
+            config,
+            pool=pool,
+            redis=redis,
+            http_pool=http_pool,
+            make_herald=make_herald,
+            incarnation=incarnation,
+            random=random,
+            unix_s=unix_s,
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.run)
+            try:
+                yield node
+            finally:
+                with trio.CancelScope(deadline=trio.current_time() + d.drain_s + 10.0, shield=True):
+                    await node.drain(d.drain_s)
+            nursery.cancel_scope.cancel()

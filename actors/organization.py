@@ -1,0 +1,300 @@
+"""The actor of one organization: hears events, asks its core once for each, carries out the commands.
+
+The core runs inside :meth:`OrganizationActor.tell`, at once and without a task switch: a finished call costs its organization no
+wake-up. What must wait (a claim, a load) becomes a task of the actor's nursery and tells its result. The actor's own task only keeps
+time and, after ``idle_s`` without work, puts the organization to sleep.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from math import inf
+from random import Random
+
+import trio
+from attrs import frozen
+
+from actors import announcements
+from actors.cache import HotCache
+from actors.channel import ChannelActor
+from actors.io.http import Deadlines, HttpPool
+from actors.lease import Lease
+from actors.ledger import Ledger
+from actors.metrics import Metrics
+from actors.permits import Permits
+from actors.ports import Queue, Settlement
+from dispatcher.errors import QueueUnavailable, StoreUnavailable
+from dispatcher.messages import (
+    Alarm,
+    Claim,
+    ClaimFailed,
+    Command,
+    DrainBegan,
+    Event,
+    Gate,
+    LoadProviders,
+    ProviderPolicy,
+    ProvidersLoaded,
+    Record,
+    Send,
+    Settle,
+    Unpark,
+    Unparked,
+    WakeIn,
+    Withdraw,
+    Woken,
+)
+from dispatcher.model import Channel, OrganizationId
+from dispatcher.organization import Now, Organization
+from dispatcher.providers.registry import Bound
+
+logger = logging.getLogger(__name__)
+
+SERVER_AWAY_RETRY_S = 1.0
+"""Mean pause before a claim or a load is tried again while its server is away."""
+
+
+@frozen
+class Surroundings:
+    """What every organization's actor of this process shares."""
+
+    queue: Queue
+    ledger: Ledger
+    pool: HttpPool
+    deadlines: Deadlines
+    lease: Lease
+    permits: Permits
+    metrics: Metrics
+    random: Random
+    unix_s: Callable[[], float]
+    idle_s: float
+
+
+class OrganizationActor:
+    """One organization. ``load_providers`` reads and binds its provider configurations, best first."""
+
+    def __init__(
+        self,
+        organization_id: OrganizationId,
+        core: Organization,
+        cache: HotCache[object],
+        load_providers: Callable[[], Awaitable[Sequence[tuple[ProviderPolicy, Bound]]]],
+        surroundings: Surroundings,
+    ) -> None:
+        self.organization_id = organization_id
+        self.cache = cache
+        self._core = core
+        self._load_providers_now = load_providers
+        self._with = surroundings
+        self._nursery: trio.Nursery | None = None  # None before run() has begun: events wait in the inbox
+        self._inbox: deque[Event] = deque()
+        self._handling = False
+        self._channels: dict[Channel, ChannelActor] = {}
+        self._wake_at_s = inf
+        self._timer = trio.Event()
+        self._permits_held = 0
+        self._claiming = 0  # permits of claims under way
+        self._loads = 0  # counts loads begun, so that an older one that ends later is not believed
+        self._failure: Exception | None = None
+        self._empty = trio.Event()  # set whenever nothing is held in flight after an event
+
+    # --- for everybody --------------------------------------------------------------------------------------------------
+
+    def tell(self, event: Event) -> None:
+        """Take one event in and carry out what follows, now. Never waits; events told meanwhile follow in order.
+
+        Never raises either: a failure of the organization ends its actor, not the one who told it something.
+        """
+        self._inbox.append(event)
+        if self._handling or self._nursery is None:
+            return
+        self._handling = True
+        try:
+            while self._inbox:
+                now = Now(trio.current_time(), self._with.unix_s())
+                for command in self._core.handle(self._inbox.popleft(), now):
+                    self._carry_out(command)
+            self._balance_permits()
+        except Exception as error:
+            self._failure = error
+            self._nursery.cancel_scope.cancel()
+        finally:
+            self._handling = False
+
+    def reload(self) -> None:
+        """The organization's configuration or templates changed: forget what was cached and load anew."""
+        self.cache.drop()
+        if self._nursery is not None:
+            self._nursery.start_soon(self._load_providers)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is held, under way or waiting."""
+        return self._core.is_idle and not self._inbox
+
+    @property
+    def core(self) -> Organization:
+        """The decisions, for statistics."""
+        return self._core
+
+    # --- for the registry -----------------------------------------------------------------------------------------------
+
+    async def run(self, asleep: Callable[[], bool]) -> None:
+        """Live until put to sleep. ``asleep`` is asked last, without a pause after it: True means that the registry let go."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self.tell(Woken())
+                while not await self._sleep(asleep):
+                    self.tell(Woken())
+                nursery.cancel_scope.cancel()
+        finally:
+            self._nursery = None
+            self._with.permits.release(self._permits_held)
+            self._permits_held = 0
+        if self._failure is not None:
+            raise self._failure
+
+    async def drain(self) -> None:
+        """Claim nothing more, hand back what has not started, and wait until everything held is settled."""
+        self.tell(DrainBegan())
+        while self._core.in_flight or self._claiming:
+            self._empty = trio.Event()
+            await self._empty.wait()
+
+    async def _sleep(self, asleep: Callable[[], bool]) -> bool:
+        """Wait for the timer. True when, after ``idle_s`` with nothing to do, the organization may leave."""
+        self._timer = trio.Event()
+        idle_at_s = trio.current_time() + self._with.idle_s
+        with trio.move_on_at(min(self._wake_at_s, idle_at_s)):
+            await self._timer.wait()
+            return False
+        if trio.current_time() >= self._wake_at_s:
+            self._wake_at_s = inf
+            return False
+        if not self.is_idle:
+            return False
+        try:
+            return await self._with.queue.retire(self.organization_id) and self.is_idle and asleep()
+        except QueueUnavailable:
+            return False
+
+    # --- commands -------------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, command: Command) -> None:
+        ledger = self._with.ledger
+        match command:
+            case Record(verdict):
+                ledger.record(verdict, self.tell)
+            case Claim(n):
+                self._start(self._claim, n)
+            case Gate(ids, closed):
+                ledger.gate(self.organization_id, ids, closed, self.tell)
+            case Send(channel, deliveries):
+                self._channels[channel].send(deliveries)
+            case Settle(parked, deferred, dropped):
+                settlement = Settlement(self.organization_id, list(dropped), list(deferred), [], list(parked))
+                ledger.settle(settlement, self.tell)
+            case WakeIn(delay_s):
+                self._wake_in(delay_s)
+            case LoadProviders():
+                self._start(self._load_providers)
+            case Unpark(channel, n):
+                self._start(self._unpark, channel, n)
+            case Withdraw(channel):
+                if channel in self._channels:
+                    self._channels[channel].withdraw()
+            case Alarm(code, channel):
+                self._alarm(code, channel)
+
+    def _start(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(task, *args)
+
+    async def _claim(self, n: int) -> None:
+        granted = await self._with.permits.acquire(n)
+        self._permits_held += granted
+        self._claiming += granted
+        event: Event
+        try:
+            event = await self._with.queue.claim(self.organization_id, granted)
+        except QueueUnavailable:
+            event = ClaimFailed(self._server_away_s())
+        finally:
+            self._claiming -= granted
+        self.tell(event)
+
+    async def _unpark(self, channel: Channel, n: int) -> None:
+        try:
+            self.tell(await self._with.queue.unpark(self.organization_id, channel, n))
+        except QueueUnavailable:
+            self.tell(Unparked(channel, 0, 1))
+            self._wake_in(self._server_away_s())
+
+    async def _load_providers(self) -> None:
+        self._loads += 1
+        mine = self._loads
+        while True:
+            try:
+                loaded = await self._load_providers_now()
+                break
+            except StoreUnavailable:
+                await trio.sleep(self._server_away_s())
+        if mine != self._loads:
+            return
+        best: dict[Channel, tuple[ProviderPolicy, Bound]] = {}
+        for policy, bound in loaded:
+            best.setdefault(policy.channel, (policy, bound))
+        for channel in self._channels.keys() | best.keys():
+            self._renew_channel(channel, best.get(channel))
+        self.tell(ProvidersLoaded([policy for policy, _ in best.values()]))
+
+    def _renew_channel(self, channel: Channel, best: tuple[ProviderPolicy, Bound] | None) -> None:
+        """Replace the channel's actor if its configuration changed. Calls under way end on the old one."""
+        present = self._channels.get(channel)
+        if present is not None and best is not None and present.policy == best[0]:
+            return
+        if best is None:
+            del self._channels[channel]
+        else:
+            assert self._nursery is not None
+            around = self._with
+            self._channels[channel] = ChannelActor(
+                best[0],
+                best[1],
+                pool=around.pool,
+                deadlines=around.deadlines,
+                lease=around.lease,
+                nursery=self._nursery,
+                tell=self.tell,
+                unix_s=around.unix_s,
+                metrics=around.metrics,
+            )
+        if present is not None:
+            present.withdraw()
+
+    def _alarm(self, code: str, channel: Channel) -> None:
+        logger.warning("organization %s, channel %s: %s", self.organization_id, channel.value, code)
+        self._with.metrics.alarms[code, channel.value] += 1
+        announcement = announcements.channel_alarm(code, channel, self._with.unix_s())
+        self._with.ledger.settle(Settlement(self.organization_id, announcements=[announcement]), self.tell)
+
+    def _wake_in(self, delay_s: float) -> None:
+        at_s = trio.current_time() + delay_s
+        if at_s < self._wake_at_s:
+            self._wake_at_s = at_s
+            self._timer.set()
+
+    def _server_away_s(self) -> float:
+        return SERVER_AWAY_RETRY_S * (0.5 + self._with.random.random())
+
+    def _balance_permits(self) -> None:
+        """Give back the permits that no id in flight and no claim under way needs any more."""
+        needed = len(self._core.in_flight) + self._claiming
+        if self._permits_held > needed:
+            self._with.permits.release(self._permits_held - needed)
+            self._permits_held = needed
+        if not needed:
+            self._empty.set()

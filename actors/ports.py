@@ -1,0 +1,154 @@
+"""What the actors need of the world, small enough to be held to one conformance suite by a real and an in-memory version.
+
+``Queue`` is the index that may be lost (Redis), ``Store`` the truth (Postgres). Every method is a batch. Implementations raise
+:class:`~dispatcher.errors.QueueUnavailable` and :class:`~dispatcher.errors.StoreUnavailable`, and nothing of a driver's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from attrs import field, frozen
+
+from dispatcher.messages import Claimed, Gated, Unparked, Verdict
+from dispatcher.model import Channel, NotificationId, OrganizationId
+
+
+class Arrival(NamedTuple):
+    """Ids to put into one organization's queue, with their announcements."""
+
+    organization_id: OrganizationId
+    ids: Sequence[NotificationId]
+    announcements: Sequence[bytes]
+
+
+@frozen
+class Settlement:
+    """What becomes, in the queue, of ids that one organization holds in flight. Each id stands in exactly one list.
+
+    ``done`` leave for good, ``delayed`` wait so many seconds, ``requeued`` go back to the head, ``parked`` wait for their channel.
+    """
+
+    organization_id: OrganizationId
+    done: list[NotificationId] = field(factory=list)
+    delayed: list[tuple[NotificationId, float]] = field(factory=list)
+    requeued: list[NotificationId] = field(factory=list)
+    parked: list[tuple[Channel, NotificationId]] = field(factory=list)
+    announcements: list[bytes] = field(factory=list)
+
+    def ids(self) -> list[NotificationId]:
+        """Every id this settlement speaks of."""
+        return [*self.done, *(id for id, _ in self.delayed), *self.requeued, *(id for _, id in self.parked)]
+
+
+class Queue(Protocol):
+    """The dispatch queues of all organizations."""
+
+    async def enqueue(self, arrivals: Sequence[Arrival]) -> None:
+        """Add ids at the tail, mark the organizations active, wake their listeners, announce."""
+
+    async def claim(self, organization_id: OrganizationId, n: int) -> Claimed:
+        """Move up to ``n`` ids to in-flight under a lease, after putting back those whose lease or delay ran out."""
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Take ids out of in-flight. Repeating a settlement does no harm."""
+
+    async def unpark(self, organization_id: OrganizationId, channel: Channel, n: int) -> Unparked:
+        """Move up to ``n`` parked ids, oldest first, to the head of the queue."""
+
+    async def active(self, limit: int) -> list[OrganizationId]:
+        """Organizations that need attention by now, longest overdue first."""
+
+    async def retire(self, organization_id: OrganizationId) -> bool:
+        """Drop the organization from the active ones, or schedule it for its next due id. False when its queue is not empty."""
+
+    async def restore(self, organization_id: OrganizationId, ids: Sequence[NotificationId]) -> int:
+        """Put back ids that the store says are queued and the queue may have lost. Returns how many were missing."""
+
+    async def survived(self) -> bool:
+        """Whether the queue still is the one it was at the last call; False once after it lost its memory."""
+
+
+class Admission(NamedTuple):
+    """One notification to insert: ``row`` holds the columns of the notifications table by name."""
+
+    organization_id: OrganizationId
+    id: NotificationId
+    idempotency_key: str | None
+    request_hash: bytes
+    row: Mapping[str, Any]
+
+
+class Existing(NamedTuple):
+    """What an idempotency key already stands for."""
+
+    id: NotificationId
+    request_hash: bytes
+    created_at_unix_s: float
+
+
+class BatchAnswer(NamedTuple):
+    """The answer to a whole batch under one key, kept to be replayed.
+
+    ``answer`` makes its JSON, inside the transaction, from what the keys of left-out rows already stand for.
+    """
+
+    organization_id: OrganizationId
+    idempotency_key: str
+    request_hash: bytes
+    answer: Callable[[Mapping[tuple[OrganizationId, str], Existing]], bytes]
+
+
+class Rescued(NamedTuple):
+    """One attempt that died with its process, taken back. ``dead`` when it has died too often (poison)."""
+
+    organization_id: OrganizationId
+    id: NotificationId
+    channel: Channel
+    dead: bool
+
+
+class Page(NamedTuple):
+    """Part of a walk over queued rows: ``rows`` as (organization, id, due in s), and where to go on (None: at the end)."""
+
+    rows: Sequence[tuple[OrganizationId, NotificationId, float]]
+    after: tuple[float, NotificationId] | None
+
+
+class Store(Protocol):
+    """The durable state of notifications."""
+
+    async def insert(
+        self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]
+    ) -> Mapping[tuple[OrganizationId, str], Existing]:
+        """Insert all in one transaction. Rows whose key is taken are left out, and then the answer says what each key stands for now.
+
+        Raises StoreRefused, and inserts nothing, when a row can not be stored.
+        """
+
+    async def gate(
+        self, ids: Sequence[NotificationId], closed: Collection[tuple[OrganizationId, Channel]], *, again: bool
+    ) -> Mapping[OrganizationId, Gated]:
+        """Record the intent to send. ``again`` repeats a call whose answer was lost, for ids nobody else in this process holds."""
+
+    async def record(self, verdicts: Sequence[Verdict], *, again: bool) -> set[NotificationId]:
+        """Write verdicts; returns the ids that were still ours. ``again`` repeats a call whose answer was lost."""
+
+    async def register(self, lease_s: float) -> None:
+        """Make this incarnation known; nothing passes the gate before."""
+
+    async def renew_lease(self, lease_s: float) -> bool:
+        """Prolong this incarnation's lease. False when it had lapsed: others may have taken over what we hold."""
+
+    async def release_lease(self) -> None:
+        """Give the lease up: what is still ``sending`` under it may be rescued at once."""
+
+    async def rescue(self, limit: int) -> Sequence[Rescued]:
+        """Take back attempts of incarnations whose lease lapsed."""
+
+    async def disown(self, organization_id: OrganizationId) -> Sequence[Rescued]:
+        """Take back the attempts one organization's actor held when it crashed inside this incarnation."""
+
+    async def queued(self, after: tuple[float, NotificationId] | None, older_than_s: float, limit: int) -> Page:
+        """Walk the queued rows whose last change is older than this, oldest first; with 0, those that are not due yet as well."""

@@ -1,0 +1,142 @@
+"""The queue port on Redis: names, arguments and replies of the scripts, nothing else.
+
+Only ids, counters and announcements (which carry ids and states) ever go in here: no recipient, no payload, no secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from actors.io.redis import Redis
+from actors.ports import Arrival, Settlement
+from actors.redis_scripts import CLAIM, ENQUEUE, RESTORE, RETIRE, SETTLE, UNPARK
+from dispatcher.errors import QueueUnavailable
+from dispatcher.keys import Keys, shard_of
+from dispatcher.messages import Claimed, Unparked
+from dispatcher.model import Channel, NotificationId, OrganizationId
+
+PARKED_LOOK_AGAIN_S = 30.0
+"""How long a sleeping organization with parked ids may wait before it is looked at again."""
+
+SENTINEL = "notifications:sentinel"
+"""A key that is only ever missing after Redis lost its memory."""
+
+
+class RedisQueue:
+    """The dispatch queues of all organizations, over one auto-pipelining connection.
+
+    ``lease_s`` is how long a claimed id may stay unsettled before it is handed out again.
+    """
+
+    def __init__(self, redis: Redis, *, lease_s: float, shards: int) -> None:
+        self._redis = redis
+        self._lease_ms = int(lease_s * 1000)
+        self._shards = shards
+        self._keys = Keys()
+
+    async def enqueue(self, arrivals: Sequence[Arrival]) -> None:
+        """Add ids at the tail, mark the organizations active, wake their listeners, announce."""
+        calls = []
+        for organization_id, ids, announcements in arrivals:
+            shard = shard_of(organization_id, self._shards)
+            calls.append(
+                (
+                    ENQUEUE,
+                    (self._keys.queue(organization_id), self._keys.active(shard), self._keys.events(organization_id)),
+                    (organization_id, self._keys.topic(organization_id), self._keys.wake(shard), len(ids), *ids, *announcements),
+                )
+            )
+        self._raise_first(await self._redis.run_many(calls))
+
+    async def claim(self, organization_id: OrganizationId, n: int) -> Claimed:
+        """Move up to ``n`` ids to in-flight under a lease, after putting back those whose lease or delay ran out."""
+        ids, backlog, due_ms = await self._redis.run(
+            CLAIM,
+            (self._keys.queue(organization_id), self._keys.inflight(organization_id), self._keys.delayed(organization_id)),
+            (n, self._lease_ms),
+        )
+        return Claimed(
+            [NotificationId(id.decode()) for id in ids], int(backlog), None if due_ms < 0 else float(due_ms) / 1000.0
+        )
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Take ids out of in-flight. Repeating a settlement does no harm."""
+        self._raise_first(await self._redis.run_many([self._settle_call(settlement) for settlement in settlements]))
+
+    def _settle_call(self, s: Settlement) -> tuple[object, Sequence[str], Sequence[str | int | bytes]]:
+        org = s.organization_id
+        names = [self._keys.queue(org), self._keys.inflight(org), self._keys.delayed(org), self._keys.events(org), self._active(org)]
+        names.extend(self._keys.parked(org, channel) for channel, _ in s.parked)
+        args: list[str | int | bytes] = [org, self._keys.topic(org), len(s.done), len(s.delayed), len(s.requeued), len(s.parked)]
+        args.extend(s.done)
+        for id, delay_s in s.delayed:
+            args.append(int(delay_s * 1000))
+            args.append(id)
+        args.extend(s.requeued)
+        args.extend(id for _, id in s.parked)
+        args.extend(s.announcements)
+        return SETTLE, names, args
+
+    async def unpark(self, organization_id: OrganizationId, channel: Channel, n: int) -> Unparked:
+        """Move up to ``n`` parked ids, oldest first, to the head of the queue."""
+        moved, left = await self._redis.run(
+            UNPARK, (self._keys.queue(organization_id), self._keys.parked(organization_id, channel)), (n,)
+        )
+        return Unparked(channel, int(moved), int(left))
+
+    async def active(self, limit: int) -> list[OrganizationId]:
+        """Organizations that need attention by now, longest overdue first."""
+        seconds, micros = await self._redis.execute("TIME")
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        replies = await self._redis.execute_many(
+            [
+                ("ZRANGE", self._keys.active(shard), "-inf", now_ms, "BYSCORE", "LIMIT", 0, limit, "WITHSCORES")
+                for shard in range(self._shards)
+            ]
+        )
+        self._raise_first(replies)
+        scored = [
+            (float(score), OrganizationId(name.decode()))
+            for reply in replies
+            for name, score in zip(reply[::2], reply[1::2], strict=True)
+        ]
+        return [organization_id for _, organization_id in sorted(scored)[:limit]]
+
+    async def retire(self, organization_id: OrganizationId) -> bool:
+        """Drop the organization from the active ones, or schedule it for its next due id. False when its queue is not empty."""
+        return bool(
+            await self._redis.run(
+                RETIRE, self._reconciled(organization_id), (organization_id, int(PARKED_LOOK_AGAIN_S * 1000))
+            )
+        )
+
+    async def restore(self, organization_id: OrganizationId, ids: Sequence[NotificationId]) -> int:
+        """Put back ids that the store says are queued and the queue may have lost. Returns how many were missing."""
+        shard = shard_of(organization_id, self._shards)
+        return int(
+            await self._redis.run(
+                RESTORE, self._reconciled(organization_id), (organization_id, self._keys.wake(shard), *sorted(ids))
+            )
+        )
+
+    async def survived(self) -> bool:
+        """Whether the queue still is the one it was at the last call; False once after it lost its memory."""
+        return await self._redis.execute("SET", SENTINEL, "1", "NX") is None
+
+    def _active(self, organization_id: OrganizationId) -> str:
+        return self._keys.active(shard_of(organization_id, self._shards))
+
+    def _reconciled(self, organization_id: OrganizationId) -> list[str]:
+        return [
+            self._keys.queue(organization_id),
+            self._keys.inflight(organization_id),
+            self._keys.delayed(organization_id),
+            self._active(organization_id),
+            *(self._keys.parked(organization_id, channel) for channel in Channel),
+        ]
+
+    @staticmethod
+    def _raise_first(replies: Sequence[object]) -> None:
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise QueueUnavailable(f"Redis refused a queue command: {type(reply).__name__}") from reply

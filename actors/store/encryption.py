@@ -1,0 +1,89 @@
+"""The keys at rest: proof at start that they fit this database, and moving credentials from old keys to the new one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from actors.store.providers import sealing_context
+from dispatcher.errors import ConfigError
+from dispatcher.model import OrganizationId
+from dispatcher.vault import KEYS_VARIABLE, NONCE_BYTES, EncryptionKeys, key_id_of, open_sealed, seal
+
+if TYPE_CHECKING:
+    from actors.io.postgres import Pool
+
+_PROOF = b"these keys fit this database"
+_CONTEXT = b"encryption-check"
+_PAGE_ROWS = 200
+
+RandomBytes = Callable[[int], bytes]
+
+
+async def check(pool: Pool, keys: EncryptionKeys, random_bytes: RandomBytes) -> None:
+    """Refuse keys that do not open what is stored; remember a sealing key that is new here.
+
+    Raises ConfigError, which names the key by its id: when a known id comes with other bytes, or credentials are sealed with a
+    key that is not there.
+    """
+    for key_id, sealed in await pool.fetch("SELECT key_id, sealed FROM encryption_check"):
+        if key_id not in keys.ids:
+            used = await pool.fetch("SELECT credentials FROM delivery_provider_configs")
+            if any(key_id_of(bytes(credentials)) == key_id for (credentials,) in used):
+                raise ConfigError(
+                    f"{KEYS_VARIABLE}: credentials in this database are sealed with the key {key_id!r}, which is not among the keys: "
+                    "add it after the first, then run `dispatcher credentials rotate`"
+                )
+            continue
+        try:
+            opened = open_sealed(keys, bytes(sealed), _CONTEXT)
+        except ConfigError:
+            opened = b""
+        if opened != _PROOF:
+            raise ConfigError(
+                f"{KEYS_VARIABLE}: the key {key_id!r} is not the one this database was set up with: "
+                "give the original key under this id, and a new key under a new id"
+            )
+    sealed = seal(keys, _PROOF, _CONTEXT, random_bytes(NONCE_BYTES))
+    await pool.execute(
+        "INSERT INTO encryption_check (key_id, sealed) VALUES (%s, %s) ON CONFLICT DO NOTHING", (keys.sealing_id, sealed)
+    )
+
+
+@frozen
+class Rotation:
+    """How far a rotation is: ``moved`` of ``total`` configurations that were sealed with another key."""
+
+    moved: int
+    total: int
+
+
+async def rotate(
+    pool: Pool, keys: EncryptionKeys, random_bytes: RandomBytes, progress: Callable[[Rotation], None]
+) -> Rotation:
+    """Seal every credential with the first key. Safe to repeat and to run beside a working dispatcher.
+
+    Raises ConfigError when a credential can not be opened with the keys there are; what was moved before stays moved.
+    """
+    rows = await pool.fetch("SELECT id, organization_id, credentials FROM delivery_provider_configs ORDER BY id")
+    waiting = [
+        (id, organization_id, bytes(sealed))
+        for id, organization_id, sealed in rows
+        if key_id_of(bytes(sealed)) != keys.sealing_id
+    ]
+    moved = 0
+    for id, organization_id, sealed in waiting:
+        context = sealing_context(OrganizationId(organization_id), id)
+        anew = seal(keys, open_sealed(keys, sealed, context), context, random_bytes(NONCE_BYTES))
+        # A configuration that is replaced at this moment is sealed with the first key already.
+        await pool.execute(
+            "UPDATE delivery_provider_configs SET credentials = %s WHERE id = %s AND credentials = %s", (anew, id, sealed)
+        )
+        moved += 1
+        if moved % _PAGE_ROWS == 0 or moved == len(waiting):
+            progress(Rotation(moved, len(waiting)))
+    await check(pool, keys, random_bytes)
+    await pool.execute("DELETE FROM encryption_check WHERE key_id <> %s", (keys.sealing_id,))
+    return Rotation(moved, len(waiting))

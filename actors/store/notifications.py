@@ -1,0 +1,121 @@
+"""Notifications as their organization sees them: what became of each, and by which steps.
+
+Reading only: whatever changes a notification goes through the hot path's own store. What is read here is the
+organization's own data, recipients included; it goes into an answer and nowhere else, so no record shows it in its repr.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from attrs import field, frozen
+
+from actors.store.page import Page, PageRequest, page_of
+from dispatcher.model import Channel, OrganizationId, Status
+from dispatcher.outcome import OutcomeClass
+
+if TYPE_CHECKING:
+    from actors.io.postgres import Pool
+
+_COLUMNS = (
+    "id, status, channel, recipient, user_id, template_id, locale, idempotency_key, attempts, attempts_max, unknowns, "
+    "provider, provider_message_id, reason, next_retry_at, expires_at, created_at, updated_at"
+)
+
+
+@frozen
+class NotificationSummary:
+    """One notification without its content. ``unknowns`` counts attempts that may have reached the provider unanswered."""
+
+    id: str
+    status: Status
+    channel: Channel
+    recipient: str = field(repr=False)
+    user_id: str | None = field(repr=False)
+    template_id: str | None
+    locale: str | None
+    idempotency_key: str | None = field(repr=False)
+    attempts: int
+    attempts_max: int
+    unknowns: int
+    provider: str | None
+    provider_message_id: str | None
+    reason: str | None
+    next_retry_at: datetime | None
+    expires_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+@frozen
+class TimelineEntry:
+    """One step of a notification's life."""
+
+    at: datetime
+    event: str
+    attempt: int | None = None
+    code: str | None = None
+    provider: str | None = None
+    next_retry_at: datetime | None = None
+
+
+@frozen
+class NotificationDetail:
+    """One notification with its rendered content and its timeline, oldest step first."""
+
+    summary: NotificationSummary
+    payload: Mapping[str, Any] = field(repr=False)
+    timeline: Sequence[TimelineEntry]
+
+
+async def read_page(
+    pool: Pool, organization_id: OrganizationId, status: Status | None, channel: Channel | None, request: PageRequest
+) -> Page[NotificationSummary]:
+    """Notifications, newest first; of one status or channel, if given."""
+    condition = "organization_id = %s"
+    parameters: list[object] = [organization_id]
+    for column, value in (("status", status), ("channel", channel)):
+        if value is not None:
+            condition += f" AND {column} = %s"
+            parameters.append(value)
+    if request.after is not None:
+        condition += " AND id < %s"
+        parameters.append(request.after)
+    rows = await pool.fetch(
+        f"SELECT {_COLUMNS} FROM notifications WHERE {condition} ORDER BY id DESC LIMIT %s", (*parameters, request.size + 1)
+    )
+    return page_of([_summary(row) for row in rows], [row[0] for row in rows], request.size)
+
+
+async def read(pool: Pool, organization_id: OrganizationId, id: str) -> NotificationDetail | None:
+    """One notification, whole."""
+    rows = await pool.fetch(
+        f"SELECT {_COLUMNS}, payload FROM notifications WHERE organization_id = %s AND id = %s", (organization_id, id)
+    )
+    if not rows:
+        return None
+    *columns, payload = rows[0]
+    steps = await pool.fetch(
+        "SELECT at, outcome, attempt, code, provider, next_retry_at FROM attempts "
+        "WHERE organization_id = %s AND notification_id = %s ORDER BY at, attempt",
+        (organization_id, id),
+    )
+    summary = _summary(tuple(columns))
+    return NotificationDetail(summary, payload, timeline(summary, [TimelineEntry(*step) for step in steps]))
+
+
+def timeline(summary: NotificationSummary, steps: Sequence[TimelineEntry]) -> list[TimelineEntry]:
+    """The whole life: creation and end are read off the row, because the common case stores no step of its own."""
+    entries = [TimelineEntry(summary.created_at, "created"), *steps]
+    if summary.status is Status.DELIVERED and not (steps and steps[-1].event == OutcomeClass.DELIVERED):
+        entries.append(TimelineEntry(summary.updated_at, "delivered", summary.attempts, None, summary.provider))
+    elif summary.status is Status.FAILED:
+        entries.append(TimelineEntry(summary.updated_at, "failed", summary.attempts, summary.reason, summary.provider))
+    return entries
+
+
+def _summary(row: tuple[Any, ...]) -> NotificationSummary:
+    id, status, channel, *rest = row
+    return NotificationSummary(id, Status(status), Channel(channel), *rest)

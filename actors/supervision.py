@@ -1,0 +1,89 @@
+"""Restarts with a budget, then escalation. No business in here.
+
+A child that raises is started again after a jittered pause, at most ``restarts_max`` times within ``period_s``; one failure more and the
+supervisor gives up with :class:`BudgetSpent`, for its own owner to deal with. An outage of Postgres or Redis spends nothing: waiting for
+a server is not a fault of the child, and no number of restarts mends it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from random import Random
+
+import trio
+from attrs import frozen
+
+from dispatcher.errors import DispatcherError, QueueUnavailable, StoreUnavailable
+
+logger = logging.getLogger(__name__)
+
+OUTAGES = (StoreUnavailable, QueueUnavailable)
+
+
+@frozen
+class RestartBudget:
+    """How often a child may fail. ``pause_s`` is the mean pause before a restart."""
+
+    restarts_max: int = 5
+    period_s: float = 60.0
+    pause_s: float = 0.5
+
+
+class BudgetSpent(DispatcherError):
+    """A child failed more often than its budget allows. The last failure is the cause."""
+
+
+async def supervise(
+    name: str,
+    child: Callable[[], Awaitable[None]],
+    budget: RestartBudget,
+    random: Random,
+    *,
+    on_restart: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """Run ``child`` until it returns. ``on_restart`` mends what the failed one left behind; its own failure counts as another.
+
+    Cancellation passes through. What is logged of a failure is its type and place, never its text: that may hold data.
+    """
+    failures: deque[float] = deque()
+    mend = False
+    while True:
+        try:
+            if mend and on_restart is not None:
+                await on_restart()
+            await child()
+            return
+        except Exception as error:
+            mend = True
+            outage = is_outage(error)
+            now_s = trio.current_time()
+            if not outage:
+                failures.append(now_s)
+                while failures and failures[0] <= now_s - budget.period_s:
+                    failures.popleft()
+            logger.error("%s failed: %s", name, describe(error))
+            if len(failures) > budget.restarts_max:
+                raise BudgetSpent(f"{name} failed {len(failures)} times in {budget.period_s:g} s") from error
+        await trio.sleep(budget.pause_s * (0.5 + random.random()))
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether a failure is nothing but servers being away, however deeply grouped."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(is_outage(inner) for inner in error.exceptions)
+    return isinstance(error, OUTAGES)
+
+
+def describe(error: BaseException) -> str:
+    """The type and the innermost place of a failure, groups flattened; never its text."""
+    if isinstance(error, BaseExceptionGroup):
+        return ", ".join(describe(inner) for inner in error.exceptions)
+    place = ""
+    traceback = error.__traceback__
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        place = f" at {code.co_qualname}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    return type(error).__name__ + place

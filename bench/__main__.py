@@ -1,0 +1,31 @@
+"""The main questions in one run: ``python -m bench``. Takes some minutes; ``--quick`` gives a rough answer in one."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import click
+
+from bench import dispatch
+from bench.rig import servers
+
+
+@click.command()
+@click.option("--rounds", default=5, show_default=True, help="Rounds of every comparison.")
+@click.option("--count", default=20_000, show_default=True, help="Notifications of one dispatch turn.")
+@click.option("--celery-count", default=1_500, show_default=True, help="The same for Celery, which is slower; 0 leaves it out.")
+@click.option("--organizations", default=50, show_default=True)
+@click.option("--seed", default=1, show_default=True)
+@click.option("--quick", is_flag=True, help="Two short rounds.")
+def main(rounds: int, count: int, celery_count: int, organizations: int, seed: int, quick: bool) -> None:
+    """Compare the dispatcher with the floor and with Celery, and measure accepting."""
+    if quick:
+        rounds, count, celery_count = 2, min(count, 6_000), min(celery_count, 500)
+    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, seed {seed}")
+    with servers() as up:
+        dispatch.main(up, rounds=rounds, count=count, celery_count=celery_count, organizations=organizations, seed=seed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""The floor: a straight-line program that does only the I/O of dispatching, with the dispatcher's own statements and bytes.
+
+No actors, breakers, buckets, retries, leases, limits or metrics. For each organization in turn: claim from its list, one gate statement,
+the POSTs over 32 connections (a socket and a parser, nothing else), one record statement, one settle script with the announcements.
+What the dispatcher costs above this is what its features cost.
+
+Run by the rig: prints ``ready``, then waits for a line with ``organization count`` pairs on standard input for each turn.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from typing import Any
+from uuid import uuid4
+
+import orjson
+import trio
+from httptools import HttpResponseParser
+
+from actors.io.postgres import Pool, open_pool
+from actors.io.redis import Redis, open_redis
+from actors.redis_scripts import CLAIM, SETTLE
+from actors.store.dispatching import GATE, RECORD_DELIVERED, REGISTER
+from bench.rig import API_KEY, SHARDS
+from dispatcher.http_message import HttpRequest
+from dispatcher.keys import Keys, shard_of
+from dispatcher.model import Channel, Delivery, OrganizationId, ProviderConfig
+from dispatcher.providers.registry import REGISTRY, Bound
+
+CONNECTIONS = 32
+BATCH = 500
+KEYS = Keys()
+
+
+class Answer:
+    """Collects one response."""
+
+    def __init__(self) -> None:
+        self.done = False
+        self.message_id: bytes | None = None
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name == b"X-Message-Id":
+            self.message_id = value
+
+    def on_message_complete(self) -> None:
+        self.done = True
+
+
+async def post(sock: trio.socket.SocketType, data: bytes) -> str | None:
+    """One request over one connection."""
+    await sock.send(data)
+    answer = Answer()
+    parser = HttpResponseParser(answer)
+    while not answer.done:
+        parser.feed_data(await sock.recv(65_536))
+    if parser.get_status_code() != 202:
+        raise SystemExit(f"the sandbox answered {parser.get_status_code()}")
+    return answer.message_id.decode() if answer.message_id else None
+
+
+def wire(request: HttpRequest) -> bytes:
+    """The request as bytes."""
+    head = [b"%b %b HTTP/1.1" % (request.method, request.target), b"host: %b:%d" % (request.origin.host.encode(), request.origin.port)]
+    head.extend(name + b": " + value for name, value in request.headers)
+    head.append(b"content-length: %d" % len(request.body))
+    return b"\r\n".join(head) + b"\r\n\r\n" + request.body
+
+
+class Floor:
+    """The program: its connections and what it knows by heart."""
+
+    def __init__(self, pool: Pool, redis: Redis, sockets: list[trio.socket.SocketType], bounds: dict[str, Bound], configs: dict[str, str]):
+        self.pool = pool
+        self.redis = redis
+        self.sockets = sockets
+        self.bounds = bounds
+        self.configs = configs
+        self.incarnation = str(uuid4())
+
+    async def dispatch(self, name: OrganizationId) -> None:
+        """Empty one organization's queue."""
+        while True:
+            ids, _, _ = await self.redis.run(
+                CLAIM, (KEYS.queue(name), KEYS.inflight(name), KEYS.delayed(name)), (BATCH, 60_000)
+            )
+            if not ids:
+                return
+            rows = await self.pool.fetch(GATE, {"claimer": self.incarnation, "ids": sorted(id.decode() for id in ids), "closed": []})
+            sent = await self.send(name, [Delivery(*row[:2], Channel(row[2]), *row[3:]) for row in rows])
+            recorded = await self.pool.fetch(
+                RECORD_DELIVERED,
+                (
+                    [id for id, _ in sent],
+                    [1] * len(sent),
+                    ["sendgrid"] * len(sent),
+                    [self.configs[name]] * len(sent),
+                    [message_id for _, message_id in sent],
+                    self.incarnation,
+                ),
+            )
+            names = (KEYS.queue(name), KEYS.inflight(name), KEYS.delayed(name), KEYS.events(name), KEYS.active(shard_of(name, SHARDS)))
+            notices = [
+                orjson.dumps(
+                    {"type": "notification.delivered", "id": id, "channel": "email", "status": "delivered", "attempt": 1, "at": 0.0}
+                )
+                for (id,) in recorded
+            ]
+            done = [id for (id,) in recorded]
+            await self.redis.run(SETTLE, names, (name, KEYS.topic(name), len(done), 0, 0, 0, *done, *notices))
+
+    async def send(self, name: str, deliveries: list[Delivery]) -> list[tuple[str, str | None]]:
+        """POST them all over the connections."""
+        waiting = list(reversed(deliveries))
+        sent: list[tuple[str, str | None]] = []
+        request = self.bounds[name].request
+
+        async def work(sock: trio.socket.SocketType) -> None:
+            while waiting:
+                delivery = waiting.pop()
+                sent.append((delivery.id, await post(sock, wire(request(delivery)))))
+
+        async with trio.open_nursery() as nursery:
+            for sock in self.sockets:
+                nursery.start_soon(work, sock)
+        sent.sort()
+        return sent
+
+
+async def main() -> None:
+    sandbox_url = os.environ["DISPATCHER_PROVIDER_URLS_EXTRA"]
+    deadlines: dict[str, Any] = {"connect_deadline_s": 10.0, "random": random.Random()}
+    async with (
+        open_pool(os.environ["DISPATCHER_POSTGRES_URL"], size_max=1, statement_deadline_s=30.0, **deadlines) as pool,
+        open_redis(os.environ["DISPATCHER_REDIS_URL"], command_deadline_s=30.0, **deadlines) as redis,
+    ):
+        rows = await pool.fetch("SELECT organization_id, id, settings FROM delivery_provider_configs")
+        bounds = {
+            name: REGISTRY["sendgrid"].bind(
+                ProviderConfig(id, name, Channel.EMAIL, "sendgrid", settings, {"api_key": API_KEY}, 1), (sandbox_url,)
+            )
+            for name, id, settings in rows
+        }
+        sockets = []
+        host, _, port = sandbox_url.removeprefix("http://").partition(":")
+        for _ in range(CONNECTIONS):
+            sock = trio.socket.socket()
+            await sock.connect((host, int(port)))
+            sock.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
+            sockets.append(sock)
+        floor = Floor(pool, redis, sockets, bounds, {name: id for name, id, _ in rows})
+        await pool.execute(REGISTER, (floor.incarnation, 86_400.0))
+        print("ready", flush=True)
+        while await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
+            for name in bounds:
+                await floor.dispatch(OrganizationId(name))
+
+
+if __name__ == "__main__":
+    trio.run(main)

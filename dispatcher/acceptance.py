@@ -1,0 +1,252 @@
+"""What was handed in, checked: JSON to items, each with its own verdict.
+
+A request is one notification object, or ``{"items": […]}`` with up to ``items_max`` unlike ones. A fault of the envelope refuses the
+request; a fault of an item refuses that item and no other. Every fault of an item is reported at once, with a pointer and never a value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+from attrs import field, frozen
+
+from dispatcher.locales import normalize
+from dispatcher.model import Channel
+from dispatcher.problems import Problem, Refused
+
+HASH_BYTES = 16
+KEY_CHARS_MAX = 255
+USER_ID_CHARS_MAX = 255
+RECIPIENT_CHARS_MAX = 320
+
+FIELDS = frozenset(
+    {"channel", "recipient", "user_id", "template", "locale", "variables", "content", "idempotency_key", "expires_at"}
+)
+CONTENT_FIELDS: Mapping[Channel, frozenset[str]] = {
+    Channel.EMAIL: frozenset({"subject", "text", "html"}),
+    Channel.SMS: frozenset({"text"}),
+    Channel.PUSH: frozenset({"title", "text", "data"}),
+    Channel.WHATSAPP: frozenset({"text"}),
+}
+_EMAIL = re.compile(r"[^\s@<>()\[\]\\,;:\"\x00-\x1f\x7f]{1,64}@[^\s@<>()\[\]\\,;:\"\x00-\x1f\x7f]{1,255}")
+_PHONE = re.compile(r"\+[1-9][0-9]{6,14}")
+_VISIBLE = re.compile(r"[!-~]{1,255}")
+
+Content = Mapping[str, Any]
+
+
+@frozen
+class Item:
+    """One notification as it was handed in, valid in itself. Exactly one of ``template`` and ``content`` is given.
+
+    ``request_hash`` identifies its content, whatever the order of its fields, so that a replay can be told from a conflict.
+    """
+
+    channel: Channel
+    recipient: str = field(repr=False)
+    user_id: str | None
+    template: str | None
+    locale: str | None
+    variables: Mapping[str, Any] = field(repr=False)
+    content: Content | None = field(repr=False)
+    idempotency_key: str | None
+    expires_at_s: float | None
+    request_hash: bytes = field(repr=False)
+
+
+@frozen
+class HandedIn:
+    """A whole request. ``items`` has one entry per item, in order: the item, or why it is refused."""
+
+    is_batch: bool
+    items: Sequence[Item | Problem]
+    request_hash: bytes = field(repr=False)
+
+
+@frozen
+class AcceptLimits:
+    """``items_max`` notifications in one batch, ``item_bytes_max`` bytes of one, as handed in and as rendered."""
+
+    items_max: int
+    item_bytes_max: int
+
+
+def parse(body: bytes, limits: AcceptLimits, now_unix_s: float) -> HandedIn:
+    """Read a request body. Raises Refused when it is not JSON, or not an object of one of the two forms."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Refused(
+            Problem(400, "json_invalid", "The body is not JSON", f"It stops being JSON at line {error.lineno}, column {error.colno}.")
+        ) from None
+    if not isinstance(document, dict):
+        raise Refused(_invalid("", "must be an object: one notification, or {\"items\": [...]}", "body_invalid"))
+    if "items" not in document:
+        return HandedIn(False, [parse_item(document, limits, now_unix_s)], b"")
+    rows = document["items"]
+    if len(document) > 1:
+        raise Refused(_invalid("", 'a batch has only the field "items"', "field_unknown"))
+    if not isinstance(rows, list) or not rows:
+        raise Refused(_invalid("/items", "must be a list of at least one notification", "field_invalid"))
+    if len(rows) > limits.items_max:
+        raise Refused(
+            Problem(
+                413,
+                "batch_too_large",
+                "Too many notifications in one batch",
+                f"A batch holds at most {limits.items_max} items; this one has {len(rows)}. Send it in parts.",
+                "/items",
+            )
+        )
+    digest = blake2b(body, digest_size=HASH_BYTES).digest()
+    return HandedIn(True, [parse_item(row, limits, now_unix_s) for row in rows], digest)
+
+
+def parse_item(row: Any, limits: AcceptLimits, now_unix_s: float) -> Item | Problem:
+    """Check one notification. All its faults are in the problem that comes back, the first of them in front."""
+    if not isinstance(row, dict):
+        return _invalid("", "must be an object", "item_invalid")
+    try:
+        canonical = orjson.dumps(row, option=orjson.OPT_SORT_KEYS)
+    except (orjson.JSONEncodeError, RecursionError):
+        return _invalid("", "is nested too deeply", "item_invalid")
+    if len(canonical) > limits.item_bytes_max:
+        return too_large(len(canonical), limits)
+    get = row.get
+    channel = _CHANNELS.get(get("channel")) if isinstance(get("channel"), str) else None
+    faults: list[Problem] = []
+    if channel is None:
+        faults.append(_invalid("/channel", f"must be one of {', '.join(Channel)}"))
+    recipient = get("recipient")
+    if not _is_recipient(recipient, channel):
+        faults.append(_invalid("/recipient", _RECIPIENT_RULES.get(channel, "must be a text")))
+    user_id, template, locale, content = get("user_id"), get("template"), get("locale"), get("content")
+    if user_id is not None and not _is_text(user_id, USER_ID_CHARS_MAX):
+        faults.append(_invalid("/user_id", f"must be a text of 1 to {USER_ID_CHARS_MAX} characters"))
+    if template is not None and not _is_text(template, 255):
+        faults.append(_invalid("/template", "must be the name of a template"))
+    normal_locale = normalize(locale) if isinstance(locale, str) else None
+    if locale is not None and normal_locale is None:
+        faults.append(_invalid("/locale", "must be a BCP 47 language tag such as pt-BR"))
+    variables = get("variables")
+    if variables is not None and not isinstance(variables, dict):
+        faults.append(_invalid("/variables", "must be an object"))
+    if (template is None) == (content is None):
+        faults.append(_invalid("", 'needs exactly one of "template" and "content"', "content_missing"))
+    elif content is not None:
+        faults.extend(_content_faults(content, channel))
+        if variables is not None or locale is not None:
+            faults.append(_invalid("/content", "goes without variables and locale: it is sent as it is"))
+    key = get("idempotency_key")
+    if key is not None and not (isinstance(key, str) and _VISIBLE.fullmatch(key)):
+        faults.append(_invalid("/idempotency_key", f"must be 1 to {KEY_CHARS_MAX} visible ASCII characters"))
+    expires_at_s = None
+    if get("expires_at") is not None:
+        expires_at_s = _instant(row["expires_at"])
+        if expires_at_s is None:
+            faults.append(_invalid("/expires_at", "must be an RFC 3339 time with a zone, such as 2026-01-31T12:00:00Z"))
+        elif expires_at_s <= now_unix_s:
+            faults.append(_invalid("/expires_at", "lies in the past", "already_expired"))
+    if not row.keys() <= FIELDS:
+        faults.append(_invalid("", f"has an unknown field; known are {', '.join(sorted(FIELDS))}", "field_unknown"))
+    if faults:
+        return together(faults)
+    assert channel is not None
+    return Item(
+        channel,
+        recipient,
+        user_id,
+        template,
+        normal_locale,
+        variables or {},
+        content,
+        key,
+        expires_at_s,
+        blake2b(canonical, digest_size=HASH_BYTES).digest(),
+    )
+
+
+def together(faults: Sequence[Problem]) -> Problem:
+    """One problem out of several: the first, with the rest beside it."""
+    first = faults[0]
+    if len(faults) == 1:
+        return first
+    return Problem(first.status, first.code, first.title, first.detail, first.pointer, errors=tuple(faults))
+
+
+def too_large(size_bytes: int, limits: AcceptLimits) -> Problem:
+    """The problem of a notification above ``item_bytes_max``."""
+    return Problem(
+        413,
+        "item_too_large",
+        "The notification is too large",
+        f"It has {size_bytes} bytes; {limits.item_bytes_max} is the most.",
+        "",
+    )
+
+
+def _invalid(pointer: str, detail: str, code: str = "field_invalid") -> Problem:
+    return Problem(422, code, "The notification can not be accepted", detail, pointer)
+
+
+_CHANNELS = {channel.value: channel for channel in Channel}
+_RECIPIENT_RULES: Mapping[Channel | None, str] = {
+    Channel.EMAIL: "must be one email address without a display name",
+    Channel.SMS: "must be a phone number in E.164 form, such as +15551234567",
+    Channel.WHATSAPP: "must be a phone number in E.164 form, such as +15551234567",
+    Channel.PUSH: "must be a push token",
+}
+
+
+def _is_recipient(value: Any, channel: Channel | None) -> bool:
+    if not isinstance(value, str):
+        return False
+    if channel is Channel.EMAIL:
+        return len(value) <= RECIPIENT_CHARS_MAX and _EMAIL.fullmatch(value) is not None
+    if channel in (Channel.SMS, Channel.WHATSAPP):
+        return _PHONE.fullmatch(value) is not None
+    return 0 < len(value) <= 4096 and value.isprintable()
+
+
+def _is_text(value: Any, chars_max: int) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= chars_max and value.isprintable()
+
+
+def _content_faults(content: Any, channel: Channel | None) -> list[Problem]:
+    if not isinstance(content, dict):
+        return [_invalid("/content", "must be an object")]
+    if channel is None:
+        return []
+    known = CONTENT_FIELDS[channel]
+    faults = []
+    if not content.keys() <= known:
+        faults.append(_invalid("/content", f"has an unknown field; known are {', '.join(sorted(known))}", "field_unknown"))
+    for name in known & content.keys():
+        if name != "data" and not (isinstance(content[name], str) and content[name] and "\x00" not in content[name]):
+            faults.append(_invalid(f"/content/{name}", "must be a text that is not empty"))
+    if channel is Channel.EMAIL:
+        subject = content.get("subject")
+        if "subject" not in content:
+            faults.append(_invalid("/content/subject", "is missing", "field_missing"))
+        elif isinstance(subject, str) and ("\n" in subject or "\r" in subject):
+            faults.append(_invalid("/content/subject", "must be one line"))
+        if not ("text" in content or "html" in content):
+            faults.append(_invalid("/content", "needs a text, an html part, or both", "field_missing"))
+    elif "text" not in content:
+        faults.append(_invalid("/content/text", "is missing", "field_missing"))
+    return faults
+
+
+def _instant(value: Any) -> float | None:
+    if not isinstance(value, str) or len(value) > 40:
+        return None
+    try:
+        instant = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return instant.timestamp() if instant.tzinfo is not None else None

@@ -1,0 +1,32 @@
+"""The exception tree. Expected results are values; these are for broken promises and lost resources."""
+
+from __future__ import annotations
+
+
+class DispatcherError(Exception):
+    """Anything the dispatcher itself raises."""
+
+
+class ConfigError(DispatcherError):
+    """A setting is missing or wrong. The message names the setting and says what to do; it goes to the user as it is."""
+
+
+class StoreUnavailable(DispatcherError):
+    """Postgres could not be reached, or did not answer within the deadline."""
+
+
+class StoreRefused(DispatcherError):
+    """Postgres refused the content of a statement. Something that validation should have caught; the message holds no values."""
+
+
+class QueueUnavailable(DispatcherError):
+    """Redis could not be reached, or did not answer within the deadline."""
+
+
+class Overloaded(DispatcherError):
+    """A bounded buffer is full; try again after ``retry_after_s`` seconds."""
+
+    def __init__(self, what: str, retry_after_s: float) -> None:
+        super().__init__(f"{what} is full; retry after {retry_after_s:g} s")
+        self.what = what
+        self.retry_after_s = retry_after_s

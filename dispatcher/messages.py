@@ -1,0 +1,204 @@
+"""Everything an organization's core can hear (events, past tense) and ask for (commands, imperative).
+
+Both are batches: one message speaks of many notifications, so that the cost of a decision is shared.
+Durations are seconds; ``…_in_s`` counts from the moment the message was made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from dispatcher.model import Channel, DeadLetterReason, Delivery, NotificationId, Status
+from dispatcher.outcome import Outcome
+
+# --- events ---------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Woken:
+    """There may be work: a wake-up call, a sweep or a timer. Always only a hint."""
+
+
+@frozen
+class ProviderPolicy:
+    """What the core needs to know of one provider configuration. ``rate_per_s`` None means no limit of ours."""
+
+    config_id: str
+    revision: int
+    provider: str
+    channel: Channel
+    rate_per_s: float | None
+    burst: int
+    concurrency_max: int
+
+
+@frozen
+class ProvidersLoaded:
+    """The organization's provider configurations, best first. Follows :class:`LoadProviders`."""
+
+    policies: Sequence[ProviderPolicy]
+
+
+@frozen
+class Claimed:
+    """Ids moved from the queue to in-flight for us.
+
+    ``backlog`` is how many are left in the queue, ``due_in_s`` when the next delayed one is due (None: none is).
+    """
+
+    ids: Sequence[NotificationId]
+    backlog: int
+    due_in_s: float | None
+
+
+@frozen
+class ClaimFailed:
+    """The queue could not be asked; nothing is known to be claimed (what was, comes back when its lease runs out)."""
+
+    retry_in_s: float
+
+
+@frozen
+class Gated:
+    """The gate's answer: each id given to :class:`Gate` is in exactly one of these.
+
+    ``deferred`` are not due yet (with their remaining delay), ``dropped`` are finished or someone else's.
+    """
+
+    deliveries: Sequence[Delivery]
+    parked: Sequence[tuple[Channel, NotificationId]] = ()
+    deferred: Sequence[tuple[NotificationId, float]] = ()
+    dropped: Sequence[NotificationId] = ()
+
+
+@frozen
+class Concluded:
+    """One attempt ended. ``via`` is the provider configuration used, ``duration_s`` how long the call took."""
+
+    delivery: Delivery
+    outcome: Outcome
+    via: ProviderPolicy
+    duration_s: float
+
+
+@frozen
+class Settled:
+    """The verdicts (or leftovers) of these ids are in Postgres and in Redis: their room is free again."""
+
+    ids: Sequence[NotificationId]
+
+
+@frozen
+class Unparked:
+    """``moved`` parked ids of a channel are back at the head of the queue, ``left`` are still parked."""
+
+    channel: Channel
+    moved: int
+    left: int
+
+
+@frozen
+class DrainBegan:
+    """No more claims; hand back what has not started."""
+
+
+Event = Woken | ProvidersLoaded | Claimed | ClaimFailed | Gated | Concluded | Settled | Unparked | DrainBegan
+
+# --- commands -------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class LoadProviders:
+    """Load the provider configurations, then tell :class:`ProvidersLoaded`."""
+
+
+@frozen
+class Claim:
+    """Claim up to ``n`` ids, then tell :class:`Claimed` or :class:`ClaimFailed`."""
+
+    n: int
+
+
+@frozen
+class Gate:
+    """Record the intent to send these ids, except those of a channel in ``closed``; then tell :class:`Gated`."""
+
+    ids: Sequence[NotificationId]
+    closed: frozenset[Channel]
+
+
+@frozen
+class Send:
+    """Start these attempts; tell :class:`Concluded` for each."""
+
+    channel: Channel
+    deliveries: Sequence[Delivery]
+
+
+@frozen
+class Withdraw:
+    """Conclude as interrupted every attempt of the channel that has not started."""
+
+    channel: Channel
+
+
+@frozen
+class Verdict:
+    """What becomes of one notification after one attempt.
+
+    ``refund`` gives the attempt back. ``retry_in_s`` is set when it is queued again after a wait; ``dead`` when it failed for good.
+    ``possible_double`` says the provider may have acted although we do not know. ``via`` is None when no provider was involved.
+    """
+
+    delivery: Delivery
+    outcome: Outcome
+    via: ProviderPolicy | None
+    status: Status
+    refund: bool = False
+    possible_double: bool = False
+    retry_in_s: float | None = None
+    dead: DeadLetterReason | None = None
+
+
+@frozen
+class Record:
+    """Write this verdict down, then settle it in Redis, announce it, and tell :class:`Settled`."""
+
+    verdict: Verdict
+
+
+@frozen
+class Settle:
+    """Settle ids that need no record: parked, deferred or dropped at the gate. Then tell :class:`Settled`."""
+
+    parked: Sequence[tuple[Channel, NotificationId]]
+    deferred: Sequence[tuple[NotificationId, float]]
+    dropped: Sequence[NotificationId]
+
+
+@frozen
+class Unpark:
+    """Move up to ``n`` parked ids of a channel back to the head of the queue, then tell :class:`Unparked`."""
+
+    channel: Channel
+    n: int
+
+
+@frozen
+class Alarm:
+    """Something a person should know: logged and counted. ``code`` is one of a closed set."""
+
+    code: str
+    channel: Channel
+
+
+@frozen
+class WakeIn:
+    """Tell :class:`Woken` after this time. Of several only the earliest needs to be kept: a wake-up is a hint."""
+
+    delay_s: float
+
+
+Command = LoadProviders | Claim | Gate | Send | Withdraw | Record | Settle | Unpark | Alarm | WakeIn

@@ -1,0 +1,55 @@
+"""URLs of providers, read once into the origin and path that a request is made of.
+
+A provider's ``base_url`` comes from an organization's settings, so it decides where this process connects to: only the provider's
+own hosts and the origins that whoever runs the dispatcher listed may be named. Invariant: nothing here repeats a URL in an
+error, because a URL may hold a password.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from attrs import frozen
+
+from dispatcher.http_message import Origin
+
+_PORTS = {"http": 80, "https": 443}
+_HOST = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,251}[a-z0-9])?|[0-9a-f:.]{2,45}")
+_PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*")
+
+
+@frozen
+class BaseUrl:
+    """Where a provider's paths hang: ``path`` is empty, or starts with a slash and does not end with one."""
+
+    origin: Origin
+    path: str
+
+    def target(self, path: str) -> bytes:
+        """The request target of a path that starts with a slash."""
+        return (self.path + path).encode("ascii")
+
+
+def parse_base_url(url: str) -> BaseUrl | None:
+    """Read an ``http`` or ``https`` URL without user, query and fragment; None for anything else."""
+    if not (url.isascii() and url.isprintable()) or " " in url or "?" in url or "#" in url:
+        return None
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    host = (parts.hostname or "").lower()
+    if parts.scheme not in _PORTS or "@" in parts.netloc or _HOST.fullmatch(host) is None or port == 0:
+        return None
+    path = parts.path.rstrip("/")
+    if _PATH.fullmatch(path) is None:
+        return None
+    return BaseUrl(Origin(parts.scheme, host, _PORTS[parts.scheme] if port is None else port), path)
+
+
+def parse_origin(url: str) -> Origin | None:
+    """Read a URL that names an origin only, for example ``http://127.0.0.1:8025``; None for anything else."""
+    base = parse_base_url(url)
+    return None if base is None or base.path else base.origin

@@ -1,0 +1,46 @@
+"""What one attempt at a provider may end in: a closed set.
+
+A provider's ``classify`` maps its answer to exactly one :class:`Outcome`. An outcome never carries the provider's own
+words, because providers echo recipients in their error texts; it carries a short code from the provider's table.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from attrs import frozen
+
+
+class OutcomeClass(StrEnum):
+    """How an attempt ended, as far as the next decision is concerned."""
+
+    DELIVERED = "delivered"
+    """The provider took responsibility for the message."""
+    SOFT = "soft"
+    """Transient: worth another attempt after a jittered backoff."""
+    RATE_LIMITED = "rate_limited"
+    """The provider asked us to slow down. Costs no attempt; never opens a breaker."""
+    HARD = "hard"
+    """This message can never work as it is. The recipient stays usable."""
+    SUPPRESS = "suppress"
+    """Hard, and the recipient must not be used on this channel again."""
+    MISCONFIGURED = "misconfigured"
+    """Credentials, sender or account are wrong: pauses the provider configuration and alerts. Costs no attempt."""
+    UNKNOWN = "unknown"
+    """The request was (maybe) written and no answer came: the provider may or may not have acted."""
+    INTERRUPTED = "interrupted"
+    """The attempt never started (shutdown, breaker opened meanwhile). Costs no attempt."""
+
+
+@frozen
+class Outcome:
+    """The end of one attempt.
+
+    ``code`` is a short stable token such as ``http_503`` or ``timeout_connect``, at most 64 ASCII characters, free of personal data.
+    ``retry_after_s`` is the provider's own hint, seconds from now; it may only lengthen a delay.
+    """
+
+    kind: OutcomeClass
+    code: str
+    provider_message_id: str | None = None
+    retry_after_s: float | None = None

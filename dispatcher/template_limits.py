@@ -1,0 +1,132 @@
+"""What may go wrong with a template, and how much one may cost.
+
+The cost of rendering is counted, not timed, so the same template and variables always end the same way: a *step* is one
+evaluated node of the template, or some dozens of characters or a few elements looked at by a filter. Invariant: no error
+carries content. It has a code, the line and part of the template where known, and at most a name that stands in the template's
+source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+from attrs import frozen
+from jinja2 import StrictUndefined
+
+from dispatcher.errors import DispatcherError
+from dispatcher.problems import Problem
+
+MEANINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "template_too_large": "The source is larger than a template may be.",
+        "template_too_complex": "It nests too deeply or has too many parts.",
+        "template_syntax": "It is not a valid template.",
+        "template_construct_forbidden": "It uses a construct that templates do not have.",
+        "template_attribute_forbidden": "It reaches for a name that templates may not use.",
+        "template_call_forbidden": "It calls something that can not be called.",
+        "template_filter_unknown": "It uses a filter that does not exist.",
+        "template_test_unknown": "It uses a test that does not exist.",
+        "template_part_missing": "A template of this channel needs this part.",
+        "template_part_forbidden": "A template of this channel can not have this part.",
+        "template_variable_missing": "A variable it needs was not given.",
+        "template_value_unprintable": "It prints a list or a mapping; loop over it, or use join or tojson.",
+        "template_value_wrong": "A value is not of the kind that is needed there.",
+        "template_value_too_large": "A value in the course of rendering became too large.",
+        "template_steps_exceeded": "Rendering takes more steps than allowed.",
+        "template_output_too_large": "The rendered text is larger than allowed.",
+        "template_output_invalid": "The rendered text has a character that can not be stored or sent.",
+        "template_subject_line_break": "The rendered subject has a line break or a control character.",
+        "template_empty": "The rendered text is empty.",
+    }
+)
+"""Every code an error of a template can have, with a sentence for the person reading."""
+
+
+class TemplateError(DispatcherError):
+    """A template can not be compiled or rendered.
+
+    ``code`` is a key of ``MEANINGS``; ``line`` counts from 1; ``part`` is the field of the template; ``name`` is a variable,
+    filter or construct as the template's author wrote it.
+    """
+
+    def __init__(self, code: str, name: str | None = None, line: int | None = None, part: str | None = None) -> None:
+        super().__init__(code)
+        self.code = code
+        self.name = name
+        self.line = line
+        self.part = part
+
+    def __str__(self) -> str:
+        where = "".join(f" {word} {value}" for word, value in (("part", self.part), ("line", self.line)) if value is not None)
+        return f"{self.code}{where}" + (f" ({self.name})" if self.name else "")
+
+    def at(self, line: int | None = None, part: str | None = None) -> TemplateError:
+        """The same error, told where it happened unless it knows already."""
+        self.line = line if self.line is None else self.line
+        self.part = part if self.part is None else self.part
+        return self
+
+    def problem(self, pointer: str | None = None) -> Problem:
+        """The answer for whoever sent the template, or the variables."""
+        where = " ".join(f"{word} {value}." for word, value in (("Part", self.part), ("Line", self.line)) if value is not None)
+        detail = MEANINGS[self.code] + (f" Name: {self.name}." if self.name else "") + (f" {where}" if where else "")
+        return Problem(422, self.code, "The template can not be used", detail, pointer)
+
+
+class MissingVariable(TemplateError):
+    """A variable was not given, or is null where a text is needed. ``name`` is its path, such as ``user.name``."""
+
+    def __init__(self, name: str, line: int | None = None, part: str | None = None) -> None:
+        super().__init__("template_variable_missing", name, line, part)
+
+
+class Missing(StrictUndefined):
+    """A value that is not there: may be asked whether it is defined, or given a default; everything else names it and fails."""
+
+    __slots__ = ()
+
+    def __init__(self, hint: str | None = None, obj: Any = None, name: str | None = None, exc: Any = None) -> None:
+        super().__init__(name=name, exc=lambda _message: MissingVariable(name or "loop"))  # type: ignore[arg-type]
+
+    def fail(self) -> NoReturn:
+        """Raise the error that names it."""
+        self._fail_with_undefined_error()
+
+
+@frozen
+class Limits:
+    """How large a template and what it renders may be. Each field is a number of what its name says."""
+
+    source_bytes_max: int = 128 * 1024
+    nodes_max: int = 4_000
+    depth_max: int = 40
+    steps_max: int = 50_000
+    output_bytes_max: int = 512 * 1024
+
+
+class Budget:
+    """What is left of the steps of one rendering, and how long a single text or list in it may be."""
+
+    __slots__ = ("length_max", "steps_left")
+
+    def __init__(self, steps_max: int, length_max: int) -> None:
+        self.steps_left = steps_max
+        self.length_max = length_max
+
+    def charge(self, steps: int) -> None:
+        """Spend steps. Raises TemplateError when there are not so many left."""
+        self.steps_left -= steps
+        if self.steps_left < 0:
+            raise TemplateError("template_steps_exceeded")
+
+    def fit(self, length: int) -> None:
+        """Raise TemplateError when a text or list of this length would be too large to hold."""
+        if length > self.length_max:
+            raise TemplateError("template_value_too_large")
+
+    def allow(self, length: int) -> None:
+        """Spend the steps of making a text or list of this length. Raises TemplateError when it would be too large."""
+        self.fit(length)
+        self.charge(1 + (length >> 6))

@@ -1,0 +1,106 @@
+"""The surface as one ASGI application: every address, who may call it, and what becomes of an error.
+
+``create_app`` is all there is to build it; what it needs of the world is in :class:`~dispatcher_http.services.Services`.
+Requests come through the accept lane, which answers the hot route itself and hands the rest to Quart.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import trio
+from quart import request
+from quart_trio import QuartTrio
+from quart_trio.wrappers import TrioResponse
+
+from actors.store import api_keys
+from dispatcher.model import OrganizationId
+from dispatcher_http import accept_lane, dead_letters, health, notifications, providers, stream, templates
+from dispatcher_http.auth import Authenticator
+from dispatcher_http.logs import failed
+from dispatcher_http.problems import INTERNAL, body_of, headers_of, problem_of
+from dispatcher_http.routing import Call, Route
+from dispatcher_http.services import Services
+from dispatcher_http.telemetry import Telemetry
+
+BODY_BYTES_MAX = 1024 * 1024
+"""Of every route but accepting, which has a setting of its own. Quart buffers before anybody is authenticated."""
+BODY_DEADLINE_S = 30
+
+
+class App(QuartTrio):
+    """Quart that answers every error with a problem document and logs none of what came in."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        super().__init__("dispatcher_http", static_folder=None)
+        self.telemetry = telemetry
+        self.stopping = trio.Event()
+        """Set by the server when it begins to shut down: listeners leave, readiness ends."""
+        self.config.update(
+            MAX_CONTENT_LENGTH=BODY_BYTES_MAX, BODY_TIMEOUT=BODY_DEADLINE_S, PROVIDE_AUTOMATIC_OPTIONS=False, PROPAGATE_EXCEPTIONS=False
+        )
+        # An address that is almost right is wrong: a redirect would repeat the path, and lose the body.
+        self.url_map.strict_slashes = True
+        self.url_map.merge_slashes = False
+        self.url_map.redirect_defaults = False
+        self.register_error_handler(Exception, on_error)
+
+    async def handle_request(self, request: Any) -> Any:
+        """Answer one request; also one that Quart cannot even make a context for, for example because of its Host."""
+        try:
+            response = await super().handle_request(request)
+        except Exception as error:
+            response = refusal(error)
+        rule = request.url_rule.rule if request.url_rule is not None else "unknown"
+        self.telemetry.counter(request.method if request.url_rule is not None else "unknown", rule)(response.status_code)
+        return response
+
+    def log_exception(self, exception_info: Any) -> None:
+        """Quart's own words would repeat the path and the exception's text."""
+        failed("the surface", exception_info[1])
+
+
+def create_app(services: Services) -> App:
+    """The application, ready to be served."""
+    telemetry = Telemetry(services.registry)
+    authenticator = Authenticator(
+        partial(api_keys.find, services.pool), services.config.key_cache_s, trio.current_time
+    )
+    app = App(telemetry)
+    health.add_routes(app, services)
+    stream.add_routes(app, services, authenticator)
+    for module in (notifications, templates, providers, dead_letters):
+        for route in module.routes(services):
+            _add(app, route, authenticator)
+    # Never reached, because the lane answers first; it makes 405 answers name the method.
+    app.url_map.add(app.url_rule_class(accept_lane.RULE, endpoint="accept", methods=["POST"]))
+    app.asgi_app = accept_lane.AcceptLane(app.asgi_app, services, authenticator, telemetry)  # type: ignore[method-assign]
+    return app
+
+
+async def on_error(error: Exception) -> TrioResponse:
+    """Quart runs plain functions in threads; this one must not."""
+    return refusal(error)
+
+
+def refusal(error: Exception) -> TrioResponse:
+    """The problem document for an exception."""
+    problem = problem_of(error)
+    if problem is INTERNAL:
+        failed("the surface", error)
+    return TrioResponse(body_of(problem), problem.status, dict(headers_of(problem, error)))
+
+
+def _add(app: App, route: Route, authenticator: Authenticator) -> None:
+    async def view(org: str, **path: str) -> TrioResponse:
+        principal = await authenticator.principal(authorization_of(request.headers.get("Authorization")))
+        principal.require(org, route.scope)
+        return await route.view(Call(OrganizationId(org), path, request._get_current_object()))
+
+    app.add_url_rule(route.rule, f"{route.method} {route.rule}", view, methods=[route.method])
+
+
+def authorization_of(header: str | None) -> bytes | None:
+    """The header as it was on the wire."""
+    return None if header is None else header.encode("latin-1")

@@ -1,0 +1,112 @@
+"""One connection of Hypercorn's, with the two promises and the two economies that its own makes on Trio does not.
+
+Promises: every write has a deadline, so that a websocket that stops reading cannot hold its task, or the shutdown, for
+ever; and what breaks in one connection breaks that connection only, where Hypercorn's ends the server.
+Economies: the head of an answer leaves together with its body, in one write; and the wait for the next request is one
+task with a movable deadline, not a new task per request. ``bench/accept_route.py`` shows what they save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import Any
+
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState, TaskGroup
+
+from dispatcher_http.logs import failed
+
+WRITE_DEADLINE_S = 10.0
+"""How long a peer may take no bytes before its connection is dropped."""
+
+_HEAD = b"HTTP/1.1 "
+_INFORMATIONAL = b"1"[0]
+
+
+class IdleClock:
+    """Closes a connection nobody has used for a while. Stands in for Hypercorn's single task: ``restart`` and ``stop``."""
+
+    def __init__(self, keep_alive_s: float, stopping: Callable[[], Awaitable[None]]) -> None:
+        self._keep_alive_s = keep_alive_s
+        self._stopping = stopping
+        self._scope: trio.CancelScope | None = None
+
+    async def restart(self, task_group: TaskGroup, action: Callable[[], Awaitable[None]]) -> None:
+        """The connection is idle from now on; ``action`` closes it."""
+        if self._scope is None:
+            self._scope = trio.CancelScope()
+            task_group.spawn(self._watch, self._scope, action)
+        self._scope.deadline = trio.current_time() + self._keep_alive_s
+
+    async def stop(self) -> None:
+        """The connection is in use."""
+        if self._scope is not None:
+            self._scope.deadline = inf
+
+    async def _watch(self, scope: trio.CancelScope, action: Callable[[], Awaitable[None]]) -> None:
+        with scope:
+            await self._stopping()
+            if scope.deadline == inf:
+                # In use while the server stops: Hypercorn closes it after the answer.
+                return
+        await action()
+
+
+class Connection(TCPServer):
+    """One connection. ``live`` holds all there are."""
+
+    def __init__(
+        self, live: set[Connection], app: ASGIWrapper, config: Config, context: WorkerContext, state: ConnectionState, stream: Any
+    ) -> None:
+        super().__init__(app, config, context, state, stream)
+        self.idle_task = IdleClock(config.keep_alive_timeout, context.terminated.wait)
+        self._live = live
+        self._head = b""
+
+    async def run(self) -> None:
+        """Serve until either side closes. Raises nothing but Cancelled."""
+        self._live.add(self)
+        try:
+            await super().run()
+        except* Exception as errors:
+            failed("a connection", errors)
+        finally:
+            self._live.discard(self)
+
+    async def protocol_send(self, event: Event) -> None:
+        """Carry out what the protocol engine wants done to the socket."""
+        if isinstance(event, RawData):
+            # The end of an answer comes as empty data: whatever was held back leaves with it at the latest.
+            data = event.data
+            if self._head:
+                data = self._head + data
+                self._head = b""
+            elif data.startswith(_HEAD) and data[len(_HEAD)] != _INFORMATIONAL:
+                self._head = data
+                return
+            if data and not await self._write(data):
+                await trio.aclose_forcefully(self.stream)
+                await self.protocol.handle(Closed())
+        else:
+            await super().protocol_send(event)
+
+    async def _write(self, data: bytes) -> bool:
+        """Write all of it, or say that this connection is done for. A cancelled task does not tear a message."""
+        async with self.send_lock:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + WRITE_DEADLINE_S):
+                try:
+                    await self.stream.send_all(data)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    return False
+                return True
+        return False
+
+    async def _idle_timeout(self) -> None:
+        with trio.CancelScope(shield=True):
+            await self._initiate_server_close()

@@ -1,0 +1,267 @@
+"""The demo: a whole dispatcher with a sandbox for a provider, used through nothing but its public HTTP and websocket interface.
+
+It starts everything in a scratch folder, tells the story of :mod:`dispatcher_http.demo_story`, shows what the event stream says while it
+happens, ends with what became of each group, and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import httpx
+import orjson
+import trio
+from attrs import define, field
+
+from actors.io.http import PoolLimits, TrioTransport, open_http_pool
+from actors.store import api_keys, organizations
+from dispatcher.config import Config, from_mapping
+from dispatcher.errors import DispatcherError
+from dispatcher.ids import RANDOM_BITS, uuid7
+from dispatcher.model import OrganizationId
+from dispatcher_http.demo_story import TEMPLATES, Group, groups
+from dispatcher_http.listener import listen
+from dispatcher_http.serving import Service, open_servers, open_service
+from dispatcher_sandbox.behaviour import Outage
+from dispatcher_sandbox.sandbox import Sandbox, open_sandbox
+
+ORGANIZATION = OrganizationId("concert-hall")
+STORY_DEADLINE_S = 90.0
+OUTAGE_S = 4.0
+"""How long the provider stays down once the breaker has opened."""
+SETTINGS = {
+    "DISPATCHER_PORT": "0",
+    "DISPATCHER_LOG_LEVEL": "error",
+    # Impatient, so that the story is short: the defaults are for providers, not for an audience.
+    "DISPATCHER_RETRY_BASE_S": "1",
+    "DISPATCHER_RETRY_CAP_S": "3",
+    "DISPATCHER_ATTEMPTS_MAX": "20",
+    "DISPATCHER_BREAKER_OPEN_BASE_S": "2",
+    "DISPATCHER_BREAKER_OPEN_CAP_S": "4",
+}
+
+
+class DemoFailed(DispatcherError):
+    """Something became of a notification that should not have."""
+
+
+@define
+class Tally:
+    """What one group handed in, was told, and saw happen."""
+
+    group: Group
+    ids: set[str] = field(factory=set)
+    accepted: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    attempts: int = 0
+    states: dict[str, str] = field(factory=dict)
+    effects: int = 0
+
+    @property
+    def delivered(self) -> int:
+        return sum(state == "delivered" for state in self.states.values())
+
+    @property
+    def failed(self) -> int:
+        return sum(state == "failed" for state in self.states.values())
+
+    @property
+    def finished(self) -> bool:
+        return len(self.ids) >= self.group.expected.accepted and self.delivered + self.failed >= len(self.ids)
+
+    @property
+    def as_expected(self) -> bool:
+        e = self.group.expected
+        return (self.accepted, self.duplicates, self.rejected, self.delivered, self.failed, self.effects) == (
+            e.accepted,
+            e.duplicates,
+            e.rejected,
+            e.delivered,
+            e.failed,
+            e.effects,
+        )
+
+
+class Progress:
+    """One line that shows the stream's news as they come; on a terminal it is redrawn, elsewhere printed now and then."""
+
+    def __init__(self, write: Callable[[str], None], live: bool) -> None:
+        self._write = write
+        self._live = live
+        self._counts: Counter[str] = Counter()
+        self._shown_at_s = 0.0
+
+    def note(self, kind: str) -> None:
+        """Count one event of the stream and show it."""
+        self._counts[kind.removeprefix("notification.")] += 1
+        now_s = time.monotonic()
+        if kind.startswith("channel."):
+            self.say(f"  stream: {kind.removeprefix('channel.').replace('_', ' ')}")
+        elif now_s - self._shown_at_s > (0.1 if self._live else 2.0):
+            self._shown_at_s = now_s
+            counts = "  ".join(f"{name} {count}" for name, count in sorted(self._counts.items()) if "." not in name)
+            self._write(f"\r  stream: {counts}   " if self._live else f"  stream: {counts}\n")
+
+    def say(self, line: str) -> None:
+        """A line of its own."""
+        self._write(f"\r{line:<78}\n" if self._live else f"{line}\n")
+
+
+class Demo:
+    """One telling of the story."""
+
+    def __init__(self, service: Service, sandbox: Sandbox, client: httpx.AsyncClient, key: str, progress: Progress) -> None:
+        self._service = service
+        self._sandbox = sandbox
+        self._client = client
+        self._key = key
+        self._progress = progress
+        self._tallies: dict[str, Tally] = {}
+        self._early: dict[str, list[Mapping[str, Any]]] = {}  # events that came before the answer that names their id
+        self._breaker_opened = trio.Event()
+        self._news = trio.Event()
+
+    async def tell(self) -> list[Tally]:
+        """Set up, tell every group's part, wait until all is decided, and ask the provider what it saw."""
+        await self._set_up()
+        tallies = []
+        async with listen(self._service.url, ORGANIZATION, self._key) as events, trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow, events)
+            for group in groups():
+                tally = Tally(group)
+                tallies.append(tally)
+                self._progress.say(f"{group.name}: {group.story}")
+                await self._tell_group(tally)
+                with trio.move_on_after(STORY_DEADLINE_S):
+                    while not tally.finished:
+                        self._news = trio.Event()
+                        await self._news.wait()
+            nursery.cancel_scope.cancel()
+        for tally in tallies:
+            tally.effects = sum(self._sandbox.ledger.notifications[id] for id in tally.ids)
+        return tallies
+
+    async def _set_up(self) -> None:
+        await self._post(
+            "providers",
+            {
+                "provider": "sendgrid",
+                "channel": "email",
+                "credentials": {"api_key": f"SG.{secrets.token_urlsafe(16)}.{secrets.token_urlsafe(32)}"},
+                "settings": {"from_email": "tickets@concert-hall.example", "base_url": self._sandbox.url},
+            },
+        )
+        for template in TEMPLATES:
+            await self._post("templates", {name: value for name, value in template.items() if value is not None})
+
+    async def _tell_group(self, tally: Tally) -> None:
+        group = tally.group
+        if group.outage:
+            self._sandbox.change(outage=Outage.UNAVAILABLE)
+        for _ in range(1 + group.repeats):
+            if group.batch:
+                answer = await self._post("notifications", {"items": list(group.items)})
+                for verdict in answer["items"]:
+                    self._count(tally, verdict["status"], verdict.get("id"))
+            else:
+                for item in group.items:
+                    self._count(tally, "accepted", (await self._post("notifications", item))["id"])
+        if group.outage:
+            with trio.move_on_after(STORY_DEADLINE_S / 3):
+                await self._breaker_opened.wait()
+            await trio.sleep(OUTAGE_S)
+            self._sandbox.change(outage=Outage.NONE)
+            self._progress.say("  the provider is back")
+
+    def _count(self, tally: Tally, status: str, id: str | None) -> None:
+        if status == "rejected" or id is None:
+            tally.rejected += 1
+            return
+        if status == "duplicate":
+            tally.duplicates += 1
+        else:
+            tally.accepted += 1
+        tally.ids.add(id)
+        self._tallies[id] = tally
+        for event in self._early.pop(id, ()):
+            self._hear(event)
+
+    async def _follow(self, events: Any) -> None:
+        async for text in events:
+            self._hear(orjson.loads(text))
+
+    def _hear(self, event: Mapping[str, Any]) -> None:
+        kind = event["type"]
+        if kind == "channel.breaker_opened":
+            self._breaker_opened.set()
+        id = event.get("id")
+        if id is not None:
+            tally = self._tallies.get(id)
+            if tally is None:
+                self._early.setdefault(id, []).append(event)
+                return
+            tally.states[id] = event["status"]
+            if kind != "notification.created":
+                tally.attempts += 1
+        self._progress.note(kind)
+        self._news.set()
+
+    async def _post(self, resource: str, document: Mapping[str, Any]) -> Any:
+        response = await self._client.post(
+            f"{self._service.url}/v1/orgs/{ORGANIZATION}/{resource}",
+            content=orjson.dumps(document),
+            headers={"authorization": f"Bearer {self._key}", "content-type": "application/json"},
+            timeout=30,
+        )
+        if response.status_code >= 300:
+            raise DemoFailed(f"POST {resource} was answered {response.status_code}: {response.json().get('detail')}")
+        return response.json()
+
+
+async def run(write: Callable[[str], None]) -> bool:
+    """Tell the story in a scratch folder. True when everything became of it what should have."""
+    progress = Progress(write, sys.stdout.isatty())
+    with tempfile.TemporaryDirectory(prefix="dispatcher-demo-") as folder:
+        progress.say("Starting Postgres, Valkey, the sandbox and the dispatcher ...")
+        config = from_mapping({**SETTINGS, "DISPATCHER_DATA_DIR": folder})
+        async with open_sandbox() as sandbox:
+            sandbox.change(honour_idempotency_keys=True)
+            config = from_mapping({**SETTINGS, "DISPATCHER_DATA_DIR": folder, "DISPATCHER_PROVIDER_URLS_EXTRA": sandbox.url})
+            async with open_servers(config) as complete, open_service(complete) as service:
+                began_s = time.monotonic()
+                tallies = await _tell(complete, service, sandbox, progress)
+                seconds = time.monotonic() - began_s
+    write(_table(tallies))
+    good = all(tally.as_expected for tally in tallies)
+    sent = sum(tally.accepted for tally in tallies)
+    progress.say(f"\n{sent} notifications in {seconds:.1f} s; " + ("every group as promised." if good else "NOT as promised, see above."))
+    return good
+
+
+async def _tell(config: Config, service: Service, sandbox: Sandbox, progress: Progress) -> list[Tally]:
+    key = api_keys.compose(secrets.token_bytes(api_keys.ENTROPY_BYTES))
+    pool = service.node.pool
+    await organizations.create(pool, ORGANIZATION, "The Concert Hall", "en")
+    id = uuid7(time.time_ns() // 1_000_000, secrets.randbits(RANDOM_BITS))
+    await api_keys.create(pool, id, ORGANIZATION, "demo", key, list(api_keys.Scope))
+    async with (
+        open_http_pool(limits=PoolLimits(), tls_context=None) as http_pool,
+        httpx.AsyncClient(transport=TrioTransport(http_pool)) as client,
+    ):
+        return await Demo(service, sandbox, client, key, progress).tell()
+
+
+def _table(tallies: list[Tally]) -> str:
+    columns = ("accepted", "duplicates", "rejected", "delivered", "failed", "attempts", "effects")
+    lines = ["", f"{'group':<14}" + "".join(f"{name:>12}" for name in columns)]
+    for tally in tallies:
+        numbers = "".join(f"{getattr(tally, name):>12}" for name in columns)
+        lines.append(f"{tally.group.name:<14}{numbers}   {'as promised' if tally.as_expected else 'WRONG'}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,92 @@
+"""What the surface needs of the rest, as one record: every route is a function of a request and of this.
+
+The ports are structural, so that whoever fills them need not know the surface. All of them may raise
+:class:`~dispatcher.problems.Refused`, :class:`~dispatcher.errors.Overloaded`, :class:`~dispatcher.errors.StoreUnavailable`
+and :class:`~dispatcher.errors.QueueUnavailable`; each of these has its answer (see :mod:`dispatcher_http.problems`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from attrs import field, frozen
+from prometheus_client import CollectorRegistry
+
+from actors.io.postgres import Pool
+from dispatcher.config import SurfaceConfig
+from dispatcher.model import NotificationId, OrganizationId
+from dispatcher.providers.registry import Provider
+from dispatcher.vault import EncryptionKeys
+
+
+class Answer(Protocol):
+    """A finished answer: ``body`` is JSON, ``headers`` come on top of its type and length."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+
+class Accept(Protocol):
+    """Accept one notification or a batch, durably. ``body`` is what came over the wire, not even parsed."""
+
+    async def __call__(self, organization_id: OrganizationId, body: bytes, idempotency_key: str | None) -> Answer: ...
+
+
+class Changed(Protocol):
+    """Told after templates or provider configurations of an organization changed, before the change is confirmed."""
+
+    async def __call__(self, organization_id: OrganizationId) -> None: ...
+
+
+class Requeued(Protocol):
+    """Told which notifications are queued again, after that is on record. A hint: what it loses, the sweep finds."""
+
+    async def __call__(self, organization_id: OrganizationId, ids: Sequence[NotificationId]) -> None: ...
+
+
+class Listen(Protocol):
+    """Open one listener on an organization's events, each a JSON text, from after the event ``since`` (None: from now).
+
+    Entering raises Refused when ``since`` cannot be resumed from. The iterator buffers a bounded number of events and
+    raises Overloaded once its reader has fallen further behind.
+    """
+
+    def __call__(
+        self, organization_id: OrganizationId, since: str | None
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]: ...
+
+
+class Ready(Protocol):
+    """Ask every server we depend on whether it answers: its name to yes or no."""
+
+    async def __call__(self) -> Mapping[str, bool]: ...
+
+
+@frozen
+class Services:
+    """Everything the routes use. ``encryption_keys`` None means that no provider can be configured."""
+
+    accept: Accept
+    changed: Changed
+    requeued: Requeued
+    listen: Listen
+    ready: Ready
+    pool: Pool
+    config: SurfaceConfig
+    providers: Mapping[str, Provider]
+    provider_urls_extra: Sequence[str]
+    """Origins that a provider's base URL may name beside the provider's own hosts."""
+    registry: CollectorRegistry
+    encryption_keys: EncryptionKeys | None = field(repr=False)
+    attempts_max: int
+    """How many further attempts a requeued dead letter gets."""
+    new_id: Callable[[], str]
+    """A fresh UUIDv7."""
+    random_bytes: Callable[[int], bytes]
+    """Unpredictable bytes, for the nonces of sealed credentials."""

@@ -1,0 +1,166 @@
+"""Putting everything together: servers, schema, keys, node, surface; and taking it apart in the reverse order.
+
+The first SIGTERM (or Ctrl-C) drains: no new requests, no new claims, calls under way may end, what is known is written down. The second
+ends the process at once, which loses nothing either: that is what leases and the gate are for.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import trio
+from attrs import evolve, frozen
+from prometheus_client import CollectorRegistry
+
+import migrations
+from actors.embedded.postgres import embedded_postgres
+from actors.embedded.valkey import embedded_valkey
+from actors.io.postgres import open_pool
+from actors.metrics import MetricsCollector
+from actors.node import Node, open_node
+from actors.store import encryption
+from dispatcher.config import Config
+from dispatcher.ids import RANDOM_BITS, uuid7
+from dispatcher.providers.registry import REGISTRY
+from dispatcher_http.app import App, create_app
+from dispatcher_http.secret_file import keys_of_folder
+from dispatcher_http.server import serve
+from dispatcher_http.services import Services
+
+logger = logging.getLogger(__name__)
+
+KILLED_STATUS = 128 + signal.SIGTERM
+
+
+@frozen
+class Service:
+    """A running dispatcher: where it listens, and the node behind it."""
+
+    url: str
+    node: Node
+    config: Config
+
+
+@asynccontextmanager
+async def open_servers(config: Config) -> AsyncIterator[Config]:
+    """The configuration with URLs of servers that run and a schema that fits; embedded ones where none is configured.
+
+    Raises ConfigError when a server can not be started or reached, or the schema is not the one this program knows.
+    """
+    data_dir = Path(config.data_dir)
+    async with AsyncExitStack() as stack:
+        postgres_url, redis_url, keys = config.postgres.url, config.redis.url, config.encryption_keys
+        if postgres_url is None:
+            postgres_url = await stack.enter_async_context(embedded_postgres(data_dir))
+            await trio.to_thread.run_sync(migrations.up, postgres_url)
+            if keys is None:
+                keys = keys_of_folder(data_dir)
+        else:
+            await trio.to_thread.run_sync(migrations.check, postgres_url)
+        if redis_url is None:
+            redis_url = await stack.enter_async_context(embedded_valkey(data_dir))
+        yield evolve(
+            config,
+            postgres=evolve(config.postgres, url=postgres_url),
+            redis=evolve(config.redis, url=redis_url),
+            encryption_keys=keys,
+        )
+
+
+@asynccontextmanager
+async def open_service(config: Config) -> AsyncIterator[Service]:
+    """A whole dispatcher, on servers that run already (see :func:`open_servers`). On leaving it drains.
+
+    Raises ConfigError for keys that do not fit the database, or an address it can not listen on.
+    """
+    seeded = random.Random(secrets.randbits(64))
+    async with AsyncExitStack() as stack:
+        if config.encryption_keys is not None:
+            await _check_keys(config, seeded)
+        node = await stack.enter_async_context(
+            open_node(config, incarnation=str(uuid4()), random=seeded, unix_s=time.time)
+        )
+        app = create_app(services_of(node, config, lambda: uuid7(time.time_ns() // 1_000_000, seeded.getrandbits(RANDOM_BITS))))
+        stop = trio.Event()
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        port = await nursery.start(_serve, app, config, stop)
+        try:
+            yield Service(f"http://{_host_in_url(config.surface.host)}:{port}", node, config)
+        finally:
+            stop.set()  # the nursery then waits for the requests under way; only after it the node drains
+
+
+def services_of(node: Node, config: Config, new_id: Callable[[], str]) -> Services:
+    """What the surface needs of a node."""
+    registry = CollectorRegistry()
+    registry.register(MetricsCollector(node.metrics, node.gauges))
+    return Services(
+        accept=node.acceptor.accept,
+        changed=node.changed,
+        requeued=node.requeued,
+        listen=node.herald.listen,
+        ready=node.ready,
+        pool=node.pool,
+        config=config.surface,
+        providers=REGISTRY,
+        registry=registry,
+        encryption_keys=config.encryption_keys,
+        provider_urls_extra=config.provider_urls_extra,
+        attempts_max=config.dispatch.attempts_max,
+        new_id=new_id,
+        random_bytes=secrets.token_bytes,
+    )
+
+
+async def run_until_signalled(config: Config, on_ready: Callable[[Service], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; a second signal ends the process at once."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def service() -> None:
+                async with open_servers(config) as complete, open_service(complete) as running:
+                    on_ready(running)
+                    await asked_to_stop.wait()
+                    logger.info("draining; a second signal ends the process at once")
+                nursery.cancel_scope.cancel()
+
+            asked_to_stop = trio.Event()
+            nursery.start_soon(service)
+            async for _ in signals:
+                if asked_to_stop.is_set():
+                    os._exit(KILLED_STATUS)
+                asked_to_stop.set()
+
+
+async def _serve(app: App, config: Config, stop: trio.Event, *, task_status: trio.TaskStatus[int]) -> None:
+    await serve(app, config.surface, stop, grace_s=config.dispatch.drain_s, task_status=task_status)
+
+
+async def _check_keys(config: Config, seeded: random.Random) -> None:
+    assert config.postgres.url is not None
+    assert config.encryption_keys is not None
+    async with open_pool(
+        config.postgres.url,
+        size_max=1,
+        connect_deadline_s=config.postgres.connect_deadline_s,
+        statement_deadline_s=config.postgres.statement_deadline_s,
+        random=seeded,
+        name="dispatcher start",
+    ) as pool:
+        await pool.wait_ready(config.postgres.connect_deadline_s)
+        await encryption.check(pool, config.encryption_keys, secrets.token_bytes)
+
+
+def _host_in_url(host: str) -> str:
+    if host in ("0.0.0.0", "::"):
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host

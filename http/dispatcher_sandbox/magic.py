@@ -1,0 +1,80 @@
+"""Recipients that fail on purpose: a table, and how an address names a row of it.
+
+An address at ``sandbox.test`` is magic when its local part is a name of the table, optionally ``-number``, optionally
+``+anything``: ``soft-3+order.17@sandbox.test`` fails softly three times, then is accepted. The number is how many times the
+trick is played (seconds for ``slow``, the status for ``status``). Any other address there is an ordinary one. A magic recipient
+is exempt from the random shares of a behaviour, so that what it does is certain; outages, rate limits and validation still hold.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import NamedTuple
+
+DOMAIN = "sandbox.test"
+FOREVER = 1_000_000_000
+"""A number of times no test outlives."""
+
+
+class Trick(Enum):
+    """What is done to a request that carries a magic recipient."""
+
+    DELIVER = "accepts it"
+    REFUSE = "refuses it with a status"
+    DROP = "accepts it, then closes the connection without answering"
+    CLOSE = "closes the connection without accepting or answering"
+    SILENT = "accepts nothing and never answers"
+    SLOW = "accepts it, and answers late"
+
+
+class Magic(NamedTuple):
+    """One row: the trick, how many times it is played on one message before the message is accepted, and its details."""
+
+    trick: Trick
+    times: int = FOREVER
+    status: int = 0
+    reason: str = ""
+    """Which of the provider's texts goes with the status, where it has several."""
+    delay_s: float = 0.0
+    explanation: str = ""
+
+
+TABLE: dict[str, Magic] = {
+    "delivered": Magic(Trick.DELIVER, explanation="always accepted, whatever the error mix says"),
+    "bounce": Magic(Trick.REFUSE, status=400, reason="address", explanation="refused for good: not a valid address"),
+    "soft": Magic(Trick.REFUSE, 2, 503, explanation="503 the first 2 times, then accepted"),
+    "always-soft": Magic(Trick.REFUSE, status=503, explanation="503 for ever"),
+    "rate-limited": Magic(Trick.REFUSE, 1, 429, explanation="429 the first time, then accepted"),
+    "unauthorized": Magic(Trick.REFUSE, status=401, explanation="401, as if the API key had been revoked"),
+    "credits": Magic(Trick.REFUSE, status=401, reason="credits", explanation="401 with the text of an exhausted plan"),
+    "forbidden": Magic(Trick.REFUSE, status=403, reason="sender", explanation="403: the sender is not verified"),
+    "too-large": Magic(Trick.REFUSE, status=413, explanation="413, answered by the front server in HTML"),
+    "status": Magic(Trick.REFUSE, status=500, explanation="refused with the status of its number: status-502"),
+    "drop": Magic(Trick.DROP, 1, explanation="accepted, but the first answer never comes: the connection closes"),
+    "always-drop": Magic(Trick.DROP, explanation="accepted each time and never answered"),
+    "close": Magic(Trick.CLOSE, 1, explanation="the first time the connection closes before anything is accepted"),
+    "silent": Magic(Trick.SILENT, 1, explanation="the first time nothing is accepted and no answer ever comes"),
+    "slow": Magic(Trick.SLOW, delay_s=5.0, explanation="accepted at once, answered after 5 seconds"),
+}
+
+_LOCAL = re.compile(r"(?P<name>[a-z]+(?:-[a-z]+)*)(?:-(?P<number>[0-9]{1,6}))?(?:\+.*)?", re.DOTALL)
+_TAIL = "@" + DOMAIN
+_TAIL_LENGTH = len(_TAIL)
+
+
+def magic_of(address: str) -> Magic | None:
+    """The row an e-mail address names, or None for an ordinary address."""
+    if address[-_TAIL_LENGTH:].lower() != _TAIL:
+        return None
+    match = _LOCAL.fullmatch(address[:-_TAIL_LENGTH].lower())
+    if match is None or (row := TABLE.get(match["name"])) is None:
+        return None
+    if match["number"] is None:
+        return row
+    number = int(match["number"])
+    if match["name"] == "status":
+        return row._replace(status=number) if 400 <= number <= 599 else None
+    if row.trick is Trick.SLOW:
+        return row._replace(delay_s=float(min(number, 3600)))
+    return row._replace(times=number)

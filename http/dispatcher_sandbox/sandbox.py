@@ -1,0 +1,102 @@
+"""A running sandbox, in this process: ``async with open_sandbox() as sandbox: ... sandbox.url``."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+import trio
+
+from dispatcher_sandbox.behaviour import Behaviour
+from dispatcher_sandbox.control import PREFIX, Control
+from dispatcher_sandbox.exchange import Exchange, Reply
+from dispatcher_sandbox.ledger import Ledger
+from dispatcher_sandbox.messages import Request
+from dispatcher_sandbox.reader import Limits
+from dispatcher_sandbox.server import BACKLOG, Server, ServerStatistics
+from dispatcher_sandbox.simulators import SIMULATORS
+
+
+class Sandbox:
+    """What ``open_sandbox`` yields. ``url`` is its origin, without a trailing slash; ``ledger`` is for reading."""
+
+    def __init__(self, url: str, exchange: Exchange, statistics: Callable[[], ServerStatistics]) -> None:
+        self.url = url
+        self.ledger: Ledger = exchange.ledger
+        self.statistics = statistics
+        self._exchange = exchange
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """The settings in force; assigning others takes effect with the next request."""
+        return self._exchange.behaviour
+
+    @behaviour.setter
+    def behaviour(self, behaviour: Behaviour) -> None:
+        self._exchange.behaviour = behaviour
+
+    def change(self, **settings: Any) -> None:
+        """Set some settings and keep the others. Raises ValueError, or TypeError for a name that does not exist."""
+        self._exchange.behaviour = attrs.evolve(self._exchange.behaviour, **settings)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket at an address, port 0 for a free one. Raises OSError when the address can not be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def _url(listener: socket.socket, tls: bool) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+@asynccontextmanager
+async def open_sandbox(
+    host: str = "127.0.0.1",
+    port: int = 0,
+    behaviour: Behaviour | None = None,
+    tls: ssl.SSLContext | None = None,
+    seed: int = 0,
+    *,
+    limits: Limits | None = None,
+    ledger: Ledger | None = None,
+    clock: Callable[[], float] = time.time,
+) -> AsyncIterator[Sandbox]:
+    """Serve until the block ends; then every connection is closed, answered or not.
+
+    ``tls`` is a server's context. ``clock`` gives Unix seconds; delays wait on Trio's clock. Raises OSError when the address can
+    not be had.
+    """
+    exchange = Exchange(SIMULATORS, ledger or Ledger(), behaviour or Behaviour(), seed)
+
+    def statistics() -> dict[str, Any]:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return {
+            **attrs.asdict(server.statistics()),
+            "requests": exchange.ledger.requests,
+            "cpu_s": usage.ru_utime + usage.ru_stime,
+            "memory_kib_max": usage.ru_maxrss,
+        }
+
+    control = Control(exchange, statistics)
+
+    def handle(request: Request, now_s: float) -> Reply:
+        if request.target.startswith(PREFIX):
+            return Reply(control.answer(request))
+        return exchange.handle(request, now_s)
+
+    server = Server(handle, limits or Limits(), tls, clock)
+    with listen(host, port) as listener:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.serve, listener)
+            yield Sandbox(_url(listener, tls is not None), exchange, server.statistics)
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,78 @@
+"""What a simulated provider is: the port that each provider's module fills in.
+
+A simulator knows one provider's wire format and rules, and nothing else. It is stateless: it reads a request, and words the
+answers. Whether a valid request is accepted, refused, delayed or dropped is decided for all providers alike in ``conduct``;
+what was accepted is kept for all providers alike in the ledger. Adding a provider means adding a module with a Simulator and
+naming it in ``simulators``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from dispatcher_sandbox.behaviour import Behaviour
+from dispatcher_sandbox.ledger import Correlation
+from dispatcher_sandbox.magic import Magic
+from dispatcher_sandbox.messages import Answer, Request
+from dispatcher_sandbox.rate import Rate
+
+
+class Intake(NamedTuple):
+    """What a simulator read from a request the provider would take.
+
+    ``correlations`` has one entry per message. ``magic_name`` is what the sightings of ``magic`` are counted under.
+    ``validate_only`` asks for an answer without any effect.
+    """
+
+    correlations: tuple[Correlation, ...]
+    idempotency_key: str | None = None
+    magic: Magic | None = None
+    magic_name: str = ""
+    validate_only: bool = False
+
+
+class Simulator(Protocol):
+    """One provider."""
+
+    @property
+    def name(self) -> str:
+        """As it is called in the ledger and on the command line."""
+        ...
+
+    @property
+    def prefix(self) -> bytes:
+        """Requests whose target begins so are this provider's."""
+        ...
+
+    @property
+    def ceiling_per_s(self) -> int:
+        """The provider's own rate limit: what a 429 names when the behaviour sets none."""
+        ...
+
+    def account(self, request: Request) -> bytes:
+        """What the rate limit is counted by. Called before anything about the request is known to be valid."""
+        ...
+
+    def read(self, request: Request, behaviour: Behaviour, now_s: float) -> Intake | Answer:
+        """Check a request as the provider does: what it carries, or the answer that refuses it or needs no decision."""
+        ...
+
+    def accepted(self, id_bits: int) -> tuple[str, Answer]:
+        """The message id made of 128 random bits, and the answer of a request that took effect."""
+        ...
+
+    def replayed(self, message_id: str) -> Answer:
+        """The answer of a request that took effect earlier under this id."""
+        ...
+
+    def validated(self) -> Answer:
+        """The answer of a valid request that asked for validation only."""
+        ...
+
+    def refused(self, status: int, reason: str) -> Answer:
+        """The answer of a request refused with ``status``; ``reason`` picks a text where the status has several."""
+        ...
+
+    def rate_headers(self, rate: Rate) -> bytes:
+        """The header lines, each with its CRLF, that tell a client where it stands."""
+        ...

@@ -1,0 +1,8 @@
+"""The providers a sandbox simulates."""
+
+from __future__ import annotations
+
+from dispatcher_sandbox.sendgrid import SendGrid
+from dispatcher_sandbox.simulator import Simulator
+
+SIMULATORS: tuple[Simulator, ...] = (SendGrid(),)

@@ -1,0 +1,159 @@
+"""Around a real Postgres: somebody who watches it from outside, a server that can be stopped, and a line that can go dead."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import trio
+from house import Tls
+
+from actors.embedded.postgres import running_postgres
+from actors.embedded.server import give, unprivileged_identity
+
+_LOOKS_MAX = 50_000
+"""More than a statement needs to get where it is looked for; each look is a round trip."""
+
+
+class Observer:
+    """A session of its own that sees what others do, and can hold them up with advisory locks. Blocks the caller."""
+
+    def __init__(self, url: str) -> None:
+        self.connection = psycopg.connect(url, autocommit=True)
+
+    def __enter__(self) -> Observer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+
+    def one(self, sql: str, *params: object) -> Any:
+        row = self.connection.execute(sql, params).fetchone()
+        return None if row is None else row[0]
+
+    def until(self, sql: str, *params: object) -> None:
+        """Look until the statement says true."""
+        for _ in range(_LOOKS_MAX):
+            if self.one(sql, *params):
+                return
+        raise AssertionError(f"never true: {sql}")
+
+    def hold(self, key: int) -> None:
+        self.connection.execute("SELECT pg_advisory_lock(%s)", (key,))
+
+    def let_go(self, key: int) -> None:
+        self.connection.execute("SELECT pg_advisory_unlock(%s)", (key,))
+
+    async def until_blocked(self, key: int) -> None:
+        """Until somebody's statement waits for the lock; lets other tasks run in between."""
+        for _ in range(_LOOKS_MAX):
+            if self.one("SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND NOT granted)", key):
+                return
+            await trio.lowlevel.checkpoint()
+        raise AssertionError("nobody waits for the lock")
+
+    def until_gone(self, pid: int) -> None:
+        self.until("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s)", pid)
+
+    def terminate(self, pid: int) -> None:
+        self.connection.execute("SELECT pg_terminate_backend(%s, 10000)", (pid,))
+
+
+class StoppableServer:
+    """A Postgres of the test's own, on TCP with TLS and passwords; stopped and started again on the same port and files."""
+
+    def __init__(self, folder: Path, tls: Tls) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        identity = unprivileged_identity()
+        folder.chmod(0o755)
+        key, hba = folder / "server.key", folder / "hba.conf"
+        shutil.copy(tls.key_file, key)
+        key.chmod(0o600)
+        hba.write_text("local all all trust\nhostssl all trusted all trust\nhostssl all all all scram-sha-256\n")
+        give(key, identity)
+        give(hba, identity)
+        certificate = shutil.copy(tls.certificate_file, folder / "server.pem")
+        Path(certificate).chmod(0o644)
+        self._folder = folder / "server"
+        self._settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "ssl": "on",
+            "ssl_cert_file": str(certificate),
+            "ssl_key_file": str(key),
+            "hba_file": str(hba),
+        }
+        self._running: AbstractContextManager[str] | None = None
+        self.socket_url = ""
+
+    def start(self) -> None:
+        self._running = running_postgres(self._folder, durable=False, settings=self._settings)
+        self.socket_url = self._running.__enter__()
+
+    def stop(self) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            running.__exit__(None, None, None)
+
+
+class BadLine:
+    """A TCP line to a server, and what can go wrong with it. ``ended`` counts the connections that are over."""
+
+    def __init__(self, url: str, port: int) -> None:
+        params = psycopg.conninfo.conninfo_to_dict(url)
+        self.url = psycopg.conninfo.make_conninfo(**{**params, "host": "127.0.0.1", "port": port, "sslmode": "disable"})
+        self.ended = 0
+        self._server = f"{params['host']}/.s.PGSQL.{params.get('port') or 5432}"
+        self._silent = False
+        self._free = trio.Event()
+        self._free.set()
+        self._held: set[trio.SocketStream] = set()
+        self._clients: set[trio.SocketStream] = set()
+
+    def go_silent(self) -> None:
+        """From now on nothing gets through in either direction; nobody hears of it."""
+        self._silent = True
+
+    def hold_back(self) -> None:
+        """What the clients of now say waits for ``release``. New ones get through."""
+        self._free = trio.Event()
+        self._held = set(self._clients)
+
+    def release(self) -> None:
+        self._free.set()
+
+    async def serve(self, near: trio.SocketStream) -> None:
+        self._clients.add(near)
+        async with near, await trio.open_unix_socket(self._server) as far, trio.open_nursery() as nursery:
+            nursery.start_soon(self._pump, near, far)
+            await self._pump(far, near)
+            nursery.cancel_scope.cancel()
+        self._clients.discard(near)
+        self.ended += 1
+
+    async def _pump(self, source: trio.SocketStream, sink: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            async for data in source:
+                if source in self._held:
+                    await self._free.wait()
+                if self._silent:
+                    await trio.sleep_forever()
+                await sink.send_all(data)
+            await sink.send_eof()
+
+
+@asynccontextmanager
+async def bad_line(url: str) -> AsyncIterator[BadLine]:
+    """A :class:`BadLine` to the server at ``url`` (a socket's); clients connect to ``line.url``."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    line = BadLine(url, listener.socket.getsockname()[1])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, line.serve, [listener])
+        yield line
+        nursery.cancel_scope.cancel()
