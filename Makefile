@@ -16,7 +16,7 @@ RUNTIME := .venv/.runtime
 DEVELOPMENT := .venv/.development
 
 .DELETE_ON_ERROR:
-.PHONY: demo serve test check bench requirements clean
+.PHONY: demo serve test check bench clean
 
 demo: $(RUNTIME)
 	@$(BIN)/dispatcher demo
@@ -52,19 +52,6 @@ $(DEVELOPMENT): requirements-dev.txt $(RUNTIME)
 	@echo "Installing what tests, checks and benchmarks need"
 	@$(PIP) install --requirement requirements-dev.txt
 	@touch $@
-
-# Pins anew, from what pyproject.toml asks for, in an environment of its own.
-requirements:
-	@rm -rf .venv/pinning && $(PYTHON) -m venv .venv/pinning
-	@.venv/pinning/bin/python -m pip --quiet install .
-	@sed -n '/^#/p' requirements.txt > .venv/requirements.txt
-	@.venv/pinning/bin/python -m pip freeze --exclude notification-dispatcher >> .venv/requirements.txt
-	@mv .venv/requirements.txt requirements.txt
-	@.venv/pinning/bin/python -m pip --quiet install --constraint requirements.txt '.[development]'
-	@sed -n '/^[#-]/p' requirements-dev.txt > .venv/requirements.txt
-	@.venv/pinning/bin/python -m pip freeze --exclude notification-dispatcher | grep -vxFf requirements.txt >> .venv/requirements.txt
-	@mv .venv/requirements.txt requirements-dev.txt
-	@rm -rf .venv/pinning
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage

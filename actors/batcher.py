@@ -34,8 +34,8 @@ class Batcher(Generic[T]):
 
     ``weigh`` says how many rows a request stands for (default: one). A batch holds at least one request, however heavy.
 
-    ``flush`` must not raise for reasons of its own data: what it raises ends :meth:`run`. After :meth:`close`, run() returns
-    once everything handed in has been flushed.
+    ``flush`` must not raise for reasons of its own data: what it raises ends :meth:`run`, and what it was given stands first in line
+    again for the next one. After :meth:`close`, run() returns once everything handed in has been flushed.
     """
 
     def __init__(
@@ -111,6 +111,10 @@ class Batcher(Generic[T]):
             self._flushing += rows
             try:
                 await self._flush(batch)
+            except BaseException:  # whoever runs us again finds it at the head of the line
+                self._pending.extendleft(reversed(batch))
+                self._rows += rows
+                raise
             finally:
                 self._flushing -= rows
 

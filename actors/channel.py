@@ -1,9 +1,9 @@
 """A channel actor: makes the calls of one provider configuration.
 
-Attempts wait in a deque, bounded by what the organization may hold in flight; up to ``concurrency_max`` workers empty it. A worker
-starts with the first attempt that finds none free and leaves when nothing waits, so an idle channel has no task at all. Every attempt that
-is handed in is concluded exactly once, by an answer, an error, or a withdrawal; only cancellation (a shutdown past its patience) ends
-one without a word, and then the lease's end does what is right: it is rescued as *unknown*.
+Attempts wait in a deque, bounded by what the organization may hold in flight; the callers of the process take them from it, at most
+``concurrency_max`` at once, so an idle channel has no task at all. Every attempt that is handed in is concluded exactly once, by an
+answer, an error, or a withdrawal; only cancellation (a shutdown past its patience) ends one without a word, and then the lease's end
+does what is right: it is rescued as *unknown*.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
+from actors.callers import Callers
 from actors.io.http import Deadlines, HttpPool, MaybeSent, NotSent
 from actors.lease import Lease
 from actors.metrics import Metrics
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class ChannelActor:
-    """Sends for one provider configuration. ``tell`` hears one Concluded per attempt; workers run in ``nursery``."""
+    """Sends for one provider configuration. ``tell`` hears one Concluded per attempt."""
 
     def __init__(
         self,
@@ -37,7 +38,7 @@ class ChannelActor:
         pool: HttpPool,
         deadlines: Deadlines,
         lease: Lease,
-        nursery: trio.Nursery,
+        callers: Callers,
         tell: Callable[[Concluded], None],
         unix_s: Callable[[], float],
         metrics: Metrics,
@@ -47,39 +48,41 @@ class ChannelActor:
         self._pool = pool
         self._deadlines = deadlines
         self._lease = lease
-        self._nursery = nursery
+        self._callers = callers
         self._tell = tell
         self._unix_s = unix_s
         self._metrics = metrics
         self._waiting: deque[Delivery] = deque()
-        self._workers = 0
+        self._under_way = 0
+        self.in_line = False
 
     def send(self, deliveries: Sequence[Delivery]) -> None:
         """Take attempts in. Never waits."""
         self._waiting.extend(deliveries)
-        for _ in range(min(len(deliveries), self.policy.concurrency_max - self._workers)):
-            self._workers += 1
-            self._nursery.start_soon(self._work)
+        self._callers.join(self)
 
     def withdraw(self) -> None:
         """Conclude as interrupted everything that has not started."""
         while self._waiting:
             self._tell(Concluded(self._waiting.popleft(), INTERRUPTED, self.policy, 0.0))
 
-    async def _work(self) -> None:
-        try:
-            while self._waiting:
-                await self._attempt(self._waiting.popleft())
-        finally:
-            self._workers -= 1
+    @property
+    def has_work(self) -> bool:
+        """Whether an attempt waits and may be made now."""
+        return self._under_way < self.policy.concurrency_max and bool(self._waiting)
 
-    async def _attempt(self, delivery: Delivery) -> None:
+    def take(self) -> Delivery:
+        """The next attempt, which is under way from now on. For the callers, who ask ``has_work`` first."""
+        self._under_way += 1
+        return self._waiting.popleft()
+
+    async def attempt(self, delivery: Delivery) -> None:
         """Make one call and tell how it ended."""
         began_s = trio.current_time()
-        if began_s >= self._lease.start_until_s:
-            outcome = INTERRUPTED
-        else:
-            outcome = await self._call(delivery)
+        try:
+            outcome = INTERRUPTED if began_s >= self._lease.start_until_s else await self._call(delivery)
+        finally:
+            self._under_way -= 1
         duration_s = trio.current_time() - began_s
         self._metrics.observe_call(self.policy.provider, duration_s)
         self._tell(Concluded(delivery, outcome, self.policy, duration_s))

@@ -39,6 +39,7 @@ class Janitor:
         self._random = random
         self._unix_s = unix_s
         self._after: tuple[float, NotificationId] | None = None  # where the walk over old queued rows goes on
+        self._must_reseed = False  # Redis lost its memory, and not all of it was put back yet
 
     async def run(self) -> None:
         """Mend until cancelled. A server that is away is waited for: the next round finds what this one missed."""
@@ -52,8 +53,10 @@ class Janitor:
     async def mend(self) -> None:
         """One round. Raises StoreUnavailable or QueueUnavailable when it could not finish."""
         await self.rescue()
-        if not await self._queue.survived():
+        self._must_reseed = not await self._queue.survived() or self._must_reseed
+        if self._must_reseed:
             await self.reseed()
+            self._must_reseed = False
         await self.restore()
 
     async def rescue(self) -> None:

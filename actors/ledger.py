@@ -59,6 +59,7 @@ class _Barrier(NamedTuple):
 
 class _SettleRequest(NamedTuple):
     settlement: Settlement
+    lost: list[NotificationId]
     tell: Tell
 
 
@@ -94,12 +95,15 @@ class Ledger:
         self._metrics = metrics
         self._unix_s = unix_s
         self._random = random
-        limits = {"rows_max": rows_max, "pending_max": pending_max}
         self._gates: Batcher[_GateRequest | _Barrier] = Batcher(
-            "the gate", self._flush_gates, tick_s=tick_s / 4, weigh=_gate_weight, **limits
+            "the gate", self._flush_gates, rows_max=rows_max, tick_s=tick_s / 4, pending_max=pending_max, weigh=_gate_weight
         )
-        self._records: Batcher[_RecordRequest | _Barrier] = Batcher("the record", self._flush_records, tick_s=tick_s, **limits)
-        self._settles: Batcher[_SettleRequest] = Batcher("settling", self._flush_settles, tick_s=0.0, **limits)
+        self._records: Batcher[_RecordRequest | _Barrier] = Batcher(
+            "the record", self._flush_records, rows_max=rows_max, tick_s=tick_s, pending_max=pending_max
+        )
+        self._settles: Batcher[_SettleRequest] = Batcher(
+            "settling", self._flush_settles, rows_max=rows_max, tick_s=0.0, pending_max=pending_max
+        )
 
     # --- for organizations ----------------------------------------------------------------------------------------------
 
@@ -115,7 +119,7 @@ class Ledger:
 
     def settle(self, settlement: Settlement, tell: Tell) -> None:
         """Settle ids that need no record; ``tell`` hears Settled."""
-        self._settles.put(_SettleRequest(settlement, tell))
+        self._settles.put(_SettleRequest(settlement, [], tell))
 
     async def barrier(self) -> None:
         """Wait until everything handed to the gate and the record so far is in Postgres."""
@@ -168,15 +172,16 @@ class Ledger:
 
     def _settle_recorded(self, requests: Sequence[_RecordRequest], ours: set[NotificationId]) -> None:
         now_unix_s = self._unix_s()
-        settlements: dict[OrganizationId, tuple[Settlement, Tell]] = {}
+        settlements: dict[OrganizationId, _SettleRequest] = {}
         for verdict, tell in requests:
             delivery = verdict.delivery
-            entry = settlements.get(delivery.organization_id)
-            if entry is None:
-                entry = settlements[delivery.organization_id] = (Settlement(delivery.organization_id), tell)
-            settlement = entry[0]
+            settle = settlements.get(delivery.organization_id)
+            if settle is None:
+                settle = settlements[delivery.organization_id] = _SettleRequest(Settlement(delivery.organization_id), [], tell)
+            settlement = settle.settlement
             if delivery.id not in ours:  # rescued meanwhile by another incarnation: it is theirs now, in Redis too
                 settlement.done.append(delivery.id)
+                settle.lost.append(delivery.id)
                 self._metrics.events["stale_record"] += 1
                 continue
             if verdict.retry_in_s is None:
@@ -189,14 +194,14 @@ class Ledger:
             if announcement is not None:
                 settlement.announcements.append(announcement)
             self._count(verdict, now_unix_s)
-        for settlement, tell in settlements.values():
-            self._settles.put(_SettleRequest(settlement, tell))
+        for settle in settlements.values():
+            self._settles.put(settle)
 
     async def _flush_settles(self, batch: list[_SettleRequest]) -> None:
         settlements = [request.settlement for request in batch]
         await self._insist(lambda _: self._queue.settle(settlements))
         for request in batch:
-            request.tell(Settled(request.settlement.ids()))
+            request.tell(Settled(request.settlement.ids(), request.lost))
 
     async def _insist(self, call: Callable[[bool], Awaitable[T]]) -> T:
         """Make the call until it succeeds; from the second try on with ``again`` true. Waits grow, jittered, to RETRY_CAP_S."""

@@ -5,6 +5,7 @@ Children in the order they start; a drain stops them in reverse, each with nothi
     lease          may we send at all
     ledger         gate, record, settle
     acceptor       inserts
+    callers        calls at providers
     organizations  one actor each, and the sweep
     herald         wake-ups and announcements
     janitor        what crashes left behind
@@ -25,6 +26,7 @@ import trio
 from actors import announcements
 from actors.acceptor import Acceptor
 from actors.cache import HotCache
+from actors.callers import Callers
 from actors.herald import Herald
 from actors.hot import Loaders
 from actors.io.http import Deadlines, HttpPool, PoolLimits, open_http_pool
@@ -81,6 +83,7 @@ class Node:
         self.redis = redis
         self.metrics = Metrics()
         self.permits = Permits(d.in_flight_max)
+        self.callers = Callers(d.calls_max)
         self.store = PostgresStore(pool, incarnation)
         self.queue = RedisQueue(redis, lease_s=d.lease_s, shards=d.shards)
         self.lease = Lease(self.store, self.metrics, lease_s=d.lease_s, call_s=d.request_deadline_s + 1.0, random=random)
@@ -98,6 +101,7 @@ class Node:
         self._surroundings = Surroundings(
             queue=self.queue,
             ledger=self.ledger,
+            callers=self.callers,
             pool=http_pool,
             deadlines=Deadlines(
                 pool_s=d.request_deadline_s,
@@ -192,11 +196,13 @@ class Node:
             for actor in self.organizations.alive()
             for state in actor.core.statistics().breakers.values()
         )
-        herald, pool = self.herald.statistics(), self.pool.statistics()
+        herald, pool, callers = self.herald.statistics(), self.pool.statistics(), self.callers.statistics()
         return {
             "organizations_alive": len(self.organizations.alive()),
             "organizations_quarantined": self.organizations.quarantined,
             "breakers_open": breakers_open,
+            "calls_under_way": callers.calling,
+            "channels_in_line": callers.in_line,
             "in_flight": permits.held,
             "claims_waiting": permits.waiting,
             "gate_pending": ledger.gate.pending,
@@ -220,6 +226,7 @@ class Node:
             async with trio.open_nursery() as above:
                 self._above = above
                 for name, child in (
+                    ("callers", self.callers.run),
                     ("organizations", self.organizations.run),
                     ("herald", self.herald.run),
                     ("janitor", self.janitor.run),

@@ -18,6 +18,7 @@ from attrs import frozen
 
 from actors import announcements
 from actors.cache import HotCache
+from actors.callers import Callers
 from actors.channel import ChannelActor
 from actors.io.http import Deadlines, HttpPool
 from actors.lease import Lease
@@ -62,6 +63,7 @@ class Surroundings:
 
     queue: Queue
     ledger: Ledger
+    callers: Callers
     pool: HttpPool
     deadlines: Deadlines
     lease: Lease
@@ -98,7 +100,9 @@ class OrganizationActor:
         self._claiming = 0  # permits of claims under way
         self._loads = 0  # counts loads begun, so that an older one that ends later is not believed
         self._failure: Exception | None = None
-        self._empty = trio.Event()  # set whenever nothing is held in flight after an event
+        self._draining = False
+        self._heard_at_s = -inf
+        self._empty = trio.Event()  # set whenever nothing is held in flight after an event, and when the actor ends
 
     # --- for everybody --------------------------------------------------------------------------------------------------
 
@@ -108,12 +112,13 @@ class OrganizationActor:
         Never raises either: a failure of the organization ends its actor, not the one who told it something.
         """
         self._inbox.append(event)
-        if self._handling or self._nursery is None:
+        if self._handling or self._nursery is None or self._failure is not None:
             return
         self._handling = True
         try:
             while self._inbox:
                 now = Now(trio.current_time(), self._with.unix_s())
+                self._heard_at_s = now.s
                 for command in self._core.handle(self._inbox.popleft(), now):
                     self._carry_out(command)
             self._balance_permits()
@@ -154,30 +159,31 @@ class OrganizationActor:
             self._nursery = None
             self._with.permits.release(self._permits_held)
             self._permits_held = 0
+            self._empty.set()
         if self._failure is not None:
             raise self._failure
 
     async def drain(self) -> None:
         """Claim nothing more, hand back what has not started, and wait until everything held is settled."""
+        self._draining = True
         self.tell(DrainBegan())
-        while self._core.in_flight or self._claiming:
+        while self._nursery is not None and (self._core.in_flight or self._claiming):
             self._empty = trio.Event()
             await self._empty.wait()
 
     async def _sleep(self, asleep: Callable[[], bool]) -> bool:
-        """Wait for the timer. True when, after ``idle_s`` with nothing to do, the organization may leave."""
-        self._timer = trio.Event()
-        idle_at_s = trio.current_time() + self._with.idle_s
-        with trio.move_on_at(min(self._wake_at_s, idle_at_s)):
-            await self._timer.wait()
-            return False
-        if trio.current_time() >= self._wake_at_s:
+        """Wait for the timer. True when, after ``idle_s`` in which it heard nothing, the organization may leave."""
+        while (now_s := trio.current_time()) < (until_s := min(self._wake_at_s, self._heard_at_s + self._with.idle_s)):
+            self._timer = trio.Event()
+            with trio.move_on_at(until_s):
+                await self._timer.wait()  # an earlier wake-up was asked for
+        if now_s >= self._wake_at_s:
             self._wake_at_s = inf
             return False
-        if not self.is_idle:
-            return False
+        idle = self.is_idle
         try:
-            return await self._with.queue.retire(self.organization_id) and self.is_idle and asleep()
+            # It may have heard something while it asked, so it is asked again.
+            return idle and await self._with.queue.retire(self.organization_id) and self.is_idle and asleep()
         except QueueUnavailable:
             return False
 
@@ -214,24 +220,26 @@ class OrganizationActor:
         self._nursery.start_soon(task, *args)
 
     async def _claim(self, n: int) -> None:
+        """Claim as many as there are permits for; nothing while we may not start a call anyway, or are about to leave."""
         granted = await self._with.permits.acquire(n)
         self._permits_held += granted
-        self._claiming += granted
-        event: Event
-        try:
-            event = await self._with.queue.claim(self.organization_id, granted)
-        except QueueUnavailable:
-            event = ClaimFailed(self._server_away_s())
-        finally:
-            self._claiming -= granted
+        event: Event = ClaimFailed(self._server_away_s())
+        if self._with.lease.holds and not self._draining:
+            self._claiming += granted
+            try:
+                event = await self._with.queue.claim(self.organization_id, granted)
+            except QueueUnavailable:
+                pass
+            finally:
+                self._claiming -= granted
         self.tell(event)
 
     async def _unpark(self, channel: Channel, n: int) -> None:
         try:
             self.tell(await self._with.queue.unpark(self.organization_id, channel, n))
         except QueueUnavailable:
-            self.tell(Unparked(channel, 0, 1))
-            self._wake_in(self._server_away_s())
+            await trio.sleep(self._server_away_s())
+            self.tell(Unparked(channel, moved=0, left=1))
 
     async def _load_providers(self) -> None:
         self._loads += 1
@@ -259,7 +267,6 @@ class OrganizationActor:
         if best is None:
             del self._channels[channel]
         else:
-            assert self._nursery is not None
             around = self._with
             self._channels[channel] = ChannelActor(
                 best[0],
@@ -267,7 +274,7 @@ class OrganizationActor:
                 pool=around.pool,
                 deadlines=around.deadlines,
                 lease=around.lease,
-                nursery=self._nursery,
+                callers=around.callers,
                 tell=self.tell,
                 unix_s=around.unix_s,
                 metrics=around.metrics,

@@ -20,7 +20,7 @@ from actors.organization import OrganizationActor
 from actors.ports import Arrival, Queue, Store
 from actors.supervision import BudgetSpent, RestartBudget, supervise
 from dispatcher.errors import QueueUnavailable
-from dispatcher.messages import Woken
+from dispatcher.messages import DrainBegan, Woken
 from dispatcher.model import OrganizationId
 
 logger = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class Organizations:
         self._unix_s = unix_s
         self._alive: dict[OrganizationId, OrganizationActor] = {}
         self._quarantined: dict[OrganizationId, float] = {}
+        self._unmended: set[OrganizationId] = set()  # what a crashed actor held was not taken back yet
         self._nursery: trio.Nursery | None = None
         self._draining = False
 
@@ -72,7 +73,7 @@ class Organizations:
             return None
         self._quarantined.pop(organization_id, None)
         actor = self._alive[organization_id] = self._make(organization_id)
-        self._nursery.start_soon(self._live, organization_id, name=f"organization {organization_id}")
+        self._nursery.start_soon(self._live, actor, name=f"organization {organization_id}")
         return actor
 
     def wake(self, organization_id: OrganizationId) -> None:
@@ -131,25 +132,35 @@ class Organizations:
                 logger.warning("the sweep for work could not ask Redis: %s", error)
             await trio.sleep(self._sweep_s * (0.5 + self._random.random()))
 
-    async def _live(self, organization_id: OrganizationId) -> None:
+    async def _live(self, actor: OrganizationActor) -> None:
+        """Run one organization's actor, and the ones that replace it after a crash, until one falls asleep."""
+        organization_id = actor.organization_id
+        awake = True
+
         def asleep() -> bool:
-            self._alive.pop(organization_id, None)
+            nonlocal awake
+            awake = False
+            del self._alive[organization_id]  # from here on a wake-up starts another one, which is not ours to remove
             return True
 
         async def child() -> None:
-            await self._alive[organization_id].run(asleep)
-
-        async def mend() -> None:
-            await self._mend(organization_id)
+            if organization_id in self._unmended:
+                await self._mend(organization_id)
+            try:
+                await self._alive[organization_id].run(asleep)
+            except Exception:
+                self._unmended.add(organization_id)
+                raise
 
         try:
-            await supervise(f"organization {organization_id}", child, self._budget, self._random, on_restart=mend)
+            await supervise(f"organization {organization_id}", child, self._budget, self._random)
         except BudgetSpent as error:
             self._quarantined[organization_id] = trio.current_time() + QUARANTINE_S
             self._metrics.events["organization_quarantined"] += 1
             logger.error("organization %s is under quarantine for %g s: %s", organization_id, QUARANTINE_S, error)
         finally:
-            self._alive.pop(organization_id, None)
+            if awake:
+                del self._alive[organization_id]
 
     async def _mend(self, organization_id: OrganizationId) -> None:
         """After a crash: take back what the actor held, once nothing of it is on its way to Postgres, and make a new actor."""
@@ -161,4 +172,7 @@ class Organizations:
             now_unix_s = self._unix_s()
             notices = [announcements.rescued(row.id, row.channel, dead=row.dead, at_unix_s=now_unix_s) for row in rescued]
             await self._queue.enqueue([Arrival(organization_id, ids, notices)])
-        self._alive[organization_id] = self._make(organization_id)
+        self._unmended.discard(organization_id)
+        actor = self._alive[organization_id] = self._make(organization_id)
+        if self._draining:
+            actor.tell(DrainBegan())

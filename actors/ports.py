@@ -15,6 +15,12 @@ from dispatcher.messages import Claimed, Gated, Unparked, Verdict
 from dispatcher.model import Channel, NotificationId, OrganizationId
 
 
+PARKED_LOOK_AGAIN_S = 30.0
+"""How long a sleeping organization with parked ids may wait before it is looked at again."""
+RESCUES_MAX = 5
+"""An attempt that died this often together with its process is poison: it goes to the dead letters instead of a sixth process."""
+
+
 class Arrival(NamedTuple):
     """Ids to put into one organization's queue, with their announcements."""
 

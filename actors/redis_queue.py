@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from actors.io.redis import Redis
-from actors.ports import Arrival, Settlement
+from actors.io.redis import Command, Encodable, Redis, Reply, Script, ScriptCall
+from actors.ports import PARKED_LOOK_AGAIN_S, Arrival, Settlement
 from actors.redis_scripts import CLAIM, ENQUEUE, RESTORE, RETIRE, SETTLE, UNPARK
 from dispatcher.errors import QueueUnavailable
 from dispatcher.keys import Keys, shard_of
 from dispatcher.messages import Claimed, Unparked
 from dispatcher.model import Channel, NotificationId, OrganizationId
-
-PARKED_LOOK_AGAIN_S = 30.0
-"""How long a sleeping organization with parked ids may wait before it is looked at again."""
 
 SENTINEL = "notifications:sentinel"
 """A key that is only ever missing after Redis lost its memory."""
@@ -36,7 +33,7 @@ class RedisQueue:
 
     async def enqueue(self, arrivals: Sequence[Arrival]) -> None:
         """Add ids at the tail, mark the organizations active, wake their listeners, announce."""
-        calls = []
+        calls: list[ScriptCall] = []
         for organization_id, ids, announcements in arrivals:
             shard = shard_of(organization_id, self._shards)
             calls.append(
@@ -46,11 +43,11 @@ class RedisQueue:
                     (organization_id, self._keys.topic(organization_id), self._keys.wake(shard), len(ids), *ids, *announcements),
                 )
             )
-        self._raise_first(await self._redis.run_many(calls))
+        _raise_first(await self._redis.run_many(calls))
 
     async def claim(self, organization_id: OrganizationId, n: int) -> Claimed:
         """Move up to ``n`` ids to in-flight under a lease, after putting back those whose lease or delay ran out."""
-        ids, backlog, due_ms = await self._redis.run(
+        ids, backlog, due_ms = await self._run(
             CLAIM,
             (self._keys.queue(organization_id), self._keys.inflight(organization_id), self._keys.delayed(organization_id)),
             (n, self._lease_ms),
@@ -61,13 +58,14 @@ class RedisQueue:
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Take ids out of in-flight. Repeating a settlement does no harm."""
-        self._raise_first(await self._redis.run_many([self._settle_call(settlement) for settlement in settlements]))
+        _raise_first(await self._redis.run_many([self._settle_call(settlement) for settlement in settlements]))
 
-    def _settle_call(self, s: Settlement) -> tuple[object, Sequence[str], Sequence[str | int | bytes]]:
+    def _settle_call(self, s: Settlement) -> ScriptCall:
         org = s.organization_id
         names = [self._keys.queue(org), self._keys.inflight(org), self._keys.delayed(org), self._keys.events(org), self._active(org)]
         names.extend(self._keys.parked(org, channel) for channel, _ in s.parked)
-        args: list[str | int | bytes] = [org, self._keys.topic(org), len(s.done), len(s.delayed), len(s.requeued), len(s.parked)]
+        args: list[Encodable] = [org, self._keys.topic(org), self._keys.wake(shard_of(org, self._shards))]
+        args.extend((len(s.done), len(s.delayed), len(s.requeued), len(s.parked)))
         args.extend(s.done)
         for id, delay_s in s.delayed:
             args.append(int(delay_s * 1000))
@@ -79,22 +77,21 @@ class RedisQueue:
 
     async def unpark(self, organization_id: OrganizationId, channel: Channel, n: int) -> Unparked:
         """Move up to ``n`` parked ids, oldest first, to the head of the queue."""
-        moved, left = await self._redis.run(
+        moved, left = await self._run(
             UNPARK, (self._keys.queue(organization_id), self._keys.parked(organization_id, channel)), (n,)
         )
         return Unparked(channel, int(moved), int(left))
 
     async def active(self, limit: int) -> list[OrganizationId]:
         """Organizations that need attention by now, longest overdue first."""
-        seconds, micros = await self._redis.execute("TIME")
+        ((seconds, micros),) = await self._ask(("TIME",))
         now_ms = int(seconds) * 1000 + int(micros) // 1000
-        replies = await self._redis.execute_many(
-            [
+        replies = await self._ask(
+            *(
                 ("ZRANGE", self._keys.active(shard), "-inf", now_ms, "BYSCORE", "LIMIT", 0, limit, "WITHSCORES")
                 for shard in range(self._shards)
-            ]
+            )
         )
-        self._raise_first(replies)
         scored = [
             (float(score), OrganizationId(name.decode()))
             for reply in replies
@@ -104,24 +101,18 @@ class RedisQueue:
 
     async def retire(self, organization_id: OrganizationId) -> bool:
         """Drop the organization from the active ones, or schedule it for its next due id. False when its queue is not empty."""
-        return bool(
-            await self._redis.run(
-                RETIRE, self._reconciled(organization_id), (organization_id, int(PARKED_LOOK_AGAIN_S * 1000))
-            )
-        )
+        look_again_ms = int(PARKED_LOOK_AGAIN_S * 1000)
+        return bool(await self._run(RETIRE, self._reconciled(organization_id), (organization_id, look_again_ms)))
 
     async def restore(self, organization_id: OrganizationId, ids: Sequence[NotificationId]) -> int:
         """Put back ids that the store says are queued and the queue may have lost. Returns how many were missing."""
-        shard = shard_of(organization_id, self._shards)
-        return int(
-            await self._redis.run(
-                RESTORE, self._reconciled(organization_id), (organization_id, self._keys.wake(shard), *sorted(ids))
-            )
-        )
+        wake = self._keys.wake(shard_of(organization_id, self._shards))
+        return int(await self._run(RESTORE, self._reconciled(organization_id), (organization_id, wake, *sorted(ids))))
 
     async def survived(self) -> bool:
         """Whether the queue still is the one it was at the last call; False once after it lost its memory."""
-        return await self._redis.execute("SET", SENTINEL, "1", "NX") is None
+        (reply,) = await self._ask(("SET", SENTINEL, "1", "NX"))
+        return reply is None
 
     def _active(self, organization_id: OrganizationId) -> str:
         return self._keys.active(shard_of(organization_id, self._shards))
@@ -135,8 +126,19 @@ class RedisQueue:
             *(self._keys.parked(organization_id, channel) for channel in Channel),
         ]
 
-    @staticmethod
-    def _raise_first(replies: Sequence[object]) -> None:
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise QueueUnavailable(f"Redis refused a queue command: {type(reply).__name__}") from reply
+    async def _ask(self, *commands: Command) -> list[Reply]:
+        replies = await self._redis.execute_many(commands)
+        _raise_first(replies)
+        return replies
+
+    async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Encodable]) -> Reply:
+        replies = await self._redis.run_many([(script, keys, args)])
+        _raise_first(replies)
+        return replies[0]
+
+
+def _raise_first(replies: Sequence[Reply]) -> None:
+    """An error reply means that the queue can not be used now, whatever it is: a driver's error is nobody else's business."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise QueueUnavailable(f"Redis refused a queue command: {type(reply).__name__}") from reply

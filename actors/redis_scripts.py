@@ -1,8 +1,10 @@
 """The Lua scripts behind the queue. Each is one atomic step; time is the server's own.
 
-Keys per organization: a list of ids (left is the tail, right the head), ``inflight`` and ``delayed`` sorted sets scored by milliseconds,
-one ``parked`` list a channel, and an ``events`` stream that lets a listener catch up. ``active`` is a sorted set of organizations, scored
-by when each next needs attention. ``allow-oom`` lets claims and settlements through when memory is full: they free it.
+Keys per organization: a list of ids (left is the tail, right the head), ``inflight`` and ``delayed`` sorted sets scored by
+milliseconds, one ``parked`` sorted set a channel, and an ``events`` stream that lets a listener catch up. ``active`` is a sorted set
+of organizations, scored by when each next needs attention. ``allow-oom`` lets claims and settlements through when memory is full:
+they free it. Parked ids all score 0, so they stand in the order of their names, which is the order of their creation; as a list
+they could not be told apart from lost ones without a search, and would be put back, and parked again, at every look.
 """
 
 from __future__ import annotations
@@ -72,10 +74,13 @@ end
 local ids = redis.call('RPOP', KEYS[1], n) or {}
 local scored = {}
 for i = 1, #ids do
-  scored[2 * i - 1] = now + ARGV[2]
-  scored[2 * i] = ids[i]
+  scored[#scored + 1] = now + ARGV[2]
+  scored[#scored + 1] = ids[i]
+  if i % 1000 == 0 or i == #ids then
+    redis.call('ZADD', KEYS[2], unpack(scored))
+    scored = {}
+  end
 end
-if #ids > 0 then redis.call('ZADD', KEYS[2], unpack(scored)) end
 local first = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
 local due_ms = -1
 if #first > 0 then due_ms = math.max(0, math.ceil(first[2] - now)) end
@@ -88,10 +93,10 @@ SETTLE = Script(
     + _NOW
     + _ANNOUNCE
     + """
--- KEYS: queue, inflight, delayed, events, active, parked lists in the order of the parked ids.
--- ARGV: organization, topic, counts of done, delayed, requeued, parked; then the ids (delayed as ms, id); then announcements.
-local done, delayed, requeued, parked = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local at = 7
+-- KEYS: queue, inflight, delayed, events, active, parked sets in the order of the parked ids. ARGV: organization, topic, wake topic,
+-- counts of done, delayed, requeued, parked; then the ids (delayed as ms, id); then announcements.
+local done, delayed, requeued, parked = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local at = 8
 local last = at + done - 1
 while at <= last do
   local upto = math.min(at + 999, last)
@@ -112,9 +117,14 @@ end
 for i = at + requeued - 1, at, -1 do
   if redis.call('ZREM', KEYS[2], ARGV[i]) == 1 then redis.call('RPUSH', KEYS[1], ARGV[i]) end
 end
+-- Handed back, perhaps by a process that is about to leave: another one may take them at once.
+if requeued > 0 then
+  redis.call('ZADD', KEYS[5], 'LT', now_ms(), ARGV[1])
+  redis.call('PUBLISH', ARGV[3], ARGV[1])
+end
 at = at + requeued
 for i = 0, parked - 1 do
-  if redis.call('ZREM', KEYS[2], ARGV[at + i]) == 1 then redis.call('LPUSH', KEYS[6 + i], ARGV[at + i]) end
+  if redis.call('ZREM', KEYS[2], ARGV[at + i]) == 1 then redis.call('ZADD', KEYS[6 + i], 0, ARGV[at + i]) end
 end
 at = at + parked
 announce(KEYS[4], ARGV[2], at, #ARGV)
@@ -126,9 +136,9 @@ UNPARK = Script(
     "#!lua flags=allow-oom\n"
     + """
 -- KEYS: queue, parked. ARGV: how many. Returns {moved, left}.
-local ids = redis.call('RPOP', KEYS[2], ARGV[1]) or {}
-for i = #ids, 1, -1 do redis.call('RPUSH', KEYS[1], ids[i]) end
-return {#ids, redis.call('LLEN', KEYS[2])}
+local scored = redis.call('ZPOPMIN', KEYS[2], ARGV[1])
+for i = #scored - 1, 1, -2 do redis.call('RPUSH', KEYS[1], scored[i]) end
+return {#scored / 2, redis.call('ZCARD', KEYS[2])}
 """
 )
 
@@ -136,7 +146,7 @@ RETIRE = Script(
     "#!lua flags=allow-oom\n"
     + _NOW
     + """
--- KEYS: queue, inflight, delayed, active, parked lists. ARGV: organization, ms after which parked ids want another look.
+-- KEYS: queue, inflight, delayed, active, parked sets. ARGV: organization, ms after which parked ids want another look.
 if redis.call('LLEN', KEYS[1]) > 0 then return 0 end
 local due = nil
 for i = 2, 3 do
@@ -158,17 +168,16 @@ RESTORE = Script(
     "#!lua flags=allow-oom\n"
     + _NOW
     + """
--- KEYS: queue, inflight, delayed, active, parked lists. ARGV: organization, wake topic, ids oldest first. Returns how many were missing.
--- Ids are time-ordered and the lists first in, first out: one not older than the head of a list may still stand in it. It is left alone
--- until the head has passed it, so a list is never searched. A repeat would do no harm: the gate lets each id through once.
-local heads = {redis.call('LINDEX', KEYS[1], -1)}
-for i = 5, #KEYS do heads[i - 3] = redis.call('LINDEX', KEYS[i], -1) end
+-- KEYS: queue, inflight, delayed, active, parked sets. ARGV: organization, wake topic, ids oldest first. Returns how many were missing.
+-- Ids are time-ordered and the queue is first in, first out: one not older than its head may still stand in it. It is left alone
+-- until the head has passed it, so the list is never searched. A repeat would do no harm: the gate lets each id through once.
+local head = redis.call('LINDEX', KEYS[1], -1)
 local missing = 0
 for i = #ARGV, 3, -1 do
   local id = ARGV[i]
-  local present = redis.call('ZSCORE', KEYS[2], id) or redis.call('ZSCORE', KEYS[3], id)
-  for _, head in ipairs(heads) do
-    if head and head <= id then present = true end
+  local present = head and head <= id
+  for k = 2, #KEYS do
+    present = present or (k ~= 4 and redis.call('ZSCORE', KEYS[k], id))
   end
   if not present then
     redis.call('RPUSH', KEYS[1], id)

@@ -40,26 +40,19 @@ async def supervise(
     child: Callable[[], Awaitable[None]],
     budget: RestartBudget,
     random: Random,
-    *,
-    on_restart: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
-    """Run ``child`` until it returns. ``on_restart`` mends what the failed one left behind; its own failure counts as another.
+    """Run ``child`` until it returns. What a failed one left behind, the next one finds: it mends that first if need be.
 
     Cancellation passes through. What is logged of a failure is its type and place, never its text: that may hold data.
     """
     failures: deque[float] = deque()
-    mend = False
     while True:
         try:
-            if mend and on_restart is not None:
-                await on_restart()
             await child()
             return
         except Exception as error:
-            mend = True
-            outage = is_outage(error)
             now_s = trio.current_time()
-            if not outage:
+            if not is_outage(error):
                 failures.append(now_s)
                 while failures and failures[0] <= now_s - budget.period_s:
                     failures.popleft()

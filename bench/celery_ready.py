@@ -19,4 +19,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--concurrency", type=int, required=True)
     concurrency = parser.parse_args().concurrency
-    app.worker_main(["worker", "--loglevel", "ERROR", "--pool", "prefork", "--concurrency", str(concurrency), "-Q", "idle", "--without-gossip", "--without-mingle", "--without-heartbeat", "-q"])
+    app.worker_main(["worker", "--loglevel", "ERROR", "--pool", "prefork", "--concurrency", str(concurrency), "-Q", "idle", "--without-gossip", "--without-mingle", "--without-heartbeat"])

@@ -53,7 +53,7 @@ def celery_contest(stack: ExitStack, servers: Servers, count: int) -> Contest:
     worker = stack.enter_context(contestant(command, environment))
 
     def queue(laid: dict[str, list[str]]) -> None:
-        app.control.cancel_consumer("bench", reply=True)
+        app.control.cancel_consumer("bench", reply=True, limit=1)
         app.control.purge()
         with app.producer_pool.acquire() as producer:
             for ids in laid.values():
@@ -61,7 +61,7 @@ def celery_contest(stack: ExitStack, servers: Servers, count: int) -> Contest:
                     send.apply_async((id,), queue="bench", producer=producer)
 
     def begin() -> None:
-        app.control.add_consumer("bench", reply=True, timeout=5)
+        app.control.add_consumer("bench")
 
     return Contest("Celery + requests", count, worker.process.pid, queue, begin)
 

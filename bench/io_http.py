@@ -209,7 +209,11 @@ async def measure(title: str, port: int, context: ssl.SSLContext, args: argparse
         pool = await stack.enter_async_context(open_http_pool(limits=limits, tls_context=context))
         ours = await stack.enter_async_context(httpx.AsyncClient(transport=TrioTransport(pool)))
         theirs = await stack.enter_async_context(
-            httpx.AsyncClient(verify=context, limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections), trust_env=False)
+            httpx.AsyncClient(
+                verify=context,
+                limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+                trust_env=False,
+            )
         )
         floors = [Floor(*await dial(origin, context, trio.current_time() + 5)) for _ in range(connections)]
         for floor in floors:

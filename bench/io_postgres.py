@@ -35,8 +35,10 @@ Way = Callable[[int], Awaitable[None]]
 async def measure(url: str, rounds: int, trips: int) -> None:
     blocking = psycopg.connect(url, autocommit=True, prepare_threshold=0)
     connection = await TrioConnection.connect(url, autocommit=True, prepare_threshold=0, context=ADAPTERS)
-    pool_options = {"size_max": 4, "connect_deadline_s": 10, "statement_deadline_s": 10, "random": Random(0)}
-    async with open_pool(url, **pool_options) as pool, pool.session() as session:
+    async with (
+        open_pool(url, size_max=4, connect_deadline_s=10, statement_deadline_s=10, random=Random(0)) as pool,
+        pool.session() as session,
+    ):
 
         def blocking_trip() -> None:
             blocking.execute(SQL, PARAMS).fetchall()

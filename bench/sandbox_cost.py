@@ -3,7 +3,8 @@
     python bench/sandbox_cost.py [--requests 60000] [--connections 32] [--pipelined 1] [--tls]
 
 It shares the machine with whatever it serves, so a dear sandbox would hide what the dispatcher costs. The client here is as
-lean as it can be; its CPU is not counted. The target is at most 40 µs for 700 bytes on 32 keep-alive connections.
+lean as it can be; its CPU is not counted. The target is at most 40 µs for 700 bytes on 32 keep-alive connections, on a machine
+with nothing else to do: neighbours that share its caches make every microsecond longer.
 """
 
 from __future__ import annotations

@@ -82,10 +82,12 @@ def parse(body: bytes, limits: AcceptLimits, now_unix_s: float) -> HandedIn:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Refused(
-            Problem(400, "json_invalid", "The body is not JSON", f"It stops being JSON at line {error.lineno}, column {error.colno}.")
+            Problem(
+                400, "json_invalid", "The body is not JSON", f"It stops being JSON at line {error.lineno}, column {error.colno}."
+            )
         ) from None
     if not isinstance(document, dict):
-        raise Refused(_invalid("", "must be an object: one notification, or {\"items\": [...]}", "body_invalid"))
+        raise Refused(_invalid("", 'must be an object: one notification, or {"items": [...]}', "body_invalid"))
     if "items" not in document:
         return HandedIn(False, [parse_item(document, limits, now_unix_s)], b"")
     rows = document["items"]

@@ -9,7 +9,6 @@
         ▲                                     PROBE_FAILED         │
         └──────────────────────────────────────────────────────────┘
                                PROBES_PASSED
-    FORCED leads to OPEN from everywhere.
 
 *Closed*: every call is permitted and outcomes are counted in a sliding window; enough calls with enough failures among them
 trip the breaker. *Open*: nothing is permitted until a jittered time has passed, which doubles with each trip that follows
@@ -52,18 +51,14 @@ class Event(Enum):
     COOLED = "cooled"
     PROBE_FAILED = "probe_failed"
     PROBES_PASSED = "probes_passed"
-    FORCED = "forced"
 
 
 TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
     {
         (State.CLOSED, Event.FAILED_TOO_OFTEN): State.OPEN,
-        (State.CLOSED, Event.FORCED): State.OPEN,
         (State.OPEN, Event.COOLED): State.HALF_OPEN,
-        (State.OPEN, Event.FORCED): State.OPEN,
         (State.HALF_OPEN, Event.PROBE_FAILED): State.OPEN,
         (State.HALF_OPEN, Event.PROBES_PASSED): State.CLOSED,
-        (State.HALF_OPEN, Event.FORCED): State.OPEN,
     }
 )
 """Every legal step. A pair that is absent cannot happen."""
@@ -171,15 +166,6 @@ class Breaker:
         self._slice_s = policy.window_s / _SLICES
         self._forget(now_s)
 
-    @classmethod
-    def opened(cls, policy: BreakerPolicy, now_s: float, open_s: float, trips: int) -> Breaker:
-        """A breaker that starts open for another ``open_s``, in place of one that was open when its owner went away."""
-        breaker = cls(policy, now_s)
-        breaker._enter(Event.FORCED, now_s)
-        breaker._trips = min(max(trips, 1), _TRIPS_MAX)
-        breaker._reopens_at_s = now_s + min(max(open_s, 0.0), policy.open_cap_s)
-        return breaker
-
     @property
     def state(self) -> State:
         """The present state. An open breaker whose time has passed says so until it is next asked for a permit."""
@@ -238,10 +224,6 @@ class Breaker:
             self._slice[2] += 1
         self._passed = 0
         self._trip_if_due(now_s, random01)
-
-    def force_open(self, now_s: float, random01: float) -> None:
-        """Open now, whatever the window says, as if it had tripped."""
-        self._open(Event.FORCED, now_s, random01)
 
     def statistics(self) -> BreakerStatistics:
         """The breaker as it stands."""

@@ -73,16 +73,8 @@ class Bucket:
         self.level = 0.0
         self.at_s = max(self.at_s, at_s)
 
-    def resized(self, rate_per_s: float, burst: int, now_s: float) -> Bucket:
-        """The bucket to go on with when rate or burst change. What had flowed in stays as far as it fits, and so does a hold."""
-        return Bucket(rate_per_s, burst, self._level(now_s), max(self.at_s, now_s))
-
-    def _level(self, now_s: float) -> float:
-        elapsed_s = now_s - self.at_s
-        return min(self.level + elapsed_s * self.rate_per_s, self.burst) if elapsed_s > 0 else self.level
-
     def reaches_s(self, n: int) -> float:
-        """The instant at which the bucket holds ``n`` tokens if nobody takes any; it may lie behind. ``n`` is at most ``burst``."""
+        """When the bucket holds ``n`` tokens, at most ``burst``, if nobody takes any. The instant may have passed already."""
         at_s = self.at_s + (n - self.level) / self.rate_per_s
         step_s = nextafter(at_s, inf) - at_s
         # Rounding may leave the level a hair below n, and whoever wakes then would be sent away again. Doubling the step makes
@@ -91,3 +83,7 @@ class Bucket:
             at_s += step_s
             step_s *= 2
         return at_s
+
+    def _level(self, now_s: float) -> float:
+        elapsed_s = now_s - self.at_s
+        return min(self.level + elapsed_s * self.rate_per_s, self.burst) if elapsed_s > 0 else self.level

@@ -71,7 +71,7 @@ class DispatchConfig:
     lease_s: float = number(60.0, f"how long a claim is held; more than request_deadline_s + {LEASE_MARGIN_S:g}", at_most=86_400)
     request_deadline_s: float = number(20.0, "to get a provider's answer", at_most=3600)
     connect_deadline_s: float = number(5.0, "to connect to a provider, TLS included", at_most=600)
-    ledger_tick_s: float = number(0.01, "how long claims and outcomes are gathered into one statement", at_most=10)
+    ledger_tick_s: float = number(0.02, "how long claims and outcomes are gathered into one statement", at_most=10)
     ledger_rows_max: int = count(500, "claims or outcomes in one statement", at_most=10_000)
     idle_s: float = number(60.0, "how long an organization without work stays in memory", at_most=86_400)
     drain_s: float = number(20.0, "how long calls may go on after SIGTERM", at_most=3600)
@@ -83,7 +83,7 @@ class DispatchConfig:
     retry_cap_s: float = number(3600.0, "longest span of a retry", at_most=7 * 86_400)
     retry_hint_cap_s: float = number(3600.0, "longest Retry-After of a provider that is believed", at_most=7 * 86_400)
     shards: int = count(16, "parts into which organizations are divided", at_most=4096)
-    connections_per_origin_max: int = count(64, "connections to one provider host")
+    connections_per_origin_max: int = count(512, "connections to one provider host")
     accept_rows_max: int = count(1000, "accepted notifications in one insert", at_most=10_000)
     accept_pending_max: int = count(20_000, "notifications waiting for their insert before requests are turned away")
 

@@ -6,7 +6,7 @@
 ``notifications:queue:{org}``            list         ids ready to be claimed; ``…:bulk`` is the lane for bulk traffic
 ``notifications:inflight:{org}``         sorted set   claimed ids by lease deadline
 ``notifications:delayed:{org}``          sorted set   ids by the time of their next attempt
-``notifications:parked:{org}:{channel}`` list         ids that wait for a blocked channel
+``notifications:parked:{org}:{channel}`` sorted set   ids that wait for a blocked channel, oldest first
 ``notifications:rate:{org}:{channel}``   counter      what was sent in the current window
 ``notifications:provider:{org}:{channel}`` hash       breaker and provider state, never credentials
 ``notifications:events:{org}``           stream       replay window of the topic
@@ -58,7 +58,7 @@ class Keys:
         return f"notifications:delayed:{self._open}{organization_id}{self._close}"
 
     def parked(self, organization_id: OrganizationId, channel: Channel) -> str:
-        """The list of ids that wait for a blocked channel."""
+        """The sorted set of ids that wait for a blocked channel, all scored 0 so that they stand in the order of their names."""
         return f"notifications:parked:{self._open}{organization_id}{self._close}:{channel.value}"
 
     def rate(self, organization_id: OrganizationId, channel: Channel) -> str:

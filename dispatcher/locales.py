@@ -52,7 +52,7 @@ def chain(requested: str | None, organization_default: str, template_default: st
 
 
 def _shortened(tag: str) -> list[str]:
-    """The tag and what remains when subtags are left out from the right. A single letter never stands last."""
+    """The tag and what remains when subtags are left out from the right. What remains never ends in a single letter."""
     subtags = tag.split("-")
-    ends = (end for end in range(len(subtags), 0, -1) if end == 1 or len(subtags[end - 1]) > 1)
-    return ["-".join(subtags[:end]) for end in ends]
+    ends = (end for end in range(len(subtags) - 1, 0, -1) if len(subtags[end - 1]) > 1)
+    return [tag, *("-".join(subtags[:end]) for end in ends)]

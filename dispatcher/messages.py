@@ -85,9 +85,13 @@ class Concluded:
 
 @frozen
 class Settled:
-    """The verdicts (or leftovers) of these ids are in Postgres and in Redis: their room is free again."""
+    """The verdicts (or leftovers) of these ids are in Postgres and in Redis: their room is free again.
+
+    ``lost`` are those among them whose attempt was no longer ours to conclude: our lease had lapsed, somebody else may have them.
+    """
 
     ids: Sequence[NotificationId]
+    lost: Sequence[NotificationId] = ()
 
 
 @frozen
@@ -148,7 +152,7 @@ class Withdraw:
 class Verdict:
     """What becomes of one notification after one attempt.
 
-    ``refund`` gives the attempt back. ``retry_in_s`` is set when it is queued again after a wait; ``dead`` when it failed for good.
+    ``refund`` gives the attempt back. ``retry_in_s`` is set when it is queued again after a wait, ``dead`` when it has failed.
     ``possible_double`` says the provider may have acted although we do not know. ``via`` is None when no provider was involved.
     """
 

@@ -1,17 +1,18 @@
 """The heart of one organization: events in, commands out. It never waits, never asks the time, never touches a socket.
 
-It decides how many ids to claim, which channels are closed to the gate, what is sent, and what becomes of each attempt. Its invariant:
-*every id it has claimed is in* ``in_flight`` *until it is told* ``Settled`` *for it*, so claimed-but-forgotten cannot exist and an id that
-turns up twice in the queue is never worked on twice at once.
+It decides how many ids to claim, which channels are closed to the gate, what is sent, and what becomes of each attempt. Its
+invariant: *every id it has claimed is in* ``in_flight`` *until it is told* ``Settled`` *for it*, so claimed-but-forgotten cannot
+exist and an id that turns up twice in the queue is never worked on twice at once. What it gives back to the queue (to be retried,
+handed over, parked) it counts as a hint only when it *is* back: a claim made any earlier would miss it.
 
-How many to claim is the smallest of three: the room under ``in_flight_max``, what every open channel may start now (tokens, breaker
-permits), and nothing while a claim is under way. Channels that may start nothing are *closed*: their ids are parked by the gate without
-costing an attempt, so that they never stand in front of another channel's.
+How many to claim is the smallest of three: the room under ``in_flight_max``, what every open channel may start now (tokens,
+breaker permits), and nothing while a claim is under way. Channels that may start nothing are *closed*: their ids are parked by
+the gate without costing an attempt, so that they never stand in front of another channel's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, assert_never
 
 from attrs import define, field
@@ -39,6 +40,7 @@ from dispatcher.messages import (
     Settled,
     Unpark,
     Unparked,
+    Verdict,
     WakeIn,
     Withdraw,
     Woken,
@@ -48,9 +50,7 @@ from dispatcher.outcome import Outcome, OutcomeClass
 from dispatcher.recent import RecentIds
 from dispatcher.verdicts import conclude, expire
 
-_STOPS = frozenset(
-    {OutcomeClass.SOFT, OutcomeClass.UNKNOWN, OutcomeClass.RATE_LIMITED, OutcomeClass.MISCONFIGURED}
-)
+_STOPS = frozenset({OutcomeClass.SOFT, OutcomeClass.UNKNOWN, OutcomeClass.RATE_LIMITED, OutcomeClass.MISCONFIGURED})
 """Outcomes after which attempts that were handed out but have not begun may have to come back."""
 INTERRUPTED = Outcome(OutcomeClass.INTERRUPTED, "interrupted")
 
@@ -92,8 +92,11 @@ class Organization:
     _hinted: bool = field(default=False, init=False)
     _claiming_n: int = field(default=0, init=False)
     _gating_n: int = field(default=0, init=False)
-    _parked: dict[Channel, int] = field(factory=dict, init=False)
-    _unparking: set[Channel] = field(factory=set, init=False)
+    _parked: dict[Channel, int] = field(factory=dict, init=False)  # channels that have parked ids, as far as we know
+    _unparking: set[Channel] = field(factory=set, init=False)  # an Unpark is under way
+    _unparked: set[Channel] = field(factory=set, init=False)  # ids came back and were not claimed yet: no more before they are
+    _leaving: dict[NotificationId, float | Channel] = field(factory=dict, init=False)  # by id: due again in s, or parked for
+    _turned_up: set[NotificationId] = field(factory=set, init=False)  # claimed while still in flight: looked at when settled
 
     def handle(self, event: Event, now: Now) -> list[Command]:
         """Take one event in; return what to do about it, in order."""
@@ -101,10 +104,10 @@ class Organization:
         match event:
             case Concluded():
                 self._concluded(event, now, commands)
-            case Settled(ids):
-                self.in_flight.difference_update(ids)
-            case Claimed(ids, backlog, due_in_s):
-                self._claimed(ids, backlog, due_in_s, now, commands)
+            case Settled(ids, lost):
+                self._settled(ids, lost, now, commands)
+            case Claimed():
+                self._claimed(event, now, commands)
             case Gated():
                 self._gated(event, now, commands)
             case Woken():
@@ -115,10 +118,8 @@ class Organization:
                 return commands
             case ProvidersLoaded(policies):
                 self._providers_loaded(policies, now)
-            case Unparked(channel, moved, left):
-                self._unparking.discard(channel)
-                self._parked[channel] = left
-                self._hinted = self._hinted or moved > 0
+            case Unparked():
+                self._came_back(event)
             case DrainBegan():
                 self._draining = True
                 commands.extend(Withdraw(channel) for channel in self.channels)
@@ -151,30 +152,66 @@ class Organization:
             known = self.channels.get(channel)
             if known is None or not known.covers(policy):
                 self.channels[channel] = ChannelState.start(policy, self.breaker, now.s)
-                self._parked.setdefault(channel, 1)  # unknown until asked: an earlier life may have parked some
+                self._parked.setdefault(channel, 1)  # not known until asked: an earlier life may have parked some
         self._hinted = True
 
-    def _claimed(
-        self, ids: Iterable[NotificationId], backlog: int, due_in_s: float | None, now: Now, commands: list[Command]
-    ) -> None:
+    def _claimed(self, event: Claimed, now: Now, commands: list[Command]) -> None:
         self._claiming_n = 0
+        self._unparked.clear()
+        self._take(event.ids, now, commands)
+        self._hinted = self._hinted or event.backlog > 0
+        if event.due_in_s is not None and event.backlog == 0:
+            commands.append(WakeIn(event.due_in_s))
+
+    def _take(self, ids: Iterable[NotificationId], now: Now, commands: list[Command]) -> None:
+        """Begin to work on claimed ids: all that are not held or finished already go to the gate."""
         fresh: list[NotificationId] = []
         repeats: list[NotificationId] = []
+        self.recent.turn(now.s)
         for id in ids:
-            if id in self.recent:
-                repeats.append(id)
-            elif id not in self.in_flight:
-                fresh.append(id)
-                self.in_flight.add(id)
+            if id in self.in_flight:
+                self._turned_up.add(id)
+                continue
+            self.in_flight.add(id)
+            (repeats if id in self.recent else fresh).append(id)
         if repeats:
             commands.append(Settle(parked=(), deferred=(), dropped=repeats))
         if fresh:
             self._gating_n += len(fresh)
             closed = frozenset(channel for channel in Channel if self._is_closed(channel, now))
             commands.append(Gate(fresh, closed))
-        self._hinted = self._hinted or backlog > 0
-        if due_in_s is not None and backlog == 0:
-            commands.append(WakeIn(due_in_s))
+
+    def _settled(self, ids: Sequence[NotificationId], lost: Sequence[NotificationId], now: Now, commands: list[Command]) -> None:
+        self.in_flight.difference_update(ids)
+        if lost:
+            self.recent.discard(lost)  # whoever took them over decides what they are: they may come back to us
+        if self._leaving:
+            due_in_s: float | None = None
+            for id in ids:
+                whither = self._leaving.pop(id, None)
+                if whither is None:
+                    continue
+                if isinstance(whither, Channel):
+                    self._parked[whither] = self._parked.get(whither, 0) + 1
+                elif whither <= 0.0:
+                    self._hinted = True
+                else:
+                    due_in_s = whither if due_in_s is None else min(due_in_s, whither)
+            if due_in_s is not None:
+                commands.append(WakeIn(due_in_s))
+        if self._turned_up and (again := [id for id in ids if id in self._turned_up]):
+            self._turned_up.difference_update(again)
+            self._take(again, now, commands)
+
+    def _came_back(self, event: Unparked) -> None:
+        self._unparking.discard(event.channel)
+        if event.left:
+            self._parked[event.channel] = event.left
+        else:
+            self._parked.pop(event.channel, None)
+        if event.moved:
+            self._unparked.add(event.channel)
+            self._hinted = True
 
     def _gated(self, event: Gated, now: Now, commands: list[Command]) -> None:
         self._gating_n -= len(event.deliveries) + len(event.parked) + len(event.deferred) + len(event.dropped)
@@ -182,15 +219,15 @@ class Organization:
         for delivery in event.deliveries:
             state = self.channels.get(delivery.channel)
             if delivery.expires_at_s is not None and delivery.expires_at_s <= now.unix_s:
-                commands.append(Record(expire(delivery)))
+                self._record(expire(delivery), commands)
             elif self._draining or state is None or not state.begin(delivery.id, now.s):
-                commands.append(Record(conclude(delivery, INTERRUPTED, None, self.retry, now.unix_s, 0.0)))
+                self._record(conclude(delivery, INTERRUPTED, None, self.retry, now.unix_s, 0.0), commands)
             else:
                 starting.setdefault(delivery.channel, []).append(delivery)
         commands.extend(Send(channel, deliveries) for channel, deliveries in starting.items())
         if event.parked or event.deferred or event.dropped:
-            for channel, _ in event.parked:
-                self._parked[channel] = self._parked.get(channel, 0) + 1
+            self._leaving.update((id, channel) for channel, id in event.parked)
+            self._leaving.update(event.deferred)
             commands.append(Settle(event.parked, event.deferred, event.dropped))
 
     def _concluded(self, event: Concluded, now: Now, commands: list[Command]) -> None:
@@ -207,34 +244,31 @@ class Organization:
         verdict = conclude(delivery, outcome, event.via, self.retry, now.unix_s, random01)
         if verdict.status is Status.DELIVERED:
             self.recent.add((delivery.id,), now.s)
-        elif verdict.retry_in_s == 0.0:
-            self._hinted = True
+        self._record(verdict, commands)
+
+    def _record(self, verdict: Verdict, commands: list[Command]) -> None:
+        if verdict.retry_in_s is not None:
+            self._leaving[verdict.delivery.id] = verdict.retry_in_s
         commands.append(Record(verdict))
 
     # --- what follows from the state, whatever the event was ------------------------------------------------------------
 
     def _advance(self, now: Now, commands: list[Command]) -> None:
         """Ask for providers, parked ids or new ids, as far as there is room for them."""
-        if self._draining or not self._hinted:
+        if self._draining:
             return
         if not self._policies_known:
-            if not self._loading:
+            if self._hinted and not self._loading:
                 self._loading = True
                 commands.append(LoadProviders())
             return
-        for channel, parked in self._parked.items():
-            state = self.channels.get(channel)
-            if parked and state is not None and channel not in self._unparking and (room := state.room(now.s)) > 0:
-                self._unparking.add(channel)
-                commands.append(Unpark(channel, min(room, self.in_flight_max)))
-        if self._claiming_n:
+        may_claim = self._hinted and not self._claiming_n
+        if not (may_claim or self._parked):
             return
-        budget, look_again_in_s = self._budget(now)
-        if look_again_in_s is not None:
-            commands.append(WakeIn(look_again_in_s))
+        budget = self._look_at_channels(now, commands)
         if not self.channels:
             self._hinted = False  # nothing can be sent until a provider is configured, and that will wake us
-        if budget <= 0:
+        if not may_claim or budget <= 0:
             return
         held = len(self.in_flight)
         n = min(self.in_flight_max - held, budget)
@@ -244,17 +278,26 @@ class Organization:
             self._claiming_n = n
             commands.append(Claim(n))
 
-    def _budget(self, now: Now) -> tuple[int, float | None]:
-        """How many ids of any mix of open channels may be claimed now, and when a closed channel is worth another look."""
+    def _look_at_channels(self, now: Now, commands: list[Command]) -> int:
+        """How many ids of any mix of open channels may be claimed now.
+
+        Calls parked ids of open channels back, and has closed ones looked at again as soon as they may be open.
+        """
         budget: int | None = None
         look_again_in_s: float | None = None
-        for state in self.channels.values():
+        for channel, state in self.channels.items():
             room = state.room(now.s) - self._claiming_n - self._gating_n
+            waited_for = channel in self._parked
             if room > 0:
                 budget = room if budget is None else min(budget, room)
-            elif (opens_in_s := state.opens_in_s(now.s)) is not None:
+                if waited_for and channel not in self._unparking and channel not in self._unparked:
+                    self._unparking.add(channel)
+                    commands.append(Unpark(channel, min(room, self.in_flight_max)))
+            elif (self._hinted or waited_for) and (opens_in_s := state.opens_in_s(now.s)) is not None:
                 look_again_in_s = opens_in_s if look_again_in_s is None else min(look_again_in_s, opens_in_s)
-        return (0 if budget is None else budget), look_again_in_s
+        if look_again_in_s is not None:
+            commands.append(WakeIn(look_again_in_s))
+        return 0 if budget is None else budget
 
     def _is_closed(self, channel: Channel, now: Now) -> bool:
         state = self.channels.get(channel)

@@ -15,7 +15,8 @@ from attrs import frozen
 from dispatcher.http_message import Origin
 
 _PORTS = {"http": 80, "https": 443}
-_HOST = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,251}[a-z0-9])?|[0-9a-f:.]{2,45}")
+_HOST = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,251}[a-z0-9])?")
+_HOST_IN_BRACKETS = re.compile(r"[0-9a-f.]*:[0-9a-f:.]+")
 _PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*")
 
 
@@ -41,7 +42,8 @@ def parse_base_url(url: str) -> BaseUrl | None:
     except ValueError:
         return None
     host = (parts.hostname or "").lower()
-    if parts.scheme not in _PORTS or "@" in parts.netloc or _HOST.fullmatch(host) is None or port == 0:
+    form = _HOST_IN_BRACKETS if "[" in parts.netloc else _HOST
+    if parts.scheme not in _PORTS or "@" in parts.netloc or form.fullmatch(host) is None or port == 0:
         return None
     path = parts.path.rstrip("/")
     if _PATH.fullmatch(path) is None:

@@ -43,8 +43,7 @@ class Problem:
             body["pointer"] = self.pointer
         if self.errors:
             body["errors"] = [
-                {"code": e.code, "detail": e.detail, **({} if e.pointer is None else {"pointer": e.pointer})}
-                for e in self.errors
+                {"code": e.code, "detail": e.detail, **({} if e.pointer is None else {"pointer": e.pointer})} for e in self.errors
             ]
         return body
 

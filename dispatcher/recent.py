@@ -24,8 +24,13 @@ class RecentIds:
 
     def add(self, ids: Iterable[str], now_s: float) -> None:
         """Remember these ids."""
-        self._turn(now_s)
+        self.turn(now_s)
         self._young.update(ids)
+
+    def discard(self, ids: Iterable[str]) -> None:
+        """Forget these ids at once."""
+        self._young.difference_update(ids)
+        self._old.difference_update(ids)
 
     def __contains__(self, id: str) -> bool:
         return id in self._young or id in self._old
@@ -33,7 +38,8 @@ class RecentIds:
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 
-    def _turn(self, now_s: float) -> None:
+    def turn(self, now_s: float) -> None:
+        """Forget what is too old. Whoever asks without adding must call this first."""
         if self._turned_at_s is None:
             self._turned_at_s = now_s
         elapsed_s = now_s - self._turned_at_s

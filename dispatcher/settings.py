@@ -1,4 +1,4 @@
-"""Single settings: how a text becomes a number, a switch, an address, and what to say when it does not.
+"""Single settings: how a text becomes a number, a word, an address, and what to say when it does not.
 
 ``config`` lists the settings; here is what a kind of setting is. A kind turns the text of an environment variable into a value or
 raises :class:`Fault` with what is wanted. Invariant: no message repeats the text it refused, because it may hold a password.
@@ -61,18 +61,6 @@ def number(default: float, meaning: str, *, above: float = 0.0, at_most: float =
         return value
 
     return setting(default, meaning, parse, f"{default:g}")
-
-
-def switch(default: bool, meaning: str) -> bool:
-    """Yes or no."""
-    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-
-    def parse(text: str) -> bool:
-        if text.lower() not in words:
-            raise Fault("must be true or false")
-        return words[text.lower()]
-
-    return setting(default, meaning, parse, str(default).lower())
 
 
 def word(default: str, meaning: str, *, among: Iterable[str] = (), shown_default: str | None = None) -> str:

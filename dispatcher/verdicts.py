@@ -37,7 +37,8 @@ def conclude(
     suppress       failed: suppressed                           failed: suppressed
     ============== ============================================ ==========================================
 
-    A wait that would outlast ``expires_at`` ends it now (failed: expired), whatever the row above says. ``random01`` lies in [0, 1).
+    A wait that would outlast ``expires_at`` ends it now (failed: expired), whatever the row above says. ``random01`` lies
+    in [0, 1).
     """
 
     kind = outcome.kind
@@ -47,9 +48,7 @@ def conclude(
     def again(delay_s: float, *, refund: bool = False, possible_double: bool = False) -> Verdict:
         if delivery.expires_at_s is not None and now_unix_s + delay_s >= delivery.expires_at_s:
             return dead(DeadLetterReason.EXPIRED, possible_double=possible_double)
-        return Verdict(
-            delivery, outcome, via, Status.QUEUED, refund=refund, possible_double=possible_double, retry_in_s=delay_s
-        )
+        return Verdict(delivery, outcome, via, Status.QUEUED, refund=refund, possible_double=possible_double, retry_in_s=delay_s)
 
     def dead(reason: DeadLetterReason, *, possible_double: bool = False) -> Verdict:
         return Verdict(delivery, outcome, via, Status.FAILED, possible_double=possible_double, dead=reason)

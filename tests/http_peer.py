@@ -19,8 +19,8 @@ import trio
 
 from dispatcher.http_message import HttpRequest, Origin
 
-FIN_WAIT2 = 5
-"""Linux's name for: our end of stream was acknowledged, so the other kernel has it."""
+FIN_WAIT1 = 4
+"""Linux's name for: our end of stream is not yet acknowledged by the other kernel."""
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 OK_AND_CLOSE = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok"
@@ -41,11 +41,11 @@ class Peer:
         self.sock = sock
         self.number = number
         self.stream: trio.abc.Stream = trio.SocketStream(sock)
-        self._buffer = b""
+        self._buffer = bytearray()
 
     async def shake_hands(self, context: ssl.SSLContext) -> None:
         """Speak TLS from here on."""
-        stream = trio.SSLStream(self.stream, context, server_side=True, https_compatible=True)
+        stream = trio.SSLStream(self.stream, context, server_side=True)
         await stream.do_handshake()
         self.stream = stream
 
@@ -55,7 +55,7 @@ class Peer:
             if not await self._more():
                 return None
         head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
-        line, *lines = head.split(b"\r\n")
+        line, *lines = bytes(head).split(b"\r\n")
         headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
         if headers.get(b"transfer-encoding") == b"chunked":
             body = b""
@@ -84,7 +84,7 @@ class Peer:
     async def finish(self) -> None:
         """End the stream, and wait until the client's kernel knows."""
         self.sock.shutdown(socket.SHUT_WR)
-        while self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != FIN_WAIT2:
+        while self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == FIN_WAIT1:
             await trio.lowlevel.checkpoint()
 
     def reset(self) -> None:
@@ -111,14 +111,15 @@ class Peer:
     async def _take(self, size: int) -> bytes:
         while len(self._buffer) < size:
             assert await self._more(), "the client closed inside a request"
-        taken, self._buffer = self._buffer[:size], self._buffer[size:]
+        taken = bytes(self._buffer[:size])
+        del self._buffer[:size]
         return taken
 
     async def _line(self) -> bytes:
         while b"\r\n" not in self._buffer:
             assert await self._more(), "the client closed inside a request"
         line, _, self._buffer = self._buffer.partition(b"\r\n")
-        return line
+        return bytes(line)
 
 
 Script = Callable[[Peer], Awaitable[None]]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import trio
-from house import Tls
+from trio.testing import wait_all_tasks_blocked
 
 from actors.embedded.postgres import running_postgres
 from actors.embedded.server import give, unprivileged_identity
+from house import Tls
 
 _LOOKS_MAX = 50_000
 """More than a statement needs to get where it is looked for; each look is a round trip."""
@@ -70,7 +71,7 @@ class StoppableServer:
     def __init__(self, folder: Path, tls: Tls) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
-        identity = unprivileged_identity()
+        identity = unprivileged_identity(folder / "server" / "postgres" / "data")
         folder.chmod(0o755)
         key, hba = folder / "server.key", folder / "hba.conf"
         shutil.copy(tls.key_file, key)
@@ -107,10 +108,11 @@ class BadLine:
 
     def __init__(self, url: str, port: int) -> None:
         params = psycopg.conninfo.conninfo_to_dict(url)
-        self.url = psycopg.conninfo.make_conninfo(**{**params, "host": "127.0.0.1", "port": port, "sslmode": "disable"})
+        self.url = psycopg.conninfo.make_conninfo(url, host="127.0.0.1", port=port, sslmode="disable")
         self.ended = 0
         self._server = f"{params['host']}/.s.PGSQL.{params.get('port') or 5432}"
         self._silent = False
+        self._refuses = False
         self._free = trio.Event()
         self._free.set()
         self._held: set[trio.SocketStream] = set()
@@ -119,6 +121,10 @@ class BadLine:
     def go_silent(self) -> None:
         """From now on nothing gets through in either direction; nobody hears of it."""
         self._silent = True
+
+    def refuse(self) -> None:
+        """From now on new connections are closed at once."""
+        self._refuses = True
 
     def hold_back(self) -> None:
         """What the clients of now say waits for ``release``. New ones get through."""
@@ -129,6 +135,9 @@ class BadLine:
         self._free.set()
 
     async def serve(self, near: trio.SocketStream) -> None:
+        if self._refuses:
+            await near.aclose()
+            return
         self._clients.add(near)
         async with near, await trio.open_unix_socket(self._server) as far, trio.open_nursery() as nursery:
             nursery.start_soon(self._pump, near, far)
@@ -157,3 +166,20 @@ async def bad_line(url: str) -> AsyncIterator[BadLine]:
         nursery.start_soon(trio.serve_listeners, line.serve, [listener])
         yield line
         nursery.cancel_scope.cancel()
+
+
+async def overtake(
+    line: BadLine, observer: Observer, key: int, scope: trio.CancelScope, answer_overdue: Callable[[], None]
+) -> None:
+    """Cancel the scope of a statement on a line that is held back, so that the server hears of the cancellation first.
+
+    Calls ``answer_overdue`` when the statement waits for the lock in spite of it, and its client for an answer.
+    """
+    await wait_all_tasks_blocked()
+    scope.cancel()
+    while line.ended == 0:  # the cancel request has a connection of its own
+        await trio.lowlevel.checkpoint()
+    line.release()
+    await observer.until_blocked(key)
+    await wait_all_tasks_blocked()
+    answer_overdue()

@@ -78,6 +78,7 @@ class InMemoryDispatch:
         self._fail()
 
     async def ready(self) -> Mapping[str, bool]:
+        await trio.lowlevel.checkpoint()
         self._fail()
         return self.checks
 
@@ -219,7 +220,8 @@ class WebsocketClient:
                         return text
                 case Ping():
                     self.pings += 1
-                    await self._stream.send_all(self._protocol.send(event.response()))
+                    if self._protocol.state is ConnectionState.OPEN:
+                        await self._stream.send_all(self._protocol.send(event.response()))
                 case CloseConnection(code=code):
                     if self._protocol.state is ConnectionState.REMOTE_CLOSING:
                         await self._stream.send_all(self._protocol.send(event.response()))

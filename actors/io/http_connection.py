@@ -173,10 +173,11 @@ class HttpConnection:
     async def _read_while_writing(self, rest: memoryview, read_s: float, ends_s: float) -> bool:
         """The way of a request that the kernel did not take at once. Returns whether all of it left."""
         failure: ExchangeFailed | None = None
+        refusal: OSError | None = None
         written = False
 
         async def write() -> None:
-            nonlocal rest, written
+            nonlocal refusal, rest, written
             try:
                 while rest:
                     await trio.lowlevel.wait_writable(self._fd)
@@ -188,8 +189,8 @@ class HttpConnection:
                 written = True
             except trio.ClosedResourceError:
                 return  # interrupted: the reading side says so
-            except OSError:
-                pass  # the peer takes no more; what it said before may still be there to read
+            except OSError as error:
+                refusal = error  # the peer takes no more; what it said before may still be there to read
             self._start_phase("read", trio.current_time() + read_s, ends_s)
 
         async with trio.open_nursery() as nursery:
@@ -200,6 +201,8 @@ class HttpConnection:
                 failure = problem
             nursery.cancel_scope.cancel()
         if failure is not None:
+            if refusal is not None and failure.code == "closed":  # the read only found what the write had used up
+                raise (MaybeSent if self._sent else NotSent)("write", "reset") from refusal
             raise failure
         return written
 

@@ -7,6 +7,7 @@ transport leaves the pool open.
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from math import inf
 
 import httpx
@@ -76,10 +77,15 @@ class TrioTransport(httpx.AsyncBaseTransport):
     async def _whole_body(self, request: httpx.Request) -> bytes:
         assert isinstance(request.stream, httpx.AsyncByteStream)
         body = bytearray()
-        async for part in request.stream:
-            body += part
-            if len(body) > self._request_body_bytes_max:
-                raise httpx.LocalProtocolError("the request body is larger than this transport sends", request=request)
+        parts = aiter(request.stream)
+        try:
+            async for part in parts:
+                body += part
+                if len(body) > self._request_body_bytes_max:
+                    raise httpx.LocalProtocolError("the request body is larger than this transport sends", request=request)
+        finally:
+            if isinstance(parts, AsyncGenerator):  # left halfway it would be finished by the garbage collector, somewhere
+                await parts.aclose()
         return bytes(body)
 
     def _deadlines(self, request: httpx.Request) -> Deadlines:

@@ -41,7 +41,7 @@ CANCEL_AGAIN_S: Final = 0.25
 _OK = pq.ConnStatus.OK
 _ACTIVE = pq.TransactionStatus.ACTIVE
 _IDLE = pq.TransactionStatus.IDLE
-_PIPELINE_ENDS = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.PIPELINE_SYNC)
+_FATAL = pq.ExecStatus.FATAL_ERROR
 _QUIET_READS_MAX = 4
 _TUPLES = cast("AsyncRowFactory[Any]", tuple_row)
 
@@ -240,13 +240,18 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
 
 
 def _rest_of_pipeline(pgconn: PGconn) -> PQGen[None]:
-    """Read a pipeline's answers up to the first error, after which the server skips the rest, or to the end."""
-    pgconn.pipeline_sync()
+    """Read a pipeline's answers up to the first error, after which the server skips the rest, or to the last.
+
+    The server is asked to flush and not to synchronise: that would commit what it has done so far.
+    """
+    pgconn.send_flush_request()
     yield from generators.send(pgconn)
-    while True:
+    empty = 0
+    while empty < 2:  # one may be the end of an answer that was read before
         results = yield from generators.fetch_many(pgconn)
-        if any(result.status in _PIPELINE_ENDS for result in results):
+        if any(result.status == _FATAL for result in results):
             return
+        empty = 0 if results else empty + 1
 
 
 def connection_params(conninfo: str, **overrides: ConnParam) -> ConnDict:

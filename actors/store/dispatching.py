@@ -6,150 +6,38 @@ answer was lost: inserts skip what is there, the gate hands out again what this 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
 import psycopg
 
 from actors.io.postgres import Pool, TrioConnection
-from actors.ports import Admission, BatchAnswer, Existing, Page, Rescued
-from dispatcher.errors import StoreRefused
+from actors.ports import RESCUES_MAX, Admission, BatchAnswer, Existing, Page, Rescued
+from actors.store.statements import (
+    DISOWN,
+    EXISTING,
+    GATE,
+    GATE_AGAIN,
+    GATE_OPEN,
+    INSERT,
+    KEEP_ANSWERS,
+    LEFT_OUT,
+    PRUNE,
+    QUEUED,
+    QUEUED_ALL,
+    RECORDED,
+    RECORD_DELIVERED,
+    RECORD_OTHERS,
+    REGISTER,
+    RELEASE,
+    RENEW,
+    RESCUE,
+)
+from dispatcher.errors import StoreRefused, StoreUnavailable
 from dispatcher.messages import Gated, Verdict
 from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId, Status
-
-RESCUES_MAX = 5
-"""An attempt that died this often together with its process is poison: it goes to the dead letters instead of a sixth process."""
-
-INSERT = """
-INSERT INTO notifications (id, organization_id, channel, attempts_max, created_at, updated_at, expires_at, user_id, recipient, payload,
-                           template_id, locale, idempotency_key, request_hash)
-SELECT id, organization_id, channel, attempts_max, to_timestamp(created_at), to_timestamp(created_at), to_timestamp(expires_at), user_id,
-       recipient, payload, template_id, locale, idempotency_key, decode(request_hash, 'hex')
-FROM json_to_recordset(%s::json) AS r(id uuid, organization_id text, channel text, attempts_max smallint, created_at float8,
-     expires_at float8, user_id text, recipient text, payload jsonb, template_id uuid, locale text, idempotency_key text, request_hash text)
-ON CONFLICT DO NOTHING
-"""
-
-EXISTING = """
-SELECT n.organization_id, n.idempotency_key, n.id, n.request_hash, extract(epoch FROM n.created_at)::float8
-FROM unnest(%s::text[], %s::text[]) AS k(organization_id, idempotency_key)
-JOIN notifications n USING (organization_id, idempotency_key)
-"""
-
-KEEP_ANSWERS = """
-INSERT INTO batch_answers (organization_id, idempotency_key, request_hash, answer)
-SELECT organization_id, idempotency_key, decode(request_hash, 'hex'), answer
-FROM json_to_recordset(%s::json) AS r(organization_id text, idempotency_key text, request_hash text, answer text)
-ON CONFLICT DO NOTHING
-"""
-
-_GATE = """
-UPDATE notifications
-SET status = 'sending', attempts = attempts + {step}, claimed_by = %(claimer)s, updated_at = now()
-WHERE id = ANY(%(ids)s::uuid[]) AND {free}
-  AND (next_retry_at IS NULL OR next_retry_at <= now() + interval '10 milliseconds'){open}
-  AND EXISTS (SELECT FROM incarnations WHERE incarnations.id = %(claimer)s AND lease_until > now())
-RETURNING id, organization_id, channel, recipient, payload, attempts, attempts_max,
-          extract(epoch FROM created_at)::float8, extract(epoch FROM expires_at)::float8
-"""
-_OPEN = " AND NOT (organization_id || '/' || channel = ANY(%(closed)s::text[]))"
-_AGAIN = {
-    "step": "CASE status WHEN 'queued' THEN 1 ELSE 0 END",
-    "free": "(status = 'queued' OR (status = 'sending' AND claimed_by = %(claimer)s))",
-}
-_FIRST = {"step": "1", "free": "status = 'queued'"}
-GATE = _GATE.format(**_FIRST, open="")
-GATE_OPEN = _GATE.format(**_FIRST, open=_OPEN)
-GATE_AGAIN = _GATE.format(**_AGAIN, open=_OPEN)
-
-# What the gate did not let through, and why: only queued rows have a future here.
-LEFT_OUT = """
-SELECT id, organization_id, channel, status, greatest(0, extract(epoch FROM next_retry_at - now()))::float8
-FROM notifications WHERE id = ANY(%s::uuid[])
-"""
-
-RECORD_DELIVERED = """
-UPDATE notifications n
-SET status = 'delivered', claimed_by = NULL, next_retry_at = NULL, reason = NULL, updated_at = now(),
-    provider = u.provider, provider_config_id = u.config_id, provider_message_id = u.provider_message_id
-FROM unnest(%s::uuid[], %s::smallint[], %s::text[], %s::uuid[], %s::text[]) AS u(id, attempt, provider, config_id, provider_message_id)
-WHERE n.id = u.id AND n.attempts = u.attempt AND n.claimed_by = %s AND n.status = 'sending'
-RETURNING n.id
-"""
-
-RECORD_OTHERS = """
-WITH u AS (
-    SELECT * FROM json_to_recordset(%s::json) AS u(id uuid, attempt smallint, status text, refund smallint, doubles smallint,
-        retry_in_s float8, outcome text, code text, dead text, provider text, config_id uuid)
-), done AS (
-    UPDATE notifications n
-    SET status = u.status, attempts = n.attempts - u.refund, unknowns = n.unknowns + u.doubles, claimed_by = NULL, updated_at = now(),
-        next_retry_at = now() + make_interval(secs => u.retry_in_s), reason = u.code,
-        provider = coalesce(u.provider, n.provider), provider_config_id = coalesce(u.config_id, n.provider_config_id)
-    FROM u
-    WHERE n.id = u.id AND n.attempts = u.attempt AND n.claimed_by = %s AND n.status = 'sending'
-    RETURNING n.id, n.organization_id, n.channel, n.next_retry_at, u.attempt, u.outcome, u.code, u.dead, u.provider, u.config_id
-), timeline AS (
-    INSERT INTO attempts (notification_id, attempt, organization_id, outcome, code, provider, provider_config_id, at, next_retry_at)
-    SELECT id, attempt, organization_id, outcome, code, provider, config_id, clock_timestamp(), next_retry_at FROM done
-), dead AS (
-    INSERT INTO dead_letters (notification_id, organization_id, reason, code, channel, provider, created_at)
-    SELECT id, organization_id, dead, code, channel, provider, now() FROM done WHERE dead IS NOT NULL
-    ON CONFLICT DO NOTHING
-)
-SELECT id FROM done
-"""
-
-RENEW = """
-UPDATE incarnations SET lease_until = now() + make_interval(secs => %s) WHERE id = %s AND lease_until > now() RETURNING id
-"""
-REGISTER = """
-INSERT INTO incarnations (id, lease_until) VALUES (%s, now() + make_interval(secs => %s))
-ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until
-"""
-RELEASE = "DELETE FROM incarnations WHERE id = %s"
-
-# An attempt whose process is gone: it may or may not have reached the provider, so it counts as a possible double. It costs none of
-# the notification's attempts (attempts_max moves along), only one of its rescues.
-_RESCUE = """
-WITH lost AS (
-    SELECT id FROM notifications n
-    WHERE status = 'sending' AND {whose}
-    ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-), done AS (
-    UPDATE notifications n
-    SET status = CASE WHEN n.rescues >= %(rescues_max)s THEN 'failed' ELSE 'queued' END, claimed_by = NULL, updated_at = now(),
-        next_retry_at = NULL, unknowns = n.unknowns + 1, rescues = n.rescues + 1, attempts_max = n.attempts_max + 1, reason = 'process_lost'
-    FROM lost WHERE n.id = lost.id
-    RETURNING n.id, n.organization_id, n.channel, n.attempts, n.status
-), timeline AS (
-    INSERT INTO attempts (notification_id, attempt, organization_id, outcome, code, at)
-    SELECT id, attempts, organization_id, 'unknown', 'process_lost', clock_timestamp() FROM done
-), dead AS (
-    INSERT INTO dead_letters (notification_id, organization_id, reason, code, channel, created_at)
-    SELECT id, organization_id, 'poison', 'process_lost', channel, now() FROM done WHERE status = 'failed'
-    ON CONFLICT DO NOTHING
-)
-SELECT organization_id, id, channel, status = 'failed' FROM done
-"""
-RESCUE = _RESCUE.format(
-    whose="NOT EXISTS (SELECT FROM incarnations i WHERE i.id = n.claimed_by AND i.lease_until > now() - interval '1 second')"
-)
-DISOWN = _RESCUE.format(whose="claimed_by = %(claimer)s AND organization_id = %(organization_id)s")
-PRUNE = """
-DELETE FROM incarnations i WHERE lease_until < now() - interval '1 hour'
-AND NOT EXISTS (SELECT FROM notifications n WHERE n.status = 'sending' AND n.claimed_by = i.id)
-"""
-
-QUEUED = """
-SELECT organization_id, id, greatest(0, extract(epoch FROM next_retry_at - now()))::float8, extract(epoch FROM updated_at)::float8
-FROM notifications
-WHERE status IN ('queued', 'sending') AND status = 'queued' AND (updated_at, id) > (to_timestamp(%s), %s::uuid)
-  AND greatest(updated_at, next_retry_at) < now() - make_interval(secs => %s)
-ORDER BY updated_at, id LIMIT %s
-"""
-QUEUED_ALL = QUEUED.replace("greatest(updated_at, next_retry_at) < now() - make_interval(secs => %s)", "%s::float8 IS NOT NULL")
 
 _FIRST_ID = NotificationId("00000000-0000-0000-0000-000000000000")
 
@@ -168,36 +56,38 @@ class PostgresStore:
         self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]
     ) -> Mapping[tuple[OrganizationId, str], Existing]:
         """Insert all in one transaction. Rows whose key is taken are left out; the answer says what those keys stand for."""
-        rows = orjson.dumps([admission.row for admission in admissions]).decode()
-        try:
-            return await self._insert_all(rows, admissions, batch_answers)
-        except (psycopg.DataError, psycopg.IntegrityError) as error:
-            raise StoreRefused(f"Postgres refused a batch of {len(admissions)} notifications: {type(error).__name__}") from None
+        # In the order of the keys, for whoever inserts the same ones at this moment; of equal keys the first handed in comes first.
+        admissions = sorted(admissions, key=_key)
+        with _translated("a batch of notifications"):
+            async with self._pool.connection() as connection:
+                if not batch_answers:
+                    return await self._insert(connection, admissions)
+                async with connection.transaction():
+                    existing = await self._insert(connection, admissions)
+                    await self._keep_answers(connection, existing, batch_answers)
+                    return existing
 
-    async def _insert_all(
-        self, rows: str, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]
-    ) -> Mapping[tuple[OrganizationId, str], Existing]:
-        async with self._pool.connection() as connection:
-            if not batch_answers:
-                return await self._insert(connection, rows, admissions)
-            async with connection.transaction():
-                existing = await self._insert(connection, rows, admissions)
-                answers = [
-                    {
-                        "organization_id": kept.organization_id,
-                        "idempotency_key": kept.idempotency_key,
-                        "request_hash": kept.request_hash.hex(),
-                        "answer": kept.answer(existing).decode(),
-                    }
-                    for kept in batch_answers
-                ]
-                await connection.execute(KEEP_ANSWERS, (orjson.dumps(answers).decode(),))
-                return existing
+    async def _keep_answers(
+        self,
+        connection: TrioConnection[Any],
+        existing: Mapping[tuple[OrganizationId, str], Existing],
+        batch_answers: Sequence[BatchAnswer],
+    ) -> None:
+        answers = [
+            {
+                "organization_id": kept.organization_id,
+                "idempotency_key": kept.idempotency_key,
+                "request_hash": kept.request_hash.hex(),
+                "answer": kept.answer(existing).decode(),
+            }
+            for kept in sorted(batch_answers, key=_key)
+        ]
+        await connection.execute(KEEP_ANSWERS, (orjson.dumps(answers).decode(),))
 
     async def _insert(
-        self, connection: TrioConnection[Any], rows: str, admissions: Sequence[Admission]
+        self, connection: TrioConnection[Any], admissions: Sequence[Admission]
     ) -> Mapping[tuple[OrganizationId, str], Existing]:
-        cursor = await connection.execute(INSERT, (rows,))
+        cursor = await connection.execute(INSERT, (orjson.dumps([admission.row for admission in admissions]).decode(),))
         if cursor.rowcount == len(admissions):
             return {}
         keyed = [a for a in admissions if a.idempotency_key is not None]
@@ -214,13 +104,14 @@ class PostgresStore:
         names = [f"{organization_id}/{channel}" for organization_id, channel in closed]
         statement = GATE_AGAIN if again else GATE_OPEN if closed else GATE
         params = {"claimer": self.incarnation, "ids": sorted(ids), "closed": names}
-        async with self._pool.connection() as connection:
-            rows = await (await connection.execute(statement, params)).fetchall()
-            left_out: list[tuple[str, str, str, str, float | None]] = []
-            if len(rows) < len(ids):
-                passed = {row[0] for row in rows}
-                rest = [id for id in ids if id not in passed]
-                left_out = await (await connection.execute(LEFT_OUT, (rest,))).fetchall()
+        with _translated("ids at the gate"):
+            async with self._pool.connection() as connection:
+                rows = await (await connection.execute(statement, params)).fetchall()
+                left_out: list[tuple[str, str, str, str, float | None]] = []
+                if len(rows) < len(ids):
+                    passed = {row[0] for row in rows}
+                    rest = [id for id in ids if id not in passed]
+                    left_out = await (await connection.execute(LEFT_OUT, (rest,))).fetchall()
         answer: dict[OrganizationId, Gated] = {}
         deliveries: dict[OrganizationId, list[Delivery]] = {}
         for id, organization_id, channel, recipient, payload, attempt, attempts_max, created_at, expires_at in rows:
@@ -239,26 +130,37 @@ class PostgresStore:
         delivered = sorted((v for v in verdicts if v.status is Status.DELIVERED), key=_delivery_id)
         others = sorted((v for v in verdicts if v.status is not Status.DELIVERED), key=_delivery_id)
         ours: set[NotificationId] = set()
-        async with self._pool.connection() as connection:
-            if delivered:
-                cursor = await connection.execute(
-                    RECORD_DELIVERED,
-                    (
-                        [v.delivery.id for v in delivered],
-                        [v.delivery.attempt for v in delivered],
-                        [v.via.provider if v.via else None for v in delivered],
-                        [v.via.config_id if v.via else None for v in delivered],
-                        [v.outcome.provider_message_id for v in delivered],
-                        self.incarnation,
-                    ),
-                )
-                ours.update(row[0] for row in await cursor.fetchall())
-            if others:
-                text = orjson.dumps([_verdict_row(v) for v in others]).decode()
-                cursor = await connection.execute(RECORD_OTHERS, (text, self.incarnation))
-                ours.update(row[0] for row in await cursor.fetchall())
-        if again:  # the first try may have done it: nobody else can have, while our lease holds
-            ours.update(v.delivery.id for v in verdicts)
+        with _translated("verdicts"):
+            async with self._pool.connection() as connection:
+                if delivered:
+                    cursor = await connection.execute(
+                        RECORD_DELIVERED,
+                        (
+                            [v.delivery.id for v in delivered],
+                            [v.delivery.attempt for v in delivered],
+                            [v.via.provider if v.via else None for v in delivered],
+                            [v.via.config_id if v.via else None for v in delivered],
+                            [v.outcome.provider_message_id for v in delivered],
+                            self.incarnation,
+                        ),
+                    )
+                    ours.update(row[0] for row in await cursor.fetchall())
+                if others:
+                    text = orjson.dumps([_verdict_row(v) for v in others]).decode()
+                    cursor = await connection.execute(RECORD_OTHERS, (text, self.incarnation))
+                    ours.update(row[0] for row in await cursor.fetchall())
+                if again and len(ours) < len(verdicts):  # the first try may have done it
+                    rest = [v for v in verdicts if v.delivery.id not in ours]
+                    cursor = await connection.execute(
+                        RECORDED,
+                        (
+                            [v.delivery.id for v in rest],
+                            [v.status.value for v in rest],
+                            [v.delivery.attempt - v.refund for v in rest],
+                            [None if v.status is Status.DELIVERED else v.outcome.code for v in rest],
+                        ),
+                    )
+                    ours.update(row[0] for row in await cursor.fetchall())
         return ours
 
     async def register(self, lease_s: float) -> None:
@@ -297,6 +199,21 @@ class PostgresStore:
         rows = await self._pool.fetch(statement, (since_s, last_id, older_than_s, limit))
         end = len(rows) < limit
         return Page([(row[0], row[1], row[2] or 0.0) for row in rows], None if end else (rows[-1][3], rows[-1][1]))
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    """Lets nothing of the driver out: who lost a deadlock may try again, everything else is the fault of what was handed in."""
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        raise StoreUnavailable(f"Postgres could not take {what} at this moment: {type(error).__name__}") from error
+    except psycopg.Error as error:
+        raise StoreRefused(f"Postgres refused {what}: {type(error).__name__}") from None
+
+
+def _key(keyed: Admission | BatchAnswer) -> tuple[str, str]:
+    return keyed.organization_id, keyed.idempotency_key or ""
 
 
 def _delivery_id(verdict: Verdict) -> str:

@@ -81,18 +81,13 @@ class Bind(Protocol):
 
 @frozen
 class Provider:
-    """One provider: what its configuration must look like, and how to bind it.
-
-    ``key_retention_s`` is how long it remembers an idempotency key: a call repeated within it has one effect. None when it
-    ignores keys, so that a call whose answer never came may have an effect of its own each time.
-    """
+    """One provider: what its configuration must look like, and how to bind it."""
 
     name: str
     channels: frozenset[Channel]
     settings_problems: SettingsProblems
     credentials_problems: Callable[[Mapping[str, Any]], list[Problem]]
     bind: Bind
-    key_retention_s: float | None = None
 
 
 def invalid(pointer: str, detail: str, code: str = "setting_invalid") -> Problem:

@@ -129,44 +129,29 @@ class BoundSendGrid:
 
     def request(self, delivery: Delivery) -> HttpRequest:
         """One mail to one recipient. Raises Unsendable for a payload or recipient that SendGrid can not take."""
-        payload = delivery.payload
-        subject, text, html = payload.get("subject"), payload.get("text"), payload.get("html")
+        subject = delivery.payload.get("subject")
         if not isinstance(subject, str) or not subject:
             raise Unsendable("subject_missing")
         if _LINE_BREAK.search(subject):
             raise Unsendable("subject_has_line_break")
         if _ADDRESS.fullmatch(delivery.recipient) is None:
             raise Unsendable("recipient_invalid")
+        notification_id = delivery.id.encode("ascii")
         try:
-            if html:
-                content = b',"content":[{"type":"text/html","value":' + orjson.dumps(html) + b"}]}"
-                if text:
-                    content = (
-                        b',"content":[{"type":"text/plain","value":'
-                        + orjson.dumps(text)
-                        + b'},{"type":"text/html","value":'
-                        + orjson.dumps(html)
-                        + b"}]}"
-                    )
-            elif text:
-                content = b',"content":[{"type":"text/plain","value":' + orjson.dumps(text) + b"}]}"
-            else:
-                raise Unsendable("content_missing")
-            id = delivery.id.encode("ascii")
             body = b"".join(
                 (
                     self._before_id,
-                    id,
+                    notification_id,
                     b'"},"to":[{"email":',
                     orjson.dumps(delivery.recipient),
                     self._after_recipient,
                     orjson.dumps(subject),
-                    content,
+                    _content(delivery.payload),
                 )
             )
         except orjson.JSONEncodeError:
             raise Unsendable("payload_not_unicode") from None
-        return HttpRequest(self.origin, b"POST", self._target, (*self._headers, (b"idempotency-key", id)), body)
+        return HttpRequest(self.origin, b"POST", self._target, (*self._headers, (b"idempotency-key", notification_id)), body)
 
     def classify(self, response: HttpResponse, now_unix_s: float) -> Outcome:
         """What SendGrid's answer means, by the tables above."""
@@ -221,6 +206,21 @@ def bind(config: ProviderConfig, origins_extra: Collection[str] = ()) -> BoundSe
 
 
 SENDGRID: Final = Provider("sendgrid", frozenset({Channel.EMAIL}), settings_problems, credentials_problems, bind)
+
+
+def _content(payload: Mapping[str, Any]) -> bytes:
+    """The rest of the body. Plain text must stand before HTML, and a part must not be empty."""
+    text, html = payload.get("text") or None, payload.get("html") or None
+    if (text is not None and not isinstance(text, str)) or (html is not None and not isinstance(html, str)):
+        raise Unsendable("content_invalid")
+    if text is None and html is None:
+        raise Unsendable("content_missing")
+    if html is None:
+        return b',"content":[{"type":"text/plain","value":' + orjson.dumps(text) + b"}]}"
+    if text is None:
+        return b',"content":[{"type":"text/html","value":' + orjson.dumps(html) + b"}]}"
+    plain_text, html_text = orjson.dumps(text), orjson.dumps(html)
+    return b',"content":[{"type":"text/plain","value":' + plain_text + b'},{"type":"text/html","value":' + html_text + b"}]}"
 
 
 def _matches(pattern: re.Pattern[str], value: object) -> bool:

@@ -15,20 +15,17 @@ from actors.store.api_keys import Scope
 from dispatcher.model import OrganizationId
 from dispatcher.problems import Problem, Refused
 from dispatcher_http.auth import Authenticator
-from dispatcher_http.body import Body, BodyBudget, Gone, Receive
+from dispatcher_http.body import Body, BodyBudget, Gone, Receive, Send, lingering
 from dispatcher_http.logs import failed
 from dispatcher_http.problems import INTERNAL, MEDIA_TYPE, body_of, body_too_large, headers_of, problem_of
 from dispatcher_http.services import Services
 from dispatcher_http.telemetry import Telemetry
 
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 App = Callable[[Any, Receive, Send], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 
 RULE = "/v1/orgs/<org>/notifications"
 BODY_DEADLINE_S = 30.0
-LINGER_S = 2.0
-"""How long what a refusal left unread is thrown away, so that the refusal arrives instead of a reset."""
 BODIES_MAX = 8
 """How many bodies of the largest size may be in memory at once; as many bytes of smaller ones."""
 IDEMPOTENCY_KEY_LENGTH_MAX = 255
@@ -56,13 +53,14 @@ class AcceptLane:
         self._count = telemetry.counter("POST", RULE)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST":
+        if scope["type"] == "http":
             path: str = scope["path"]
-            if path.startswith(_PREFIX) and path.endswith(_SUFFIX):
+            if scope["method"] == "POST" and path.startswith(_PREFIX) and path.endswith(_SUFFIX):
                 organization_id = path[len(_PREFIX) : -len(_SUFFIX)]
                 if organization_id and "/" not in organization_id:
                     await self._serve(organization_id, scope["headers"], receive, send)
                     return
+            receive, send = lingering(receive, send)
         await self._otherwise(scope, receive, send)
 
     async def _serve(self, organization_id: str, headers: Headers, receive: Receive, send: Send) -> None:
@@ -77,7 +75,7 @@ class AcceptLane:
             await send({"type": "http.response.start", "status": status, "headers": answer_headers})
             if not body.is_read:
                 await send({"type": "http.response.body", "body": answer, "more_body": True})
-                await body.discard(LINGER_S)
+                await body.discard()
                 answer = b""
             await send({"type": "http.response.body", "body": answer, "more_body": False})
 

@@ -17,6 +17,10 @@ from dispatcher.errors import Overloaded
 from dispatcher.problems import Refused
 from dispatcher_http.problems import BODY_TIMEOUT, body_too_large
 
+LINGER_S = 2.0
+"""How long what a refusal left unread is thrown away, so that the refusal arrives instead of a reset."""
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
@@ -78,11 +82,33 @@ class Body:
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
         raise Refused(BODY_TIMEOUT)
 
-    async def discard(self, deadline_s: float) -> None:
-        """Throw away the rest until it ends, the peer leaves or time is up."""
-        with trio.move_on_after(deadline_s):
+    async def discard(self) -> None:
+        """Throw away the rest until it ends, the peer leaves or :data:`LINGER_S` is up."""
+        with trio.move_on_after(LINGER_S):
             while not self.is_read:
                 message = await self._receive()
                 if message["type"] == "http.disconnect":
                     return
                 self.is_read = not message.get("more_body", False)
+
+
+def lingering(receive: Receive, send: Send) -> tuple[Receive, Send]:
+    """The same pair, but the end of an answer waits, up to :data:`LINGER_S`, for the end of the request.
+
+    For an application that goes on receiving while it answers, as Quart does.
+    """
+    ended = trio.Event()
+
+    async def noting_receive() -> MutableMapping[str, Any]:
+        message = await receive()
+        if not message.get("more_body", False):
+            ended.set()
+        return message
+
+    async def patient_send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body", False) and not ended.is_set():
+            with trio.move_on_after(LINGER_S):
+                await ended.wait()
+        await send(message)
+
+    return noting_receive, patient_send

@@ -36,6 +36,7 @@ class IdleClock:
         self._keep_alive_s = keep_alive_s
         self._stopping = stopping
         self._scope: trio.CancelScope | None = None
+        self._is_over = False
 
     async def restart(self, task_group: TaskGroup, action: Callable[[], Awaitable[None]]) -> None:
         """The connection is idle from now on; ``action`` closes it."""
@@ -49,13 +50,19 @@ class IdleClock:
         if self._scope is not None:
             self._scope.deadline = inf
 
+    def end(self) -> None:
+        """The connection is over: there will be nothing to close."""
+        self._is_over = True
+        if self._scope is not None:
+            self._scope.cancel()
+
     async def _watch(self, scope: trio.CancelScope, action: Callable[[], Awaitable[None]]) -> None:
         with scope:
             await self._stopping()
-            if scope.deadline == inf:
-                # In use while the server stops: Hypercorn closes it after the answer.
-                return
-        await action()
+        # In use while the server stops: Hypercorn closes it after the answer.
+        is_in_use = scope.deadline == inf
+        if not (self._is_over or is_in_use):
+            await action()
 
 
 class Connection(TCPServer):
@@ -65,7 +72,7 @@ class Connection(TCPServer):
         self, live: set[Connection], app: ASGIWrapper, config: Config, context: WorkerContext, state: ConnectionState, stream: Any
     ) -> None:
         super().__init__(app, config, context, state, stream)
-        self.idle_task = IdleClock(config.keep_alive_timeout, context.terminated.wait)
+        self.idle_task: IdleClock = IdleClock(config.keep_alive_timeout, context.terminated.wait)
         self._live = live
         self._head = b""
 
@@ -94,7 +101,16 @@ class Connection(TCPServer):
                 await trio.aclose_forcefully(self.stream)
                 await self.protocol.handle(Closed())
         else:
-            await super().protocol_send(event)
+            # The task that asks for this may be cancelled by what it has just sent: Quart ends a request's tasks with it.
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + WRITE_DEADLINE_S):
+                await super().protocol_send(event)
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        # The peer has left or cannot be understood. Hypercorn would keep the socket until the last timer of this connection
+        # ran out; nobody can be answered on it any more.
+        self.idle_task.end()
+        await self._close()
 
     async def _write(self, data: bytes) -> bool:
         """Write all of it, or say that this connection is done for. A cancelled task does not tear a message."""

@@ -68,7 +68,8 @@ def add_routes(app: App, services: Services, authenticator: Authenticator) -> No
                 app.telemetry.listeners_cut.inc()
             await websocket.close(code)
             # The peer's own close frame ends this task; without one, patience does.
-            await trio.sleep(CLOSE_S)
+            with trio.move_on_after(CLOSE_S):
+                await _ignore_messages()
         finally:
             open_now -= 1
             listeners.dec()

@@ -82,8 +82,6 @@ class TlsWire:
                 return self._tls.read(_TLS_RECORD_BYTES)
             except ssl.SSLWantReadError:
                 await self._flush()
-            except ssl.SSLZeroReturnError:
-                return b""
             arrived = await self._plain.receive()
             if not arrived:
                 return b""

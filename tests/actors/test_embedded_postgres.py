@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -137,15 +138,18 @@ def test_the_server_stops_even_when_its_warden_is_killed_too(data_dir: Path, own
         assert read(url) == 7
 
 
-def test_a_server_killed_with_everything_around_it_recovers(data_dir: Path, owner: Callable[..., Owner]) -> None:
-    """Its pid file stays behind, and by then that pid may be anybody's: here it is this test's."""
+def test_a_server_killed_with_everything_around_it_recovers(
+    data_dir: Path, owner: Callable[..., Owner], servers_folder: Path, postgres_url: str
+) -> None:
+    """Its pid file stays behind, and by then that pid may be anybody's: here it is another Postgres of the same user."""
     first = owner(data_dir)
     write(first.url)
     pid_file = data_dir / "postgres" / "data" / "postmaster.pid"
     stale = pid_file.read_text().splitlines()
     os.kill(first.postmaster, signal.SIGKILL)
     first.kill()
-    pid_file.write_text("\n".join([str(os.getpid()), *stale[1:]]) + "\n")
+    other = (servers_folder / "postgres" / "data" / "postmaster.pid").read_text().split()[0]
+    pid_file.write_text("\n".join([other, *stale[1:]]) + "\n")
 
     with running_postgres(data_dir, durable=False) as url:
         assert read(url) == 7
@@ -158,10 +162,14 @@ def test_a_server_whose_warden_hangs_is_ended_by_the_next_start(data_dir: Path, 
     os.kill(warden, signal.SIGSTOP)
     first.kill()
 
-    with running_postgres(data_dir, patience_s=0) as url:
-        assert read(url) == 7
-        wait_gone(postmaster)
-        wait_gone(warden)
+    try:
+        with running_postgres(data_dir, patience_s=0) as url:
+            assert read(url) == 7
+            wait_gone(postmaster)
+            wait_gone(warden)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(warden, signal.SIGCONT)
 
 
 def test_a_half_made_cluster_is_made_again(data_dir: Path) -> None:

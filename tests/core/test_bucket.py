@@ -120,24 +120,6 @@ def test_the_next_token_is_announced() -> None:
     assert bucket.reaches_s(10) == 102.5
 
 
-def test_a_new_rate_keeps_what_had_flowed_in() -> None:
-    bucket = Bucket(1.0, 10, 0.0, 0.0).resized(100.0, 1000, 5.0)
-
-    assert bucket.available(5.0) == 5
-    assert bucket.available(5.5) == 55
-
-
-def test_a_smaller_burst_takes_what_fits() -> None:
-    assert Bucket(1.0, 10, 10.0, 0.0).resized(1.0, 3, 0.0).available(0.0) == 3
-
-
-def test_a_new_rate_does_not_end_a_hold() -> None:
-    bucket = Bucket(1.0, 10, 10.0, 0.0)
-    bucket.hold_until(60.0)
-
-    assert bucket.resized(1000.0, 10, 1.0).available(59.0) == 0
-
-
 @pytest.mark.parametrize(("rate_per_s", "burst"), [(0.0, 1), (-1.0, 1), (inf, 1), (nan, 1), (1.0, 0)])
 def test_a_bucket_that_could_never_fill_or_never_empty_is_refused(rate_per_s: float, burst: int) -> None:
     with pytest.raises(ValueError, match="rate_per_s"):

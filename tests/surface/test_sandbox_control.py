@@ -8,7 +8,7 @@ import pytest
 from dispatcher_sandbox.behaviour import Behaviour, Outage
 from dispatcher_sandbox.control import Control
 from dispatcher_sandbox.exchange import Exchange
-from dispatcher_sandbox.ledger import Ledger
+from dispatcher_sandbox.ledger import Accepted, Ledger
 from dispatcher_sandbox.magic import TABLE
 from dispatcher_sandbox.messages import Request
 from dispatcher_sandbox.simulators import SIMULATORS
@@ -92,6 +92,12 @@ def test_the_latest_messages_are_shown_newest_first(exchange: Exchange) -> None:
     assert [message["correlations"][0]["notification_id"] for message in document["messages"]] == ["other", NOTIFICATION]
     assert document["messages"][1]["content"] == mail()
     assert document["messages"][1]["idempotency_key"] == "k"
+
+
+def test_a_message_that_is_not_json_is_shown_as_text(exchange: Exchange) -> None:
+    exchange.ledger.record(Accepted("other", "id", 5.0, None, (), b"To=%2B1650"))
+
+    assert ask(exchange, "GET", "/_sandbox/messages?count=1")[1]["messages"][0]["content"] == "To=%2B1650"
 
 
 @pytest.mark.parametrize("target", ["messages?count=all", "messages?count=-1", "ledger?min_effects=x"])

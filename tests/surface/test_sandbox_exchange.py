@@ -317,6 +317,15 @@ def test_a_path_of_no_provider_is_not_found_and_not_counted() -> None:
     assert box.ledger.requests == 0
 
 
+def test_a_batch_id_is_neither_an_effect_nor_a_refusal() -> None:
+    box = exchange()
+    request = send(b"")
+    request.target = b"/v3/mail/batch"
+
+    assert status_of(box.handle(request, NOW_S)) == 201
+    assert (box.ledger.accepted, box.ledger.refused.total()) == (0, 0)
+
+
 def test_every_request_ends_up_in_exactly_one_column_of_the_summary() -> None:
     box = exchange(honour_idempotency_keys=True, error_mix={503: 0.2}, drop_after_accept=0.2)
     addresses = ["somebody@example.com", "close@sandbox.test", "bounce@sandbox.test", "nobody", "soft@sandbox.test"]

@@ -23,6 +23,12 @@ from sandbox_mails import AUTHORIZATION, NOTIFICATION, mail
 HEADERS = {"authorization": AUTHORIZATION}
 
 
+@pytest.fixture
+def clock() -> MockClock:
+    """Jumps when nothing has happened for a moment, so that bytes on their way through the loopback are not overtaken."""
+    return MockClock(autojump_threshold=0.002)
+
+
 class Client:
     """One connection, written and read by hand."""
 
@@ -67,7 +73,7 @@ def port_of(sandbox: Sandbox) -> int:
 
 
 async def all_gone(sandbox: Sandbox) -> None:
-    """Until no connection is left; ``autojump_clock`` makes it take no time."""
+    """Until no connection is left; ``clock`` makes it take no time."""
     while sandbox.statistics().connections:  # noqa: ASYNC110 - the other side's end raises no event here
         await trio.sleep(0.1)
 
@@ -97,6 +103,7 @@ async def test_an_ordinary_client_is_served() -> None:
         refused = await client.post("/v3/mail/send", json=mail(subject=""))
         missing = await client.get("/nowhere")
         summary = (await client.get("/_sandbox/ledger/summary")).json()
+        statistics = (await client.get("/_sandbox/statistics")).json()
 
     assert (accepted.status_code, accepted.content) == (202, b"")
     assert len(accepted.headers["x-message-id"]) == 22
@@ -105,6 +112,8 @@ async def test_an_ordinary_client_is_served() -> None:
     assert refused.json()["errors"][0]["field"] == "subject"
     assert missing.status_code == 404
     assert (summary["requests"], summary["accepted"]) == (2, 1)
+    assert (statistics["connections"], statistics["requests"]) == (1, 2)
+    assert statistics["cpu_s"] > 0
 
 
 async def test_a_blocking_client_in_a_thread_is_served_too() -> None:
@@ -192,7 +201,7 @@ async def test_a_thousand_connections_are_held_and_each_is_answered() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_a_connection_beyond_the_limit_waits_for_room(autojump_clock: MockClock) -> None:
+async def test_a_connection_beyond_the_limit_waits_for_room(clock: MockClock) -> None:
     async with open_sandbox(limits=Limits(connections_max=1)) as sandbox, connected(sandbox) as second:
         async with connected(sandbox) as third:
             await second.send(post())
@@ -253,15 +262,16 @@ async def test_a_mail_that_is_too_large_is_refused_while_it_is_still_being_sent(
         assert (await client.post("/v3/mail/send", json=mail())).status_code == 202
 
 
-async def test_who_never_stops_sending_is_cut_off(autojump_clock: MockClock) -> None:
+async def test_who_never_stops_sending_is_cut_off(clock: MockClock) -> None:
     async with open_sandbox(limits=Limits(body_bytes_max=10)) as sandbox, connected(sandbox) as client:
         began = trio.current_time()
         await client.send(post())
         assert (await client.answer())[0] == 413
         assert await client.ends()
+        await client.send(b"and on and on")
         await all_gone(sandbox)
 
-        assert trio.current_time() - began == pytest.approx(LINGER_S, abs=0.2)
+        assert LINGER_S <= trio.current_time() - began < LINGER_S + 5
 
 
 async def test_what_is_not_http_is_refused_after_the_requests_before_it() -> None:
@@ -298,7 +308,7 @@ async def test_an_outage_that_closes_accepts_nothing() -> None:
         assert sandbox.ledger.accepted == 0
 
 
-async def test_a_silent_request_is_never_answered(autojump_clock: MockClock) -> None:
+async def test_a_silent_request_is_never_answered(clock: MockClock) -> None:
     async with open_sandbox(behaviour=Behaviour(outage=Outage.SILENT)) as sandbox:
         async with connected(sandbox) as client:
             await client.send(post())
@@ -309,16 +319,16 @@ async def test_a_silent_request_is_never_answered(autojump_clock: MockClock) -> 
         await all_gone(sandbox)
 
 
-async def test_silence_ends_at_last(autojump_clock: MockClock) -> None:
+async def test_silence_ends_at_last(clock: MockClock) -> None:
     async with open_sandbox(behaviour=Behaviour(outage=Outage.SILENT)) as sandbox, connected(sandbox) as client:
         await client.send(post())
         began = trio.current_time()
 
         assert await client.ends()
-        assert trio.current_time() - began == pytest.approx(600, abs=1)
+        assert 600 <= trio.current_time() - began < 700
 
 
-async def test_latency_passes_before_the_answer_and_after_the_effect(autojump_clock: MockClock) -> None:
+async def test_latency_passes_before_the_answer_and_after_the_effect(clock: MockClock) -> None:
     async with open_sandbox(behaviour=Behaviour(latency_s=200)) as sandbox, connected(sandbox) as client:
         began = trio.current_time()
         await client.send(post())
@@ -326,40 +336,40 @@ async def test_latency_passes_before_the_answer_and_after_the_effect(autojump_cl
             await client.answer()
         assert sandbox.ledger.accepted == 1
         assert (await client.answer())[0] == 202
-        assert trio.current_time() - began == pytest.approx(200, abs=0.1)
+        assert 200 <= trio.current_time() - began < 300
 
 
-async def test_requests_that_come_together_wait_together(autojump_clock: MockClock) -> None:
+async def test_requests_that_come_together_wait_together(clock: MockClock) -> None:
     async with open_sandbox(behaviour=Behaviour(latency_s=10)) as sandbox, connected(sandbox) as client:
         began = trio.current_time()
         await client.send(post(), post(), post())
 
         assert [(await client.answer())[0] for _ in range(3)] == [202, 202, 202]
-        assert trio.current_time() - began == pytest.approx(10, abs=0.1)
+        assert 10 <= trio.current_time() - began < 20
 
 
-async def test_a_late_answer_does_not_hold_up_those_before_it(autojump_clock: MockClock) -> None:
+async def test_a_late_answer_does_not_hold_up_those_before_it(clock: MockClock) -> None:
     async with open_sandbox() as sandbox, connected(sandbox) as client:
         began = trio.current_time()
         await client.send(to("a@example.com", "1"), to("slow-30@sandbox.test", "2"))
 
         assert (await client.answer())[0] == 202
-        assert trio.current_time() - began == pytest.approx(0, abs=0.1)
+        assert trio.current_time() - began < 30
         assert (await client.answer())[0] == 202
-        assert trio.current_time() - began == pytest.approx(30, abs=0.1)
+        assert trio.current_time() - began >= 30
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /v3/mail/send HTTP/1.1\r\nContent-Le", post()[:-5]])
-async def test_a_connection_on_which_nothing_moves_is_closed(sent: bytes, autojump_clock: MockClock) -> None:
+async def test_a_connection_on_which_nothing_moves_is_closed(sent: bytes, clock: MockClock) -> None:
     async with open_sandbox(limits=Limits(idle_s=20)) as sandbox, connected(sandbox) as client:
         began = trio.current_time()
         await client.send(sent)
 
         assert await client.ends()
-        assert 20 <= trio.current_time() - began <= 23
+        assert 20 <= trio.current_time() - began < 30
 
 
-async def test_a_connection_in_use_is_not_idle(autojump_clock: MockClock) -> None:
+async def test_a_connection_in_use_is_not_idle(clock: MockClock) -> None:
     async with open_sandbox(limits=Limits(idle_s=20)) as sandbox, connected(sandbox) as client:
         for _ in range(6):
             await trio.sleep(15)
@@ -400,7 +410,7 @@ async def test_one_who_does_not_read_does_not_hold_up_the_others() -> None:
             assert (await client.answer())[0] == 202
 
 
-async def test_the_end_closes_every_connection_at_once(autojump_clock: MockClock) -> None:
+async def test_the_end_closes_every_connection_at_once(clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         async with open_sandbox(behaviour=Behaviour(latency_s=500)) as sandbox:
             ended: list[bool] = []
@@ -445,7 +455,7 @@ async def test_tls_is_served(tls: Tls) -> None:
         assert sandbox.statistics().connections_total == 1
 
 
-async def test_a_polite_end_of_tls_is_understood(tls: Tls, autojump_clock: MockClock) -> None:
+async def test_a_polite_end_of_tls_is_understood(tls: Tls, clock: MockClock) -> None:
     async with open_sandbox(tls=tls.server_context()) as sandbox:
         raw = await trio.open_tcp_stream("127.0.0.1", port_of(sandbox))
         stream = trio.SSLStream(raw, tls.client_context(), server_hostname="localhost")
@@ -456,7 +466,7 @@ async def test_a_polite_end_of_tls_is_understood(tls: Tls, autojump_clock: MockC
 
 
 @pytest.mark.parametrize("sent", [post(), b"\x16\x03\x01"])
-async def test_who_does_not_speak_tls_is_let_go(sent: bytes, tls: Tls, autojump_clock: MockClock) -> None:
+async def test_who_does_not_speak_tls_is_let_go(sent: bytes, tls: Tls, clock: MockClock) -> None:
     async with open_sandbox(tls=tls.server_context(), limits=Limits(idle_s=5)) as sandbox:
         async with connected(sandbox) as client:
             await client.send(sent)
@@ -484,7 +494,7 @@ class _Full:
         raise OSError(self._number, "no")
 
 
-async def test_without_file_descriptors_it_waits_instead_of_spinning(autojump_clock: MockClock) -> None:
+async def test_without_file_descriptors_it_waits_instead_of_spinning(clock: MockClock) -> None:
     began = trio.current_time()
 
     assert await _accept(cast("socket.socket", _Full(errno.EMFILE))) is None

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import trio
-from house import Tls
-from http_peer import Peer, Server, peers
 from trio.testing import MockClock
 
 from actors.io.http_dial import dial
 from actors.io.http_terms import NotSent
 from actors.io.tls import client_context
 from dispatcher.http_message import Origin
+from house import Tls
+from http_peer import Peer, Server, peers
 
 SILENT_S = 1000.0
 

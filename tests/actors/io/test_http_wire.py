@@ -69,9 +69,7 @@ class TestEncodeRequest:
     def test_writes_head_and_body_in_one_piece(self) -> None:
         wire = encode_request(request(headers=((b"accept", b"*/*"), (b"x-a", b"1")), body=b"hello"), b"api.example.test")
 
-        assert wire == (
-            b"POST /x HTTP/1.1\r\nhost: api.example.test\r\naccept: */*\r\nx-a: 1\r\ncontent-length: 5\r\n\r\nhello"
-        )
+        assert wire == (b"POST /x HTTP/1.1\r\nhost: api.example.test\r\naccept: */*\r\nx-a: 1\r\ncontent-length: 5\r\n\r\nhello")
 
     @pytest.mark.parametrize("method", [b"POST", b"PUT", b"PATCH"])
     def test_an_empty_body_is_announced_where_one_is_expected(self, method: bytes) -> None:
@@ -192,7 +190,9 @@ class TestFraming:
         whole = reader()
         for number in range(3):
             whole.begin(head_only=False)
-            assert whole.feed(b"HTTP/1.1 200 OK\r\nx: %d\r\ntransfer-encoding: chunked\r\n\r\n1\r\n%d\r\n0\r\n\r\n" % (number, number))
+            assert whole.feed(
+                b"HTTP/1.1 200 OK\r\nx: %d\r\ntransfer-encoding: chunked\r\n\r\n1\r\n%d\r\n0\r\n\r\n" % (number, number)
+            )
             assert whole.response is not None
             assert (whole.response.header(b"x"), whole.response.body) == (b"%d" % number, b"%d" % number)
 
@@ -223,7 +223,9 @@ class TestKeepAlive:
         assert whole.response.body == b"ok"
         assert not whole.keep_alive
 
-    @pytest.mark.parametrize("framing", [b"content-length: 2\r\n\r\nok", b"transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"])
+    @pytest.mark.parametrize(
+        "framing", [b"content-length: 2\r\n\r\nok", b"transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"]
+    )
     def test_ends_with_a_body_where_a_head_was_asked_for(self, framing: bytes) -> None:
         whole = reader(head_only=True)
 

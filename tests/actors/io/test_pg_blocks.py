@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
 import trio
-from postgres_peers import Observer, bad_line
 from psycopg import errors, pq
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.io.pg_blocks import EXIT_DEADLINE_S, ConnectionLock
 from actors.io.pg_connection import CANCEL_AGAIN_S, CANCEL_DEADLINE_S, TrioConnection
+from postgres_peers import Observer, bad_line, overtake
 
 Connection = TrioConnection[tuple[Any, ...]]
 LOCK = 7
@@ -117,22 +119,29 @@ async def test_a_pipeline_with_more_to_write_than_the_line_holds_does_not_lock_u
 
 
 async def test_an_error_in_a_pipeline_leaves_a_usable_connection(connection: Connection) -> None:
-    with pytest.raises(errors.UniqueViolation):
+    async def insert_twice() -> None:
         async with connection.pipeline():
             await connection.execute("INSERT INTO t VALUES (1)")
             await connection.execute("INSERT INTO t VALUES (1)")
+
+    with pytest.raises(errors.UniqueViolation):
+        await insert_twice()
 
     assert await (await connection.execute("SELECT 1")).fetchone() == (1,)
 
 
 async def test_an_error_of_the_body_outranks_what_it_led_to(connection: Connection, observer: Observer) -> None:
     observer.hold(LOCK)
-    with pytest.raises(KeyError):
+
+    async def fail_twice() -> None:
         async with connection.pipeline():
             await connection.execute(BLOCKED)
             await connection.execute("SELECT 1 / (count(*) - count(*)) FROM t")
             observer.let_go(LOCK)
             raise KeyError
+
+    with pytest.raises(KeyError):
+        await fail_twice()
 
     assert await (await connection.execute("SELECT 1")).fetchone() == (1,)
 
@@ -181,27 +190,37 @@ async def test_a_pipeline_cancelled_between_its_statements_ends_at_the_server_an
 
 
 async def test_a_pipeline_cancelled_as_it_is_left_ends_at_the_server_and_closes(
-    connection: Connection, observer: Observer, mock_clock: MockClock
+    url: str, observer: Observer, mock_clock: MockClock
 ) -> None:
-    """The cancel request may well overtake the statement; then it has to be made again."""
+    """The cancel request overtakes the statement here, so it has to be made again."""
     observer.hold(LOCK)
+    async with bad_line(url) as line:
+        connection = await TrioConnection.connect(line.url, autocommit=True)
+        pid = connection.info.backend_pid
+        line.hold_back()
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as scope:
+                async with connection.pipeline():
+                    await connection.execute(BLOCKED)
+                    nursery.start_soon(overtake, line, observer, LOCK, scope, partial(mock_clock.jump, CANCEL_AGAIN_S))
+            assert scope.cancelled_caught
+        assert connection.closed
+    observer.until_gone(pid)
+
+
+async def test_a_pipeline_cancelled_before_it_is_left_ends_at_the_server_and_closes(
+    connection: Connection, observer: Observer
+) -> None:
     pid = connection.info.backend_pid
-
-    async def let_time_pass() -> None:
-        await observer.until_blocked(LOCK)
-        mock_clock.jump(CANCEL_AGAIN_S)
-
-    async with trio.open_nursery() as nursery:
-        with trio.CancelScope() as scope:
-            async with connection.pipeline():
-                await connection.execute(BLOCKED)
-                nursery.start_soon(let_time_pass)
-                scope.cancel()
-        assert scope.cancelled_caught
-        nursery.cancel_scope.cancel()
+    with trio.CancelScope() as scope:
+        async with connection.pipeline():
+            await connection.execute("INSERT INTO t VALUES (1)")
+            scope.cancel()
+    assert scope.cancelled_caught
 
     observer.until_gone(pid)
     assert connection.closed
+    assert rows(observer) == []
 
 
 async def test_a_pipeline_with_nothing_outstanding_survives_a_cancellation(connection: Connection) -> None:
@@ -248,10 +267,13 @@ async def test_a_transaction_commits_at_its_end(connection: Connection, observer
 
 
 async def test_a_transaction_rolls_back_for_an_error(connection: Connection, observer: Observer) -> None:
-    with pytest.raises(KeyError):
+    async def fail() -> None:
         async with connection.transaction():
             await connection.execute("INSERT INTO t VALUES (1)")
             raise KeyError
+
+    with pytest.raises(KeyError):
+        await fail()
 
     assert rows(observer) == []
     assert is_idle(connection)
@@ -260,7 +282,8 @@ async def test_a_transaction_rolls_back_for_an_error(connection: Connection, obs
 async def test_a_rollback_asked_for_is_no_error(connection: Connection, observer: Observer) -> None:
     async with connection.transaction():
         await connection.execute("INSERT INTO t VALUES (1)")
-        raise psycopg.Rollback
+        if observer.one("SELECT true"):
+            raise psycopg.Rollback
 
     assert rows(observer) == []
 
@@ -287,23 +310,29 @@ async def test_a_transaction_in_a_pipeline_commits(connection: Connection, obser
 async def test_a_transaction_whose_failed_statement_was_ignored_does_not_end_quietly(
     connection: Connection, observer: Observer
 ) -> None:
-    with pytest.raises(errors.InFailedSqlTransaction):
+    async def carry_on() -> None:
         async with connection.transaction():
             await connection.execute("INSERT INTO t VALUES (1)")
-            with pytest.raises(errors.UniqueViolation):
+            with suppress(errors.UniqueViolation):
                 await connection.execute("INSERT INTO t VALUES (1)")
+
+    with pytest.raises(errors.InFailedSqlTransaction):
+        await carry_on()
 
     assert rows(observer) == []
     assert is_idle(connection)
 
 
 async def test_a_transaction_whose_connection_was_lost_does_not_end_quietly(connection: Connection, observer: Observer) -> None:
-    with pytest.raises(psycopg.OperationalError, match="before the transaction could commit"):
+    async def carry_on() -> None:
         async with connection.transaction():
             await connection.execute("INSERT INTO t VALUES (1)")
             observer.terminate(connection.info.backend_pid)
-            with pytest.raises(psycopg.OperationalError):
+            with suppress(psycopg.OperationalError):
                 await connection.execute("INSERT INTO t VALUES (2)")
+
+    with pytest.raises(psycopg.OperationalError, match="before the transaction could commit"):
+        await carry_on()
 
     assert rows(observer) == []
 
@@ -348,9 +377,8 @@ async def test_a_transaction_cancelled_during_its_commit_is_over_one_way_or_the_
     connection: Connection, observer: Observer
 ) -> None:
     """A deferred trigger makes the commit wait."""
-    observer.connection.execute(
-        f"CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock({LOCK}); RETURN NULL; END'"
-    )
+    wait = f"BEGIN PERFORM pg_advisory_xact_lock({LOCK}); RETURN NULL; END"
+    observer.connection.execute(f"CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS '{wait}'")
     observer.connection.execute(
         "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()"
     )
@@ -435,7 +463,9 @@ async def test_a_rollback_that_gets_no_answer_closes_the_connection(url: str, ob
                     await trio.sleep_forever()
         assert scope.cancelled_caught
         assert connection.closed
-    observer.until("SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'")
+    observer.until(
+        "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
+    )
     assert rows(observer) == []
 
 

@@ -6,19 +6,20 @@ import ast
 import inspect
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 import trio
-from postgres_peers import Observer, bad_line
 from psycopg import errors, pq
 from psycopg.rows import dict_row
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.io.pg_connection import CANCEL_AGAIN_S, CANCEL_DEADLINE_S, TrioConnection, connection_params
 from actors.io.pg_types import ADAPTERS
+from postgres_peers import Observer, bad_line, overtake
 
 Connection = TrioConnection[tuple[Any, ...]]
 LOCK = 7
@@ -63,7 +64,16 @@ SEAMS = {
     "errors.py": {"<module>"},
     "waiting.py": {"wait_async", "wait_conn_async", "<module>"},
 }
-"""Every function of psycopg that touches asyncio, by file: all replaced here, or (``_acompat``) for a COPY writer nobody asks for."""
+"""Every function of psycopg that touches asyncio, by file: all replaced, or (``_acompat``) for a COPY writer nobody asks for."""
+
+
+def touches_asyncio(node: ast.AST) -> bool:
+    match node:
+        case ast.Name(id="asyncio" | "get_running_loop" | "sleep" | "Future"):
+            return True
+        case ast.ImportFrom(module="asyncio") | ast.Import(names=[ast.alias(name="asyncio")]):
+            return True
+    return False
 
 
 def test_psycopg_touches_asyncio_only_where_it_is_replaced() -> None:
@@ -80,12 +90,7 @@ def test_psycopg_touches_asyncio_only_where_it_is_replaced() -> None:
             for node in ast.walk(top)
         }
         for node in ast.walk(tree):
-            names = {
-                ast.Name: lambda n: n.id in ("asyncio", "get_running_loop", "sleep", "Future"),
-                ast.ImportFrom: lambda n: (n.module or "").split(".")[0] == "asyncio",
-                ast.Import: lambda n: any(alias.name.split(".")[0] == "asyncio" for alias in n.names),
-            }.get(type(node))
-            if names is not None and names(node):
+            if touches_asyncio(node):
                 found.setdefault(path.name, set()).add(owners.get(id(node), "<module>"))
 
     assert found == SEAMS
@@ -153,7 +158,9 @@ async def test_each_host_gets_its_share_of_the_deadline(url: str, silent_port: i
     async with trio.open_nursery() as nursery:
         nursery.start_soon(let_time_pass)
         with trio.fail_after(10):
-            connection = await TrioConnection.connect(url, host=f"127.0.0.1,{folder}", port=f"{silent_port},5432", sslmode="disable")
+            connection = await TrioConnection.connect(
+                url, host=f"127.0.0.1,{folder}", port=f"{silent_port},5432", sslmode="disable"
+            )
     await connection.close()
 
 
@@ -244,22 +251,13 @@ async def test_a_cancel_request_that_overtook_its_statement_is_made_again(
     observer.hold(LOCK)
     async with bad_line(url) as line:
         connection = await TrioConnection.connect(line.url, autocommit=True)
-
-        async def overtake(scope: trio.CancelScope) -> None:
-            await wait_all_tasks_blocked()
-            scope.cancel()
-            while line.ended == 0:  # the cancel request
-                await trio.lowlevel.checkpoint()
-            line.release()
-            await observer.until_blocked(LOCK)
-            mock_clock.jump(CANCEL_AGAIN_S)
-
         line.hold_back()
         async with trio.open_nursery() as nursery:
             with trio.CancelScope() as scope:
-                nursery.start_soon(overtake, scope)
+                nursery.start_soon(overtake, line, observer, LOCK, scope, partial(mock_clock.jump, CANCEL_AGAIN_S))
                 await connection.execute(BLOCKED)
         assert scope.cancelled_caught
+
         assert await one(connection, "SELECT 2") == 2
         await connection.close()
 

@@ -43,7 +43,12 @@ def fail(fresh_database: Callable[[], str]) -> Iterator[Fail]:
     [
         ("INSERT INTO people VALUES (%s)", (SECRET,), errors.UniqueViolation, 'unique constraint "people_email_key"'),
         ("INSERT INTO people VALUES (%s)", ("x" + SECRET,), errors.CheckViolation, 'check constraint "people_email_check"'),
-        ("INSERT INTO people (age) VALUES (length(%s))", (SECRET,), errors.NotNullViolation, 'column "email" of relation "people"'),
+        (
+            "INSERT INTO people (age) VALUES (length(%s))",
+            (SECRET,),
+            errors.NotNullViolation,
+            'column "email" of relation "people"',
+        ),
         ("INSERT INTO people VALUES (%s || '1', 1, 7)", (SECRET,), errors.ForeignKeyViolation, 'foreign key constraint "team"'),
         ("SELECT %s::text::int", (SECRET,), errors.InvalidTextRepresentation, "InvalidTextRepresentation"),
         ("SELECT %s::text::json", (SECRET,), errors.InvalidTextRepresentation, "withheld"),

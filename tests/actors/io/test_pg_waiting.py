@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 
 import psycopg
 import pytest
@@ -30,7 +31,7 @@ def ends() -> Iterator[Ends]:
 
 def fill(sock: socket.socket) -> None:
     """Write until the line takes no more."""
-    with pytest.raises(BlockingIOError):
+    with suppress(BlockingIOError):
         while True:
             sock.send(b"x" * 65536)
 
@@ -48,7 +49,8 @@ def asking(*wanted: Wait) -> PQGen[list[int]]:
 def asking_on(fileno: int, *wanted: Wait) -> PQGenConn[list[int]]:
     told = []
     for wait in wanted:
-        told.append(int((yield fileno, wait)))
+        ready = yield fileno, wait
+        told.append(int(ready))
     return told
 
 
@@ -102,7 +104,7 @@ async def test_a_blocked_writer_goes_on_when_there_is_room(ends: Ends, wanted: W
     async with trio.open_nursery() as nursery:
         nursery.start_soon(Carrier().carry, asking(wanted), here.fileno())
         await wait_all_tasks_blocked()
-        with pytest.raises(BlockingIOError):
+        with suppress(BlockingIOError):
             while True:
                 there.recv(1 << 20)
 

@@ -298,7 +298,7 @@ async def test_an_abandoned_call_counts_until_its_reply_has_come() -> None:
             nursery.start_soon(cancel_when_blocked, scope)
             await s.echo("abandoned")
 
-        with pytest.raises(Overloaded):
+        with trio.testing.assert_checkpoints(), pytest.raises(Overloaded):
             await s.echo("refused")
         await s.answer(1)
         await trio.testing.wait_all_tasks_blocked()
@@ -349,7 +349,8 @@ async def test_a_call_on_a_lost_connection_fails_at_once() -> None:
         await s.server.stream.aclose()
         await s.ended.wait()
 
-        with pytest.raises(QueueUnavailable):
+        # A caller that tries again and again must not keep the others from running.
+        with trio.testing.assert_checkpoints(), pytest.raises(QueueUnavailable):
             await s.echo("too late")
 
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import ssl
 
 import pytest
-from house import Tls
 
 from actors.io.tls import RECORD_BYTES_MAX, TlsChannel, client_context
 from dispatcher.errors import ConfigError
+from house import Tls
 
 
 class ServerEnd:

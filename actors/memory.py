@@ -1,0 +1,246 @@
+"""The queue port in memory: what Redis would do, step for step, on a clock of the caller's.
+
+For tests and for simulations that need thousands of crashes a second; the same conformance suite holds it and Redis to one behaviour.
+Every operation is one atomic step between two moments at which an :data:`Interrupt` is awaited, so that a test can let a server be away
+(raise before), lose an answer (raise after), be slow, or be cancelled. The store port is in :mod:`actors.memory_store`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from enum import Enum
+
+import trio
+from attrs import define, field
+
+from actors.ports import PARKED_LOOK_AGAIN_S, Arrival, Settlement
+from dispatcher.messages import Claimed, Unparked
+from dispatcher.model import Channel, NotificationId, OrganizationId
+
+ANNOUNCEMENTS_MAX = 1000
+"""Announcements kept per organization, as the stream in Redis keeps them."""
+DUE_MAX = 1000
+"""Ids put back in one claim because their lease or their delay ran out."""
+
+
+class Moment(Enum):
+    """When an operation is interrupted."""
+
+    BEFORE = "before"
+    """It has not acted yet: what is raised here means that nothing happened."""
+    AFTER = "after"
+    """It has acted: what is raised here means that the answer was lost."""
+
+
+Interrupt = Callable[[str, Moment], Awaitable[None]]
+"""Awaited with the name of the operation, twice for each. It may raise what the port allows, or wait."""
+
+
+async def checkpoint(_operation: str, moment: Moment) -> None:
+    """The default: every operation lets other tasks run once and can be cancelled before it acts."""
+    if moment is Moment.BEFORE:
+        await trio.lowlevel.checkpoint()
+
+
+def _nobody(_organization_id: OrganizationId) -> None:
+    """Nobody listens for wake-ups."""
+
+
+@define
+class _Lists:
+    """The keys of one organization. The right end of ``queue`` is its head; the sets are scored by milliseconds."""
+
+    queue: deque[NotificationId] = field(factory=deque)
+    inflight: dict[NotificationId, int] = field(factory=dict)
+    delayed: dict[NotificationId, int] = field(factory=dict)
+    parked: dict[Channel, set[NotificationId]] = field(factory=lambda: {channel: set() for channel in Channel})
+    announced: deque[bytes] = field(factory=lambda: deque(maxlen=ANNOUNCEMENTS_MAX))
+
+
+class MemoryQueue:
+    """The dispatch queues of all organizations; several processes of a test may share one.
+
+    ``unix_s`` is the server's clock, ``on_wake`` hears what Redis would publish as wake-ups.
+    """
+
+    def __init__(
+        self,
+        unix_s: Callable[[], float],
+        *,
+        lease_s: float,
+        interrupt: Interrupt = checkpoint,
+        on_wake: Callable[[OrganizationId], None] = _nobody,
+    ) -> None:
+        self._unix_s = unix_s
+        self._lease_ms = int(lease_s * 1000)
+        self.interrupt = interrupt
+        self.on_wake = on_wake
+        self._lists: dict[OrganizationId, _Lists] = {}
+        self._active: dict[OrganizationId, int] = {}
+        self._sentinel = False
+
+    # --- for tests ------------------------------------------------------------------------------------------------------
+
+    def lose_memory(self) -> None:
+        """Forget everything, as a server does that is started again without a file."""
+        self._lists.clear()
+        self._active.clear()
+        self._sentinel = False
+
+    def announced(self, organization_id: OrganizationId) -> list[bytes]:
+        """The latest announcements, oldest first."""
+        return list(self._of(organization_id).announced)
+
+    def holds(self, organization_id: OrganizationId) -> dict[str, list[NotificationId]]:
+        """Every id by where it stands, in the order in which it would leave."""
+        lists = self._of(organization_id)
+        return {
+            "queue": list(reversed(lists.queue)),
+            "inflight": _by_score(lists.inflight),
+            "delayed": _by_score(lists.delayed),
+            **{f"parked:{channel.value}": sorted(ids) for channel, ids in lists.parked.items() if ids},
+        }
+
+    # --- the port -------------------------------------------------------------------------------------------------------
+
+    async def enqueue(self, arrivals: Sequence[Arrival]) -> None:
+        """Add ids at the tail, mark the organizations active, wake their listeners, announce."""
+        await self.interrupt("enqueue", Moment.BEFORE)
+        for organization_id, ids, announcements in arrivals:
+            lists = self._of(organization_id)
+            was_empty = not lists.queue
+            lists.queue.extendleft(ids)
+            self._attend(organization_id, self._now_ms())
+            if was_empty:
+                self.on_wake(organization_id)
+            lists.announced.extend(announcements)
+        await self.interrupt("enqueue", Moment.AFTER)
+
+    async def claim(self, organization_id: OrganizationId, n: int) -> Claimed:
+        """Move up to ``n`` ids to in-flight under a lease, after putting back those whose lease or delay ran out."""
+        await self.interrupt("claim", Moment.BEFORE)
+        lists, now_ms = self._of(organization_id), self._now_ms()
+        for waiting in (lists.inflight, lists.delayed):
+            due = [id for id in _by_score(waiting) if waiting[id] <= now_ms][:DUE_MAX]
+            for id in due:
+                del waiting[id]
+            lists.queue.extend(reversed(due))
+        ids = [lists.queue.pop() for _ in range(min(n, len(lists.queue)))]
+        lists.inflight.update((id, now_ms + self._lease_ms) for id in ids)
+        first_ms = min(lists.delayed.values(), default=None)
+        claimed = Claimed(ids, len(lists.queue), None if first_ms is None else max(0, first_ms - now_ms) / 1000.0)
+        await self.interrupt("claim", Moment.AFTER)
+        return claimed
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Take ids out of in-flight. Repeating a settlement does no harm."""
+        await self.interrupt("settle", Moment.BEFORE)
+        for settlement in settlements:
+            self._settle(settlement)
+        await self.interrupt("settle", Moment.AFTER)
+
+    async def unpark(self, organization_id: OrganizationId, channel: Channel, n: int) -> Unparked:
+        """Move up to ``n`` parked ids, oldest first, to the head of the queue."""
+        await self.interrupt("unpark", Moment.BEFORE)
+        lists = self._of(organization_id)
+        ids = sorted(lists.parked[channel])[:n]
+        lists.parked[channel].difference_update(ids)
+        lists.queue.extend(reversed(ids))
+        unparked = Unparked(channel, len(ids), len(lists.parked[channel]))
+        await self.interrupt("unpark", Moment.AFTER)
+        return unparked
+
+    async def active(self, limit: int) -> list[OrganizationId]:
+        """Organizations that need attention by now, longest overdue first."""
+        await self.interrupt("active", Moment.BEFORE)
+        now_ms = self._now_ms()
+        due = sorted((at_ms, organization_id) for organization_id, at_ms in self._active.items() if at_ms <= now_ms)
+        await self.interrupt("active", Moment.AFTER)
+        return [organization_id for _, organization_id in due[:limit]]
+
+    async def retire(self, organization_id: OrganizationId) -> bool:
+        """Drop the organization from the active ones, or schedule it for its next due id. False when its queue is not empty."""
+        await self.interrupt("retire", Moment.BEFORE)
+        retired = self._retire(organization_id)
+        await self.interrupt("retire", Moment.AFTER)
+        return retired
+
+    async def restore(self, organization_id: OrganizationId, ids: Sequence[NotificationId]) -> int:
+        """Put back ids that the store says are queued and the queue may have lost. Returns how many were missing."""
+        await self.interrupt("restore", Moment.BEFORE)
+        lists = self._of(organization_id)
+        head = lists.queue[-1] if lists.queue else None
+        missing = [
+            id
+            for id in sorted(ids, reverse=True)
+            if not (
+                (head is not None and head <= id)
+                or id in lists.inflight
+                or id in lists.delayed
+                or any(id in parked for parked in lists.parked.values())
+            )
+        ]
+        lists.queue.extend(missing)
+        if missing:
+            self._attend(organization_id, self._now_ms())
+            self.on_wake(organization_id)
+        await self.interrupt("restore", Moment.AFTER)
+        return len(missing)
+
+    async def survived(self) -> bool:
+        """Whether the queue still is the one it was at the last call; False once after it lost its memory."""
+        await self.interrupt("survived", Moment.BEFORE)
+        survived, self._sentinel = self._sentinel, True
+        await self.interrupt("survived", Moment.AFTER)
+        return survived
+
+    # --- steps ----------------------------------------------------------------------------------------------------------
+
+    def _settle(self, settlement: Settlement) -> None:
+        organization_id = settlement.organization_id
+        lists, now_ms = self._of(organization_id), self._now_ms()
+        for id in settlement.done:
+            lists.inflight.pop(id, None)
+        for id, delay_s in settlement.delayed:
+            lists.inflight.pop(id, None)
+            lists.delayed[id] = now_ms + int(delay_s * 1000)
+            self._attend(organization_id, lists.delayed[id])
+        for id in reversed(settlement.requeued):
+            if lists.inflight.pop(id, None) is not None:
+                lists.queue.append(id)
+        for channel, id in settlement.parked:
+            if lists.inflight.pop(id, None) is not None:
+                lists.parked[channel].add(id)
+        if settlement.requeued:
+            self._attend(organization_id, now_ms)
+            self.on_wake(organization_id)
+        lists.announced.extend(settlement.announcements)
+
+    def _retire(self, organization_id: OrganizationId) -> bool:
+        lists = self._of(organization_id)
+        if lists.queue:
+            return False
+        due = [*lists.inflight.values(), *lists.delayed.values()]
+        if any(lists.parked.values()):
+            due.append(self._now_ms() + int(PARKED_LOOK_AGAIN_S * 1000))
+        if due:
+            self._active[organization_id] = min(due)
+        else:
+            self._active.pop(organization_id, None)
+        return True
+
+    def _attend(self, organization_id: OrganizationId, at_ms: int) -> None:
+        """Have the organization looked at no later than this."""
+        self._active[organization_id] = min(at_ms, self._active.get(organization_id, at_ms))
+
+    def _now_ms(self) -> int:
+        return int(self._unix_s() * 1000)
+
+    def _of(self, organization_id: OrganizationId) -> _Lists:
+        return self._lists.setdefault(organization_id, _Lists())
+
+
+def _by_score(scores: dict[NotificationId, int]) -> list[NotificationId]:
+    """The members of a sorted set: by score, then by name."""
+    return [id for _, id in sorted((score, id) for id, score in scores.items())]
