@@ -7,7 +7,7 @@ import platform
 
 import click
 
-from bench import dispatch
+from bench import accepting, dispatch
 from bench.rig import servers
 
 
@@ -24,6 +24,7 @@ def main(rounds: int, count: int, celery_count: int, organizations: int, seed: i
         rounds, count, celery_count = 2, min(count, 6_000), min(celery_count, 500)
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, seed {seed}")
     with servers() as up:
+        accepting.main(up, rounds=rounds, batches=8 if quick else 40, singles=1_000 if quick else 5_000)
         dispatch.main(up, rounds=rounds, count=count, celery_count=celery_count, organizations=organizations, seed=seed)
 
 

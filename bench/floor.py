@@ -21,17 +21,16 @@ from httptools import HttpResponseParser
 
 from actors.io.postgres import Pool, open_pool
 from actors.io.redis import Redis, open_redis
-from actors.redis_scripts import CLAIM, SETTLE
-from actors.store.dispatching import GATE, RECORD_DELIVERED, REGISTER
+from actors.ports import Settlement
+from actors.redis_queue import RedisQueue
+from actors.store.statements import GATE, RECORD_DELIVERED, REGISTER
 from bench.rig import API_KEY, SHARDS
 from dispatcher.http_message import HttpRequest
-from dispatcher.keys import Keys, shard_of
 from dispatcher.model import Channel, Delivery, OrganizationId, ProviderConfig
 from dispatcher.providers.registry import REGISTRY, Bound
 
 CONNECTIONS = 32
 BATCH = 500
-KEYS = Keys()
 
 
 class Answer:
@@ -74,7 +73,7 @@ class Floor:
 
     def __init__(self, pool: Pool, redis: Redis, sockets: list[trio.socket.SocketType], bounds: dict[str, Bound], configs: dict[str, str]):
         self.pool = pool
-        self.redis = redis
+        self.queue = RedisQueue(redis, lease_s=60.0, shards=SHARDS)
         self.sockets = sockets
         self.bounds = bounds
         self.configs = configs
@@ -83,12 +82,10 @@ class Floor:
     async def dispatch(self, name: OrganizationId) -> None:
         """Empty one organization's queue."""
         while True:
-            ids, _, _ = await self.redis.run(
-                CLAIM, (KEYS.queue(name), KEYS.inflight(name), KEYS.delayed(name)), (BATCH, 60_000)
-            )
+            ids = (await self.queue.claim(name, BATCH)).ids
             if not ids:
                 return
-            rows = await self.pool.fetch(GATE, {"claimer": self.incarnation, "ids": sorted(id.decode() for id in ids), "closed": []})
+            rows = await self.pool.fetch(GATE, {"claimer": self.incarnation, "ids": sorted(ids), "closed": []})
             sent = await self.send(name, [Delivery(*row[:2], Channel(row[2]), *row[3:]) for row in rows])
             recorded = await self.pool.fetch(
                 RECORD_DELIVERED,
@@ -101,15 +98,13 @@ class Floor:
                     self.incarnation,
                 ),
             )
-            names = (KEYS.queue(name), KEYS.inflight(name), KEYS.delayed(name), KEYS.events(name), KEYS.active(shard_of(name, SHARDS)))
             notices = [
                 orjson.dumps(
                     {"type": "notification.delivered", "id": id, "channel": "email", "status": "delivered", "attempt": 1, "at": 0.0}
                 )
                 for (id,) in recorded
             ]
-            done = [id for (id,) in recorded]
-            await self.redis.run(SETTLE, names, (name, KEYS.topic(name), len(done), 0, 0, 0, *done, *notices))
+            await self.queue.settle([Settlement(name, done=[id for (id,) in recorded], announcements=notices)])
 
     async def send(self, name: str, deliveries: list[Delivery]) -> list[tuple[str, str | None]]:
         """POST them all over the connections."""

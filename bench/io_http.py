@@ -144,7 +144,7 @@ class Floor:
 
     def __init__(self, sock: socket.socket, tls: TlsChannel | None) -> None:
         self.sock, self.tls = sock, tls
-        self.done = False
+        self.answers = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.parser = HttpResponseParser(self)
         head = b"".join(b"%b: %b\r\n" % header for header in HEADERS)
@@ -154,21 +154,48 @@ class Floor:
         self.headers.append((name, value))
 
     def on_message_complete(self) -> None:
-        self.done = True
+        self.answers += 1
 
     async def post(self) -> None:
-        self.done = False
+        before = self.answers
         self.headers = []
         wire = self.head + BODY
         self.sock.send(wire if self.tls is None else self.tls.encrypt(wire))
-        while not self.done:
+        while self.answers == before:
             await trio.lowlevel.wait_readable(self.sock.fileno())
             data = self.sock.recv(65_536)
             if self.tls is None:
                 self.parser.feed_data(data)
                 continue
             self.tls.receive(data)
-            while not self.done and (plain := self.tls.decrypt(RECORD_BYTES_MAX)):
+            while self.answers == before and (plain := self.tls.decrypt(RECORD_BYTES_MAX)):
+                self.parser.feed_data(plain)
+        assert self.parser.get_status_code() == 202
+
+    async def post_in_a_scope(self) -> None:
+        with trio.CancelScope(deadline=trio.current_time() + 20):
+            await self.post()
+
+
+class TrioSocketFloor(Floor):
+    """The same through ``trio.socket``, which tries to receive before it waits."""
+
+    def __init__(self, sock: socket.socket, tls: TlsChannel | None) -> None:
+        super().__init__(sock, tls)
+        self.trio_sock = trio.socket.from_stdlib_socket(sock)
+
+    async def post(self) -> None:
+        before = self.answers
+        self.headers = []
+        wire = self.head + BODY
+        await self.trio_sock.send(wire if self.tls is None else self.tls.encrypt(wire))
+        while self.answers == before:
+            data = await self.trio_sock.recv(65_536)
+            if self.tls is None:
+                self.parser.feed_data(data)
+                continue
+            self.tls.receive(data)
+            while self.answers == before and (plain := self.tls.decrypt(RECORD_BYTES_MAX)):
                 self.parser.feed_data(plain)
         assert self.parser.get_status_code() == 202
 
@@ -216,10 +243,13 @@ async def measure(title: str, port: int, context: ssl.SSLContext, args: argparse
             )
         )
         floors = [Floor(*await dial(origin, context, trio.current_time() + 5)) for _ in range(connections)]
-        for floor in floors:
+        slower = [TrioSocketFloor(*await dial(origin, context, trio.current_time() + 5)) for _ in range(connections)]
+        for floor in (*floors, *slower):
             stack.callback(floor.sock.close)
         ways: dict[str, list[Post]] = {
             "floor: socket + parser": [floor.post for floor in floors],
+            "floor on trio.socket": [floor.post for floor in slower],
+            "floor + a cancel scope": [floor.post_in_a_scope for floor in floors],
             "HttpPool.exchange": [partial(post_pool, pool, origin, deadlines)] * connections,
             "httpx over TrioTransport": [partial(post_httpx, ours, url, headers)] * connections,
             "httpx.AsyncClient": [partial(post_httpx, theirs, url, headers)] * connections,

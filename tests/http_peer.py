@@ -108,16 +108,20 @@ class Peer:
         self._buffer += data
         return bool(data)
 
+    async def _must_have_more(self) -> None:
+        if not await self._more():
+            raise trio.BrokenResourceError("the client closed inside a request")
+
     async def _take(self, size: int) -> bytes:
         while len(self._buffer) < size:
-            assert await self._more(), "the client closed inside a request"
+            await self._must_have_more()
         taken = bytes(self._buffer[:size])
         del self._buffer[:size]
         return taken
 
     async def _line(self) -> bytes:
         while b"\r\n" not in self._buffer:
-            assert await self._more(), "the client closed inside a request"
+            await self._must_have_more()
         line, _, self._buffer = self._buffer.partition(b"\r\n")
         return bytes(line)
 

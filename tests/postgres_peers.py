@@ -1,9 +1,8 @@
-"""Around a real Postgres: somebody who watches it from outside, a server that can be stopped, and a line that can go dead."""
+"""Around a real Postgres: somebody who watches it, a server that can be stopped, a line that goes bad, a front that adds TLS."""
 
 from __future__ import annotations
 
-import shutil
-import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from pathlib import Path
@@ -14,7 +13,6 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from actors.embedded.postgres import running_postgres
-from actors.embedded.server import give, unprivileged_identity
 from house import Tls
 
 _LOOKS_MAX = 50_000
@@ -66,36 +64,21 @@ class Observer:
 
 
 class StoppableServer:
-    """A Postgres of the test's own, on TCP with TLS and passwords; stopped and started again on the same port and files."""
+    """A Postgres of the test's own, which can be stopped and started again on the same files. User ``ada`` needs her password."""
 
-    def __init__(self, folder: Path, tls: Tls) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
-        identity = unprivileged_identity(folder / "server" / "postgres" / "data")
-        folder.chmod(0o755)
-        key, hba = folder / "server.key", folder / "hba.conf"
-        shutil.copy(tls.key_file, key)
-        key.chmod(0o600)
-        hba.write_text("local all all trust\nhostssl all trusted all trust\nhostssl all all all scram-sha-256\n")
-        give(key, identity)
-        give(hba, identity)
-        certificate = shutil.copy(tls.certificate_file, folder / "server.pem")
-        Path(certificate).chmod(0o644)
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o755)
+        hba = folder / "hba.conf"
+        hba.write_text("local all ada scram-sha-256\nlocal all all trust\n")
+        hba.chmod(0o644)
         self._folder = folder / "server"
-        self._settings = {
-            "listen_addresses": "127.0.0.1",
-            "port": str(self.port),
-            "ssl": "on",
-            "ssl_cert_file": str(certificate),
-            "ssl_key_file": str(key),
-            "hba_file": str(hba),
-        }
+        self._settings = {"hba_file": str(hba)}
         self._running: AbstractContextManager[str] | None = None
-        self.socket_url = ""
+        self.url = ""
 
     def start(self) -> None:
         self._running = running_postgres(self._folder, durable=False, settings=self._settings)
-        self.socket_url = self._running.__enter__()
+        self.url = self._running.__enter__()
 
     def stop(self) -> None:
         running, self._running = self._running, None
@@ -103,14 +86,18 @@ class StoppableServer:
             running.__exit__(None, None, None)
 
 
+def _socket_of(url: str) -> str:
+    params = psycopg.conninfo.conninfo_to_dict(url)
+    return f"{params['host']}/.s.PGSQL.{params.get('port') or 5432}"
+
+
 class BadLine:
     """A TCP line to a server, and what can go wrong with it. ``ended`` counts the connections that are over."""
 
     def __init__(self, url: str, port: int) -> None:
-        params = psycopg.conninfo.conninfo_to_dict(url)
         self.url = psycopg.conninfo.make_conninfo(url, host="127.0.0.1", port=port, sslmode="disable")
         self.ended = 0
-        self._server = f"{params['host']}/.s.PGSQL.{params.get('port') or 5432}"
+        self._server = _socket_of(url)
         self._silent = False
         self._refuses = False
         self._free = trio.Event()
@@ -165,6 +152,39 @@ async def bad_line(url: str) -> AsyncIterator[BadLine]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, line.serve, [listener])
         yield line
+        nursery.cancel_scope.cancel()
+
+
+_TLS_REQUEST = struct.pack("!ii", 8, 80877103)
+
+
+@asynccontextmanager
+async def tls_front(url: str, tls: Tls) -> AsyncIterator[int]:
+    """What adds TLS to the server at ``url`` (a socket's), since the embedded one is built without. Yields its port on loopback.
+
+    It answers libpq's request for TLS as the protocol says, does the handshake, and passes the rest on as it is.
+    """
+
+    async def serve(near: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            if await near.receive_some(len(_TLS_REQUEST)) != _TLS_REQUEST:
+                return
+            await near.send_all(b"S")
+            inside = trio.SSLStream(near, tls.server_context(), server_side=True, https_compatible=True)
+            async with await trio.open_unix_socket(_socket_of(url)) as far, trio.open_nursery() as pumps:
+                pumps.start_soon(pump, inside, far)
+                await pump(far, inside)
+                pumps.cancel_scope.cancel()
+
+    async def pump(source: trio.abc.ReceiveStream, sink: trio.abc.SendStream) -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while data := await source.receive_some():
+                await sink.send_all(data)
+
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        yield listener.socket.getsockname()[1]
         nursery.cancel_scope.cancel()
 
 

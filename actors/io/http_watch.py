@@ -1,9 +1,9 @@
 """One alarm for many deadlines.
 
-A cancel scope of its own would cost every exchange a fifth of its time (bench/io_http.py). A deadline almost never
-fires, so exchanges only write theirs down, and one task sleeps until the earliest that could: when it wakes it looks at
-all of them, acts on those that are due and sleeps until the earliest of the rest. Deadlines are exact; the cost is one
-comparison per exchange, and one look over all connections about once per deadline length.
+A cancel scope around every exchange would cost as much as all the rest of the pool (bench/io_http.py). A deadline
+almost never fires, so exchanges only write theirs down, and one task sleeps until the earliest that could: when it wakes
+it looks at all of them, acts on those that are due and sleeps until the earliest of the rest. Deadlines are exact; the
+cost is one comparison per exchange, and one look over all connections about once per deadline length.
 
 Invariant: while any deadline is pending, ``wakes_at_s`` is not later than the earliest of them.
 """

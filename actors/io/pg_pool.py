@@ -123,7 +123,7 @@ class Pool(Lender):
         self._size = 0
         self._short = trio.Event()
         self._short.set()
-        self._opened = trio.Event()
+        self._answers = trio.Event()  # replaced by a fresh one when the server goes away
         self._fault: StoreUnavailable | None = None  # why the last connect failed; written by the keeper
         self._closed = False
         self._acquired_total = 0
@@ -139,9 +139,9 @@ class Pool(Lender):
             session._end()
 
     async def wait_ready(self, deadline_s: float) -> None:
-        """Wait until the pool has had a connection. Raises ``StoreUnavailable``, with the reason, after ``deadline_s``."""
+        """Wait until the server answers, as far as is known. Raises ``StoreUnavailable``, with the reason, after ``deadline_s``."""
         with trio.move_on_after(deadline_s):
-            await self._opened.wait()
+            await self._answers.wait()
             return
         raise self._refusal() or StoreUnavailable(f"Postgres at {self._place} did not answer within {deadline_s:g} s")
 
@@ -240,6 +240,8 @@ class Pool(Lender):
                         logger.warning("%s; trying again", fault)
                     self._fault = fault
                     if self._size == 0:
+                        if self._answers.is_set():
+                            self._answers = trio.Event()
                         self._refuse_all()
                     failures += 1
                     await trio.sleep(full_jitter_s(failures, RECONNECT_BASE_S, RECONNECT_CAP_S, self._random.random()))
@@ -249,7 +251,7 @@ class Pool(Lender):
                     self._fault = None
                     failures = 0
                     self._size += 1
-                    self._opened.set()
+                    self._answers.set()
                     self._hand_out(connection)
             self._fault = None
 

@@ -50,7 +50,7 @@ class AcceptLane:
         self._authenticator = authenticator
         self._body_bytes_max = services.config.body_bytes_max
         self._budget = BodyBudget(BODIES_MAX * services.config.body_bytes_max)
-        self._count = telemetry.counter("POST", RULE)
+        self._telemetry = telemetry
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -71,7 +71,7 @@ class AcceptLane:
                 return
             except Exception as error:
                 status, answer_headers, answer = _refusal(error)
-            self._count(status)
+            self._telemetry.count("POST", RULE, status)
             await send({"type": "http.response.start", "status": status, "headers": answer_headers})
             if not body.is_read:
                 await send({"type": "http.response.body", "body": answer, "more_body": True})
@@ -79,9 +79,7 @@ class AcceptLane:
                 answer = b""
             await send({"type": "http.response.body", "body": answer, "more_body": False})
 
-    async def _answer(
-        self, organization_id: str, headers: Headers, body: Body
-    ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    async def _answer(self, organization_id: str, headers: Headers, body: Body) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         authorization = content_type = encoding = length = None
         keys: list[bytes] = []
         for name, value in headers:

@@ -38,7 +38,10 @@ class App(QuartTrio):
         self.stopping = trio.Event()
         """Set by the server when it begins to shut down: listeners leave, readiness ends."""
         self.config.update(
-            MAX_CONTENT_LENGTH=BODY_BYTES_MAX, BODY_TIMEOUT=BODY_DEADLINE_S, PROVIDE_AUTOMATIC_OPTIONS=False, PROPAGATE_EXCEPTIONS=False
+            MAX_CONTENT_LENGTH=BODY_BYTES_MAX,
+            BODY_TIMEOUT=BODY_DEADLINE_S,
+            PROVIDE_AUTOMATIC_OPTIONS=False,
+            PROPAGATE_EXCEPTIONS=False,
         )
         # An address that is almost right is wrong: a redirect would repeat the path, and lose the body.
         self.url_map.strict_slashes = True
@@ -52,8 +55,11 @@ class App(QuartTrio):
             response = await super().handle_request(request)
         except Exception as error:
             response = refusal(error)
-        rule = request.url_rule.rule if request.url_rule is not None else "unknown"
-        self.telemetry.counter(request.method if request.url_rule is not None else "unknown", rule)(response.status_code)
+        rule = request.url_rule
+        if rule is None:
+            self.telemetry.count("unknown", "unknown", response.status_code)
+        else:
+            self.telemetry.count(request.method, rule.rule, response.status_code)
         return response
 
     def log_exception(self, exception_info: Any) -> None:
@@ -64,9 +70,7 @@ class App(QuartTrio):
 def create_app(services: Services) -> App:
     """The application, ready to be served."""
     telemetry = Telemetry(services.registry)
-    authenticator = Authenticator(
-        partial(api_keys.find, services.pool), services.config.key_cache_s, trio.current_time
-    )
+    authenticator = Authenticator(partial(api_keys.find, services.pool), services.config.key_cache_s, trio.current_time)
     app = App(telemetry)
     health.add_routes(app, services)
     stream.add_routes(app, services, authenticator)

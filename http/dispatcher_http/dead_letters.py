@@ -30,9 +30,7 @@ def routes(services: Services) -> list[Route]:
 
     async def requeue(call: Call) -> TrioResponse:
         with whole_change():
-            id = await store.requeue(
-                services.pool, call.organization_id, call.id_of("dead_letter"), services.attempts_max
-            )
+            id = await store.requeue(services.pool, call.organization_id, call.id_of("dead_letter"), services.attempts_max)
             if id is None:
                 raise Refused(resource_not_found("dead_letter"))
             await announce(services.requeued(call.organization_id, [id]))

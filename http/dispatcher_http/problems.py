@@ -18,11 +18,11 @@ from dispatcher.problems import Problem, Refused
 
 CONTENT_TYPE = "application/problem+json"
 
-INTERNAL = Problem(500, "internal_error", "Internal error", "Something went wrong on our side. It is logged; nothing of your request is.")
-NOT_FOUND = Problem(404, "not_found", "Not found", "There is nothing at this address.")
-UNAUTHENTICATED = Problem(
-    401, "unauthenticated", "Not authenticated", "Send a valid key as 'Authorization: Bearer <key>'."
+INTERNAL = Problem(
+    500, "internal_error", "Internal error", "Something went wrong on our side. It is logged; nothing of your request is."
 )
+NOT_FOUND = Problem(404, "not_found", "Not found", "There is nothing at this address.")
+UNAUTHENTICATED = Problem(401, "unauthenticated", "Not authenticated", "Send a valid key as 'Authorization: Bearer <key>'.")
 ORGANIZATION_NOT_FOUND = Problem(
     404, "organization_not_found", "Organization not found", "There is no such organization, or this key is not one of its own."
 )
@@ -43,7 +43,9 @@ _STORE_UNAVAILABLE = Problem(
     "The database did not answer. Try again; with an Idempotency-Key nothing is done twice.",
     retry_after_s=1,
 )
-_QUEUE_UNAVAILABLE = Problem(503, "queue_unavailable", "Queue unavailable", "The queue cannot be reached. Try again.", retry_after_s=1)
+_QUEUE_UNAVAILABLE = Problem(
+    503, "queue_unavailable", "Queue unavailable", "The queue cannot be reached. Try again.", retry_after_s=1
+)
 
 # What werkzeug and Quart raise by themselves. Their own descriptions are HTML, and some repeat the request.
 _BY_STATUS = {

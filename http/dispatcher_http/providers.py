@@ -79,7 +79,9 @@ def routes(services: Services) -> list[Route]:
         fields = wire.Fields(await call.json(), faults)
         for field, value in (("provider", present.provider), ("channel", present.channel)):
             if fields.value(field) not in (None, value):
-                faults.add(f"/{field}", "field_immutable", "This cannot be changed. Add another configuration and remove this one.")
+                faults.add(
+                    f"/{field}", "field_immutable", "This cannot be changed. Add another configuration and remove this one."
+                )
         credentials = fields.optional_mapping("credentials", MEMBERS_MAX)
         settings, priority = _settings(fields, faults)
         _check(services, faults, present.provider, settings, credentials, present.channel)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 
@@ -14,19 +12,17 @@ class Telemetry:
         self._requests = Counter(
             "dispatcher_http_requests", "Requests answered.", ["method", "route", "status"], registry=registry
         )
+        # As many as there are routes, times the statuses they have.
+        self._children: dict[tuple[str, str, int], Counter] = {}
         self.listeners = Gauge("dispatcher_http_listeners", "Websockets that listen now.", registry=registry)
         self.listeners_cut = Counter(
             "dispatcher_http_listeners_cut", "Websockets closed because they did not keep up.", registry=registry
         )
 
-    def counter(self, method: str, route: str) -> Callable[[int], None]:
-        """Counts the answers of one route, given their status. Resolves each label once: the hot path counts too."""
-        children: dict[int, Counter] = {}
-
-        def count(status: int) -> None:
-            child = children.get(status)
-            if child is None:
-                child = children[status] = self._requests.labels(method, route, str(status))
-            child.inc()
-
-        return count
+    def count(self, method: str, route: str, status: int) -> None:
+        """Count one answer. Labels are resolved once: the hot path counts too."""
+        key = (method, route, status)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = self._requests.labels(method, route, str(status))
+        child.inc()

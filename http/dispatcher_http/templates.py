@@ -152,7 +152,11 @@ def _check_parts(channel: Channel, subject: str | None, text: str, html: str | N
     """Every part that is there compiles, and those that must be there are."""
     if channel is Channel.EMAIL and subject is None:
         faults.extend([TemplateError("template_part_missing").problem("/subject")])
-    for part, source, content_type in (("subject", subject, PLAIN), ("body_template", text, PLAIN), ("html_template", html, HTML)):
+    for part, source, content_type in (
+        ("subject", subject, PLAIN),
+        ("body_template", text, PLAIN),
+        ("html_template", html, HTML),
+    ):
         if source is None:
             continue
         if part != "body_template" and channel is not Channel.EMAIL:
@@ -167,7 +171,16 @@ def _check_parts(channel: Channel, subject: str | None, text: str, html: str | N
 def _template(new: NewTemplate) -> Template:
     """As what is about to be stored would be read back."""
     return Template(
-        "", OrganizationId(""), new.name, new.channel, new.locale, 0, new.subject, new.body_template, new.html_template, new.variables
+        "",
+        OrganizationId(""),
+        new.name,
+        new.channel,
+        new.locale,
+        0,
+        new.subject,
+        new.body_template,
+        new.html_template,
+        new.variables,
     )
 
 

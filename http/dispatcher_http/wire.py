@@ -200,7 +200,9 @@ def object_of(body: bytes) -> dict[str, Any]:
 def page_request(args: MultiDict[str, str]) -> PageRequest:
     """``after`` and ``page_size`` of a query."""
     size = query_value(args, "page_size", _page_size, f"a whole number from 1 to {ROWS_MAX}")
-    return PageRequest(query_value(args, "after", _uuid, "a cursor from the field 'next' of a page"), 50 if size is None else size)
+    return PageRequest(
+        query_value(args, "after", _uuid, "a cursor from the field 'next' of a page"), 50 if size is None else size
+    )
 
 
 def refuse_unknown(args: MultiDict[str, str], known: Collection[str]) -> None:

@@ -35,7 +35,8 @@ async def test_the_acceptors_status_and_headers_are_passed_on(surface: Surface) 
 
 
 @pytest.mark.parametrize(
-    "authorization", [None, "Bearer", "Bearer nonsense", "Basic dXNlcjpwYXNz", "Bearer ndk_" + "A" * 43, "Bearer ndk_" + "A" * 5000]
+    "authorization",
+    [None, "Bearer", "Bearer nonsense", "Basic dXNlcjpwYXNz", "Bearer ndk_" + "A" * 43, "Bearer ndk_" + "A" * 5000],
 )
 async def test_without_a_valid_key_nothing_is_accepted(surface: Surface, authorization: str | None) -> None:
     headers = JSON if authorization is None else JSON | {"authorization": authorization}

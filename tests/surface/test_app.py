@@ -30,7 +30,9 @@ JSON = st.recursive(
     | st.integers(-(2**70), 2**70)
     | st.floats()
     | st.text(max_size=20)
-    | st.sampled_from(["email", "sms", "sendgrid", "en", "{{ a }}", "{{ a.b() }}", "{% for a in b %}", "\0", "x" * 3000, "1e999"]),
+    | st.sampled_from(
+        ["email", "sms", "sendgrid", "en", "{{ a }}", "{{ a.b() }}", "{% for a in b %}", "\0", "x" * 3000, "1e999"]
+    ),
     lambda values: st.lists(values, max_size=5) | st.dictionaries(st.text(max_size=10), values, max_size=5),
     max_leaves=10,
 )
@@ -124,7 +126,9 @@ async def test_no_body_gets_a_5xx(
     await trio.to_thread.run_sync(every_body_is_answered)
 
 
-SEGMENT = st.text(max_size=12) | st.sampled_from(["acme", "notifications", "templates", "stream", "..", "%00", "\0", "\u202e", "requeue"])
+SEGMENT = st.text(max_size=12) | st.sampled_from(
+    ["acme", "notifications", "templates", "stream", "..", "%00", "\0", "\u202e", "requeue"]
+)
 
 
 async def test_no_address_query_or_method_gets_a_5xx(surface: Surface) -> None:
@@ -135,7 +139,10 @@ async def test_no_address_query_or_method_gets_a_5xx(surface: Surface) -> None:
         st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE", "BREW"]),
         st.lists(SEGMENT, max_size=5),
         st.booleans(),
-        st.dictionaries(st.sampled_from(["after", "page_size", "status", "reason", "since", "name"]) | st.text(max_size=5), st.text(max_size=9)),
+        st.dictionaries(
+            st.sampled_from(["after", "page_size", "status", "reason", "since", "name"]) | st.text(max_size=5),
+            st.text(max_size=9),
+        ),
     )
     def every_address_is_answered(method: str, segments: list[str], in_organization: bool, query: dict[str, str]) -> None:
         path = "/".join(quote(segment.encode("utf-8", "surrogatepass"), safe="") for segment in segments)
@@ -202,15 +209,17 @@ async def test_every_route_wants_a_key_of_the_organization_in_its_path(surface: 
     assert_problem(foreign, 404, "organization_not_found")
 
 
-@pytest.mark.parametrize(("method", "path"), [route for route in ROUTES if route[0] in ("POST", "PUT") and "requeue" not in route[1]])
-async def test_every_body_must_be_json_and_small(
-    surface: Surface, ids: dict[str, str], method: str, path: str
-) -> None:
+@pytest.mark.parametrize(
+    ("method", "path"), [route for route in ROUTES if route[0] in ("POST", "PUT") and "requeue" not in route[1]]
+)
+async def test_every_body_must_be_json_and_small(surface: Surface, ids: dict[str, str], method: str, path: str) -> None:
     target = ORGANIZATION + path.format(id=ids.get(path.split("/")[1], ""))
     headers = await surface.authorization()
 
     text = await surface.client.request(method, target, content=b"{}", headers=headers | {"content-type": "text/plain"})
-    large = await surface.client.request(method, target, content=b" " * 1_048_577, headers=headers | {"content-type": "application/json"})
+    large = await surface.client.request(
+        method, target, content=b" " * 1_048_577, headers=headers | {"content-type": "application/json"}
+    )
 
     assert_problem(text, 415, "media_type_unsupported")
     assert_problem(large, 413, "body_too_large")
@@ -227,7 +236,9 @@ async def test_a_body_that_grows_past_the_limit_is_refused_while_it_comes_in(sur
     assert_problem(response, 413, "body_too_large")
 
 
-async def test_a_store_that_is_away_is_a_503_that_says_when_to_come_back(surface: Surface, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_store_that_is_away_is_a_503_that_says_when_to_come_back(
+    surface: Surface, monkeypatch: pytest.MonkeyPatch
+) -> None:
     headers = await surface.authorization()
 
     async def away(*_: object, **__: object) -> None:
@@ -236,7 +247,9 @@ async def test_a_store_that_is_away_is_a_503_that_says_when_to_come_back(surface
     monkeypatch.setattr(Pool, "fetch", away)
     for method, path in ROUTES:
         if (method, path) != ("POST", "/notifications"):
-            response = await surface.client.request(method, ORGANIZATION + path.format(id=surface.services.new_id()), headers=headers)
+            response = await surface.client.request(
+                method, ORGANIZATION + path.format(id=surface.services.new_id()), headers=headers
+            )
             assert_problem(response, 503, "store_unavailable")
             assert response.headers["retry-after"] == "1"
 
@@ -260,7 +273,11 @@ async def test_nothing_personal_gets_into_a_log_or_an_error(
         {CANARY: CANARY},
         {**TEMPLATE, "name": [CANARY], "locale": CANARY, "channel": CANARY, "variables": {CANARY: CANARY, "a": {CANARY: 1}}},
         {**TEMPLATE, "body_template": f"{CANARY} {{{{ b c }}}}", "subject": f"{CANARY} {{{{ ''.__class__ }}}}"},
-        {**PROVIDER, "credentials": {"api_key": {"value": SECRET}, SECRET: SECRET}, "settings": {"from_email": [CANARY], CANARY: 1}},
+        {
+            **PROVIDER,
+            "credentials": {"api_key": {"value": SECRET}, SECRET: SECRET},
+            "settings": {"from_email": [CANARY], CANARY: 1},
+        },
         {**PROVIDER, "provider": SECRET, "priority": SECRET},
         {"variables": {"a": {CANARY: CANARY}}},
         f'{{"recipient": "{CANARY}", "broken',
@@ -269,7 +286,9 @@ async def test_nothing_personal_gets_into_a_log_or_an_error(
         for body in bodies:
             content = body if isinstance(body, str) else orjson.dumps(body)
             request = {"content": content, "headers": {"content-type": "application/json"}} if method in ("POST", "PUT") else {}
-            await send(method, ORGANIZATION + path.format(id=surface.services.new_id()) + f"?{CANARY}={CANARY}&after={CANARY}", **request)
+            await send(
+                method, ORGANIZATION + path.format(id=surface.services.new_id()) + f"?{CANARY}={CANARY}&after={CANARY}", **request
+            )
     await send("GET", f"/{CANARY}")
     await send("GET", f"{ORGANIZATION}/templates/{CANARY}")
     await send("GET", f"/v1/orgs/{CANARY}/templates")

@@ -110,7 +110,18 @@ async def test_wrong_keys_do_not_crowd_the_store(
 
 @pytest.mark.parametrize(
     "authorization",
-    [None, b"", b"Bearer", b"Bearer ", KEY.encode(), b"Basic " + KEY.encode(), b"Bearer ndk_short", GOOD + b"A", GOOD + b" x", b"\xff"],
+    [
+        None,
+        b"",
+        b"Bearer",
+        b"Bearer ",
+        KEY.encode(),
+        b"Basic " + KEY.encode(),
+        b"Bearer ndk_short",
+        GOOD + b"A",
+        GOOD + b" x",
+        b"\xff",
+    ],
 )
 async def test_what_cannot_be_a_key_is_refused_without_a_question(
     authenticator: Authenticator, store: Store, authorization: bytes | None

@@ -63,5 +63,3 @@ async def test_metrics_are_prometheus_text_and_count_answers_by_route(surface: S
     assert 'dispatcher_http_requests_total{method="unknown",route="unknown",status="404"} 1.0' in response.text
     assert "acme" not in response.text
     assert "secret" not in response.text
-
-

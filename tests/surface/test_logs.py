@@ -98,7 +98,11 @@ def test_json_lines_are_json() -> None:
 
     (line,) = stream.getvalue().splitlines()
     record = orjson.loads(line)
-    assert {name: record[name] for name in ("level", "logger", "message")} == {"level": "warning", "logger": "a", "message": "said it"}
+    assert {name: record[name] for name in ("level", "logger", "message")} == {
+        "level": "warning",
+        "logger": "a",
+        "message": "said it",
+    }
     assert record["at"].endswith("Z")
 
 
@@ -126,5 +130,3 @@ async def test_hypercorn_has_no_access_log_and_describes_exceptions(caplog: pyte
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert "ValueError at test_logs.py" in caplog.text
     assert CANARY not in caplog.text
-
-

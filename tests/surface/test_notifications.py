@@ -23,7 +23,9 @@ async def get(surface: Surface, target: str, *scopes: Scope) -> dict[str, Any]:
 
 async def test_one_is_read_whole(surface: Surface) -> None:
     headers = await surface.authorization("acme", Scope.NOTIFICATIONS_READ)
-    id = await insert_notification(surface.services.pool, surface.services.new_id(), user_id="u1", idempotency_key="k1", locale="pt-BR")
+    id = await insert_notification(
+        surface.services.pool, surface.services.new_id(), user_id="u1", idempotency_key="k1", locale="pt-BR"
+    )
 
     document = (await surface.client.get(f"{PATH}/{id}", headers=headers)).json()
 
@@ -55,7 +57,9 @@ async def test_one_is_read_whole(surface: Surface) -> None:
 async def test_the_timeline_tells_every_attempt_that_left_a_trace(surface: Surface) -> None:
     await surface.authorization()
     pool, id = surface.services.pool, surface.services.new_id()
-    await insert_notification(pool, id, status="delivered", attempts=2, updated_at=START + timedelta(minutes=2), provider="sendgrid")
+    await insert_notification(
+        pool, id, status="delivered", attempts=2, updated_at=START + timedelta(minutes=2), provider="sendgrid"
+    )
     await insert_attempt(pool, id, 1, "soft", provider="sendgrid", next_retry_at=START + timedelta(minutes=2))
     await insert_attempt(pool, id, 2, "delivered", provider="sendgrid")
 
@@ -116,7 +120,17 @@ async def test_a_foreign_notification_does_not_exist(surface: Surface) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["status=lost", "status=queued&status=failed", "channel=fax", "page_size=0", "page_size=9999", "after=x", "stauts=failed", "status"]
+    "query",
+    [
+        "status=lost",
+        "status=queued&status=failed",
+        "channel=fax",
+        "page_size=0",
+        "page_size=9999",
+        "after=x",
+        "stauts=failed",
+        "status",
+    ],
 )
 async def test_a_query_that_is_not_understood_is_refused(surface: Surface, query: str) -> None:
     response = await surface.client.get(f"{PATH}?{query}", headers=await surface.authorization())

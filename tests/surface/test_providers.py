@@ -32,7 +32,9 @@ BODY: dict[str, Any] = {
 
 
 async def create(surface: Surface, **changes: Any) -> httpx.Response:
-    return await surface.client.post(PATH, json=BODY | changes, headers=await surface.authorization("acme", Scope.PROVIDERS_WRITE))
+    return await surface.client.post(
+        PATH, json=BODY | changes, headers=await surface.authorization("acme", Scope.PROVIDERS_WRITE)
+    )
 
 
 async def test_one_is_created_with_its_credentials_sealed_to_its_row(surface: Surface) -> None:
@@ -60,7 +62,9 @@ async def test_no_answer_contains_credentials(surface: Surface) -> None:
         created,
         await surface.client.get(PATH, headers=headers),
         await surface.client.get(target, headers=headers),
-        await surface.client.put(target, json={"credentials": {"api_key": SECRET}, "settings": BODY["settings"]}, headers=headers),
+        await surface.client.put(
+            target, json={"credentials": {"api_key": SECRET}, "settings": BODY["settings"]}, headers=headers
+        ),
         await create(surface, credentials={"api_key": SECRET, SECRET: SECRET}),
         await create(surface, credentials={"api_key": [SECRET]}, provider=SECRET),
         await create(surface, credentials=SECRET),
@@ -117,7 +121,9 @@ async def test_replacing_credentials_seals_the_new_ones(surface: Surface) -> Non
 async def test_what_a_configuration_is_for_cannot_be_changed(surface: Surface) -> None:
     created = (await create(surface)).json()
 
-    response = await surface.client.put(f"{PATH}/{created['id']}", json=BODY | {"channel": "sms"}, headers=await surface.authorization())
+    response = await surface.client.put(
+        f"{PATH}/{created['id']}", json=BODY | {"channel": "sms"}, headers=await surface.authorization()
+    )
 
     assert assert_problem(response, 422, "field_immutable")["pointer"] == "/channel"
 
@@ -151,7 +157,9 @@ async def test_one_is_removed(surface: Surface) -> None:
         ({"prioritty": 1}, "/prioritty", "field_unknown"),
     ],
 )
-async def test_what_cannot_be_used_is_refused_at_its_place(surface: Surface, change: dict[str, Any], pointer: str, code: str) -> None:
+async def test_what_cannot_be_used_is_refused_at_its_place(
+    surface: Surface, change: dict[str, Any], pointer: str, code: str
+) -> None:
     response = await create(surface, **change)
 
     assert assert_problem(response, 422, code)["pointer"] == pointer

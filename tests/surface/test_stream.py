@@ -200,7 +200,11 @@ async def test_a_listener_that_leaves_is_forgotten(surface: Surface) -> None:
 
 @pytest.mark.parametrize(
     ("failure", "code"),
-    [(None, stream.TRY_AGAIN_LATER), (QueueUnavailable("away"), stream.TRY_AGAIN_LATER), (RuntimeError("secret"), stream.INTERNAL_ERROR)],
+    [
+        (None, stream.TRY_AGAIN_LATER),
+        (QueueUnavailable("away"), stream.TRY_AGAIN_LATER),
+        (RuntimeError("secret"), stream.INTERNAL_ERROR),
+    ],
 )
 async def test_a_source_that_ends_closes_its_listeners(surface: Surface, failure: Exception | None, code: int) -> None:
     async with listening(surface) as client:

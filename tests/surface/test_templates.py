@@ -23,7 +23,9 @@ BODY: dict[str, Any] = {
 
 
 async def add(surface: Surface, **changes: Any) -> httpx.Response:
-    return await surface.client.post(PATH, json=BODY | changes, headers=await surface.authorization("acme", Scope.TEMPLATES_WRITE))
+    return await surface.client.post(
+        PATH, json=BODY | changes, headers=await surface.authorization("acme", Scope.TEMPLATES_WRITE)
+    )
 
 
 async def preview(surface: Surface, id: str, body: object) -> httpx.Response:
@@ -120,7 +122,15 @@ async def test_a_preview_that_cannot_be_rendered_says_for_want_of_what(
 
 
 async def test_a_loop_without_end_ends(surface: Surface) -> None:
-    id = (await add(surface, subject="x", html_template=None, variables={}, body_template="{% for a in x %}{% for b in x %}{{ b }}{% endfor %}{% endfor %}")).json()["id"]
+    id = (
+        await add(
+            surface,
+            subject="x",
+            html_template=None,
+            variables={},
+            body_template="{% for a in x %}{% for b in x %}{{ b }}{% endfor %}{% endfor %}",
+        )
+    ).json()["id"]
 
     response = await preview(surface, id, {"variables": {"x": list(range(100_000))}})
 
@@ -166,7 +176,13 @@ async def test_the_faults_of_all_parts_come_at_once(surface: Surface) -> None:
         await add(surface, subject="{{", body_template="{{", html_template="{{", channel="fax", name=1), 422, "field_invalid"
     )
 
-    assert [fault["pointer"] for fault in document["errors"]] == ["/name", "/channel", "/subject", "/body_template", "/html_template"]
+    assert [fault["pointer"] for fault in document["errors"]] == [
+        "/name",
+        "/channel",
+        "/subject",
+        "/body_template",
+        "/html_template",
+    ]
 
 
 async def test_a_template_without_declarations_may_use_what_it_likes(surface: Surface) -> None:

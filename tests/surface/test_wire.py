@@ -61,7 +61,11 @@ def test_a_valid_body_has_no_faults_and_its_defaults() -> None:
 
     assert (fields.text("text", 10), fields.choice("choice", Colour), fields.mapping("mapping", 3)) == ("a", Colour.RED, {})
     assert (fields.integer("integer", 0, 10, 5), fields.integer("absent", 0, 10, 5)) == (7, 5)
-    assert (fields.optional_text("absent", 10), fields.boolean("absent", True), fields.optional_mapping("absent", 1)) == (None, True, None)
+    assert (fields.optional_text("absent", 10), fields.boolean("absent", True), fields.optional_mapping("absent", 1)) == (
+        None,
+        True,
+        None,
+    )
     fields.finish()
     faults.refuse_if_any()
 
@@ -105,7 +109,13 @@ def test_all_faults_come_at_once_with_the_first_in_front() -> None:
 
     problem = refused.value.problem
     assert (problem.status, problem.pointer) == (422, "/text")
-    assert [error["pointer"] for error in problem.document()["errors"]] == ["/text", "/choice", "/integer", "/mapping", "/surplus"]
+    assert [error["pointer"] for error in problem.document()["errors"]] == [
+        "/text",
+        "/choice",
+        "/integer",
+        "/mapping",
+        "/surplus",
+    ]
 
 
 def test_faults_found_elsewhere_are_moved_under_their_place() -> None:
@@ -127,7 +137,11 @@ def test_no_json_object_can_do_more_than_be_refused(value: dict[str, Any]) -> No
     faults_of(value)
 
 
-@given(st.dictionaries(st.sampled_from([*VALID, "integer", "value"]), st.just(CANARY) | st.just([CANARY]) | st.just({CANARY: CANARY})))
+@given(
+    st.dictionaries(
+        st.sampled_from([*VALID, "integer", "value"]), st.just(CANARY) | st.just([CANARY]) | st.just({CANARY: CANARY})
+    )
+)
 def test_no_fault_repeats_what_it_found(value: dict[str, Any]) -> None:
     assert all(CANARY not in repr(fault) for fault in faults_of(value | {"text": CANARY * 2}))
 
@@ -149,7 +163,8 @@ def test_nesting_is_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"\xff", b'"\xed\xa0\x80"', b'{"a": "\\ud800"}', b"1e999", b"NaN", b"[" * 5000, b"\xef\xbb\xbf{}", b"9" * 400]
+    "body",
+    [b"", b"{", b"\xff", b'"\xed\xa0\x80"', b'{"a": "\\ud800"}', b"1e999", b"NaN", b"[" * 5000, b"\xef\xbb\xbf{}", b"9" * 400],
 )
 def test_what_is_not_json_is_refused_with_its_place(body: bytes) -> None:
     with pytest.raises(Refused) as refused:
@@ -193,8 +208,20 @@ def test_a_page_is_asked_for_by_cursor_and_size(text: str, after: str | None, si
 @pytest.mark.parametrize(
     "text",
     [
-        "page_size=0", "page_size=251", "page_size=x", "page_size=-1", "page_size=1.0", "page_size=", "page_size=٣", "page_size=" + "9" * 5000,
-        "page_size=1&page_size=2", "after=x", "after=", f"after={UUID}0", f"after={UUID}&after={UUID}", f"after=%7b{UUID}",
+        "page_size=0",
+        "page_size=251",
+        "page_size=x",
+        "page_size=-1",
+        "page_size=1.0",
+        "page_size=",
+        "page_size=٣",
+        "page_size=" + "9" * 5000,
+        "page_size=1&page_size=2",
+        "after=x",
+        "after=",
+        f"after={UUID}0",
+        f"after={UUID}&after={UUID}",
+        f"after=%7b{UUID}",
     ],
 )
 def test_a_bad_cursor_or_size_is_refused(text: str) -> None:

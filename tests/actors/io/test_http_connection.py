@@ -17,7 +17,7 @@ from actors.io.http_wire import encode_request
 from actors.io.tls import client_context
 from dispatcher.http_message import HttpResponse
 from house import Tls
-from http_peer import OK, OK_AND_CLOSE, Peer, Server, peers
+from http_peer import OK, OK_AND_CLOSE, Peer, Script, Server, peers
 
 ENDLESS = Deadlines(inf, inf, inf, inf, inf)
 LARGE = b"x" * (16 << 20)
@@ -55,22 +55,23 @@ def maybe_tls(request: pytest.FixtureRequest, tls: Tls) -> Tls | None:
 
 
 @asynccontextmanager
-async def pair(script: object, maybe_tls: Tls | None) -> AsyncIterator[tuple[Server, HttpConnection]]:
+async def pair(script: Script, maybe_tls: Tls | None) -> AsyncIterator[tuple[Server, HttpConnection]]:
     context = None if maybe_tls is None else maybe_tls.server_context()
-    async with peers(script, tls=context) as server, connected(server, maybe_tls) as connection:  # type: ignore[arg-type]
+    async with peers(script, tls=context) as server, connected(server, maybe_tls) as connection:
         yield server, connection
 
 
 async def test_exchanges_follow_one_another(maybe_tls: Tls | None) -> None:
     async with pair(answering, maybe_tls) as (server, connection):
-        assert not connection.reused
+        reused = []
         for _ in range(3):
+            reused.append(connection.reused)
             response = await post(connection, server)
             assert response == (200, ((b"content-length", b"2"),), b"ok")
             assert connection.reusable
-            assert connection.reused
             assert connection.is_alive()
             assert connection.deadline_s == inf
+        assert reused == [False, True, True]
 
 
 async def test_a_response_in_pieces_is_awaited(maybe_tls: Tls | None) -> None:
@@ -253,7 +254,7 @@ class TestClosingAlert:
         async def script(peer: Peer) -> None:
             await peer.answer()
             try:
-                endings.append(await peer.stream.receive_some(10))
+                endings.append(bytes(await peer.stream.receive_some(10)))
             except trio.BrokenResourceError:
                 endings.append(b"broken")
             done.set()

@@ -1,0 +1,303 @@
+"""The store port in memory: what Postgres would do, statement for statement, on a clock of the caller's.
+
+A :class:`MemoryStore` is one incarnation's access to a :class:`~actors.memory_tables.MemoryDatabase`, which outlives it. Like the
+queue in :mod:`actors.memory`, every operation is one atomic step between two moments at which a test may interrupt it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from actors.memory import Interrupt, Moment, checkpoint
+from actors.memory_tables import DeadLetter, MemoryDatabase, Row, TimelineRow
+from actors.ports import RESCUES_MAX, Admission, BatchAnswer, Existing, Page, Rescued
+from dispatcher.errors import StoreRefused
+from dispatcher.ids import is_uuid
+from dispatcher.messages import Gated, Verdict
+from dispatcher.model import Channel, DeadLetterReason, Delivery, NotificationId, OrganizationId, Status
+
+DUE_SLACK_S = 0.01
+"""How far ahead of its time a row may pass the gate: the queue counts in whole milliseconds."""
+RESCUE_SLACK_S = 1.0
+"""How long after its end a lease still protects what was claimed under it."""
+DEFERRED_S = 1.0
+"""When a queued row is looked at again that could have passed the gate and did not."""
+_CHANNELS = frozenset(channel.value for channel in Channel)
+
+
+class MemoryStore:
+    """The durable state of notifications, written by one process incarnation."""
+
+    def __init__(self, database: MemoryDatabase, incarnation: str, *, interrupt: Interrupt = checkpoint) -> None:
+        self.database = database
+        self.incarnation = incarnation
+        self.interrupt = interrupt
+
+    async def insert(
+        self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]
+    ) -> Mapping[tuple[OrganizationId, str], Existing]:
+        """Insert all in one transaction. Rows whose key is taken are left out; the answer says what those keys stand for."""
+        await self.interrupt("insert", Moment.BEFORE)
+        existing = self._insert(admissions, batch_answers)
+        await self.interrupt("insert", Moment.AFTER)
+        return existing
+
+    async def gate(
+        self, ids: Sequence[NotificationId], closed: Collection[tuple[OrganizationId, Channel]], *, again: bool
+    ) -> Mapping[OrganizationId, Gated]:
+        """Record the intent to send. ``again`` repeats a call whose answer was lost, for ids nobody else in this process holds."""
+        await self.interrupt("gate", Moment.BEFORE)
+        answer = self._gate(ids, closed, again=again)
+        await self.interrupt("gate", Moment.AFTER)
+        return answer
+
+    async def record(self, verdicts: Sequence[Verdict], *, again: bool) -> set[NotificationId]:
+        """Write verdicts; returns the ids that were still ours. ``again`` repeats a call whose answer was lost."""
+        await self.interrupt("record", Moment.BEFORE)
+        ours = self._record(verdicts, again=again)
+        await self.interrupt("record", Moment.AFTER)
+        return ours
+
+    async def register(self, lease_s: float) -> None:
+        """Make this incarnation known; nothing passes the gate before."""
+        await self.interrupt("register", Moment.BEFORE)
+        self.database.leases[self.incarnation] = self._now_s() + lease_s
+        await self.interrupt("register", Moment.AFTER)
+
+    async def renew_lease(self, lease_s: float) -> bool:
+        """Prolong this incarnation's lease. False when it had lapsed: others may have taken over what we hold."""
+        await self.interrupt("renew_lease", Moment.BEFORE)
+        now_s = self._now_s()
+        held = self.database.holds_lease(self.incarnation, now_s)
+        if held:
+            self.database.leases[self.incarnation] = now_s + lease_s
+        await self.interrupt("renew_lease", Moment.AFTER)
+        return held
+
+    async def release_lease(self) -> None:
+        """Give the lease up: what is still ``sending`` under it may be rescued at once."""
+        await self.interrupt("release_lease", Moment.BEFORE)
+        self.database.leases.pop(self.incarnation, None)
+        await self.interrupt("release_lease", Moment.AFTER)
+
+    async def rescue(self, limit: int) -> Sequence[Rescued]:
+        """Take back attempts of incarnations whose lease lapsed."""
+        await self.interrupt("rescue", Moment.BEFORE)
+        alive_at_s = self._now_s() - RESCUE_SLACK_S
+        lost = (row for row in self._sending() if not self.database.holds_lease(row.claimed_by, alive_at_s))
+        rescued = self._take_back(sorted(lost, key=_id)[:limit])
+        self._prune()
+        await self.interrupt("rescue", Moment.AFTER)
+        return rescued
+
+    async def disown(self, organization_id: OrganizationId) -> Sequence[Rescued]:
+        """Take back the attempts one organization's actor held when it crashed inside this incarnation."""
+        await self.interrupt("disown", Moment.BEFORE)
+        held = (r for r in self._sending() if r.claimed_by == self.incarnation and r.organization_id == organization_id)
+        rescued = self._take_back(sorted(held, key=_id))
+        await self.interrupt("disown", Moment.AFTER)
+        return rescued
+
+    async def queued(self, after: tuple[float, NotificationId] | None, older_than_s: float, limit: int) -> Page:
+        """Walk the queued rows whose last change is older than this, oldest first; with 0, those that are not due yet as well."""
+        await self.interrupt("queued", Moment.BEFORE)
+        now_s = self._now_s()
+        before_s = now_s - older_than_s
+        found = sorted(
+            (row.updated_at_s, row.id)
+            for row in self.database.rows.values()
+            if row.status is Status.QUEUED
+            and (after is None or (row.updated_at_s, row.id) > after)
+            and (older_than_s <= 0 or max(row.updated_at_s, row.next_retry_at_s or 0.0) < before_s)
+        )[:limit]
+        rows = [self.database.rows[id] for _, id in found]
+        await self.interrupt("queued", Moment.AFTER)
+        return Page(
+            [(row.organization_id, row.id, row.due_in_s(now_s)) for row in rows], found[-1] if len(found) == limit else None
+        )
+
+    # --- statements -----------------------------------------------------------------------------------------------------
+
+    def _insert(
+        self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]
+    ) -> Mapping[tuple[OrganizationId, str], Existing]:
+        database = self.database
+        if not all(_is_storable(admission) for admission in admissions):
+            raise StoreRefused(f"a batch of {len(admissions)} notifications can not be stored")
+        added: dict[NotificationId, Row] = {}
+        keys: dict[tuple[OrganizationId, str], NotificationId] = {}
+        for admission in admissions:
+            key = None if admission.idempotency_key is None else (admission.organization_id, admission.idempotency_key)
+            if admission.id in database.rows or admission.id in added or key in database.keys or key in keys:
+                continue
+            added[admission.id] = _row(admission)
+            if key is not None:
+                keys[key] = admission.id
+        existing: dict[tuple[OrganizationId, str], Existing] = {}
+        if len(added) < len(admissions):
+            for organization_id, _, name, _, _ in admissions:
+                if name is not None:
+                    id = database.keys.get((organization_id, name)) or keys.get((organization_id, name))
+                    if id is not None:
+                        row = added.get(id) or database.rows[id]
+                        existing[organization_id, name] = Existing(id, row.request_hash, row.created_at_s)
+        answers = {(a.organization_id, a.idempotency_key): (a.request_hash, a.answer(existing)) for a in batch_answers}
+        database.rows.update(added)
+        database.keys.update(keys)
+        for answered, answer in answers.items():
+            database.batch_answers.setdefault(answered, answer)
+        return existing
+
+    def _gate(
+        self, ids: Sequence[NotificationId], closed: Collection[tuple[OrganizationId, Channel]], *, again: bool
+    ) -> Mapping[OrganizationId, Gated]:
+        if not all(map(is_uuid, ids)):
+            raise StoreRefused("ids at the gate are none")
+        now_s = self._now_s()
+        may_send = self.database.holds_lease(self.incarnation, now_s)
+        lists: dict[OrganizationId, tuple[list[Any], list[Any], list[Any], list[Any]]] = {}
+        for id in sorted(set(ids)):
+            row = self.database.rows.get(id)
+            if row is None:
+                continue
+            deliveries, parked, deferred, dropped = lists.setdefault(row.organization_id, ([], [], [], []))
+            is_closed = (row.organization_id, row.channel) in closed
+            ours_already = again and row.status is Status.SENDING and row.claimed_by == self.incarnation
+            is_free = row.status is Status.QUEUED or ours_already
+            due_in_s = row.due_in_s(now_s)
+            if is_free and may_send and not is_closed and due_in_s <= DUE_SLACK_S:
+                deliveries.append(self._claim(row, now_s))
+            elif row.status is not Status.QUEUED:
+                dropped.append(id)
+            elif due_in_s > 0.0:
+                deferred.append((id, due_in_s))
+            elif is_closed:
+                parked.append((row.channel, id))
+            else:
+                deferred.append((id, DEFERRED_S))
+        return {organization_id: Gated(*four) for organization_id, four in lists.items()}
+
+    def _claim(self, row: Row, now_s: float) -> Delivery:
+        if row.status is Status.QUEUED:
+            row.attempts += 1
+        row.status, row.claimed_by, row.updated_at_s = Status.SENDING, self.incarnation, now_s
+        return Delivery(
+            row.id,
+            row.organization_id,
+            row.channel,
+            row.recipient,
+            row.payload,
+            row.attempts,
+            row.attempts_max,
+            row.created_at_s,
+            row.expires_at_s,
+        )
+
+    def _record(self, verdicts: Sequence[Verdict], *, again: bool) -> set[NotificationId]:
+        if any("\x00" in text for v in verdicts for text in (v.outcome.code, v.outcome.provider_message_id or "")):
+            raise StoreRefused("verdicts can not be stored")
+        ours = set()
+        for verdict in verdicts:
+            row = self.database.rows.get(verdict.delivery.id)
+            if row is None:
+                continue
+            if self._may_record(row, verdict):
+                self._conclude(row, verdict)
+                ours.add(row.id)
+            elif again and _stands_in(row, verdict):
+                ours.add(row.id)
+        return ours
+
+    def _may_record(self, row: Row, verdict: Verdict) -> bool:
+        """Whether the attempt is still this incarnation's to conclude."""
+        is_ours = row.claimed_by == self.incarnation and row.attempts == verdict.delivery.attempt
+        return is_ours and row.status is Status.SENDING
+
+    def _conclude(self, row: Row, verdict: Verdict) -> None:
+        now_s, via, outcome = self._now_s(), verdict.via, verdict.outcome
+        attempt = row.attempts
+        row.status, row.claimed_by, row.updated_at_s = verdict.status, None, now_s
+        row.next_retry_at_s = None if verdict.retry_in_s is None else now_s + verdict.retry_in_s
+        if verdict.status is Status.DELIVERED:
+            row.reason, row.provider_message_id = None, outcome.provider_message_id
+            row.provider, row.provider_config_id = (None, None) if via is None else (via.provider, via.config_id)
+            return
+        row.attempts -= verdict.refund
+        row.unknowns += verdict.possible_double
+        row.reason = outcome.code
+        if via is not None:
+            row.provider, row.provider_config_id = via.provider, via.config_id
+        self.database.timeline.append(TimelineRow(row.id, attempt, outcome.kind.value, outcome.code, now_s, row.next_retry_at_s))
+        if verdict.dead is not None:
+            self.database.dead_letters.setdefault(row.id, DeadLetter(verdict.dead, outcome.code))
+
+    def _take_back(self, rows: Iterable[Row]) -> list[Rescued]:
+        now_s = self._now_s()
+        taken = []
+        for row in rows:
+            is_poison = row.rescues >= RESCUES_MAX
+            row.status = Status.FAILED if is_poison else Status.QUEUED
+            row.claimed_by, row.next_retry_at_s, row.updated_at_s, row.reason = None, None, now_s, "process_lost"
+            row.unknowns += 1
+            row.rescues += 1
+            row.attempts_max += 1
+            self.database.timeline.append(TimelineRow(row.id, row.attempts, "unknown", "process_lost", now_s))
+            if is_poison:
+                self.database.dead_letters.setdefault(row.id, DeadLetter(DeadLetterReason.POISON, "process_lost"))
+            taken.append(Rescued(row.organization_id, row.id, row.channel, is_poison))
+        return taken
+
+    def _prune(self) -> None:
+        before_s = self._now_s() - 3600.0
+        needed = {row.claimed_by for row in self._sending()}
+        for incarnation, until_s in list(self.database.leases.items()):
+            if until_s < before_s and incarnation not in needed:
+                del self.database.leases[incarnation]
+
+    def _sending(self) -> Iterable[Row]:
+        return (row for row in self.database.rows.values() if row.status is Status.SENDING)
+
+    def _now_s(self) -> float:
+        return self.database.unix_s()
+
+
+def _id(row: Row) -> NotificationId:
+    return row.id
+
+
+def _is_storable(admission: Admission) -> bool:
+    """Whether Postgres would take the row: a channel it knows, an id that is one, small numbers, and no NUL in any text."""
+    row = admission.row
+    return (
+        is_uuid(row["id"])
+        and row["channel"] in _CHANNELS
+        and -(2**15) <= row["attempts_max"] < 2**15
+        and b"\\u0000" not in orjson.dumps(dict(row))
+    )
+
+
+def _row(admission: Admission) -> Row:
+    given = admission.row
+    return Row(
+        id=admission.id,
+        organization_id=admission.organization_id,
+        channel=Channel(given["channel"]),
+        recipient=given["recipient"],
+        payload=given["payload"],
+        attempts_max=given["attempts_max"],
+        created_at_s=given["created_at"],
+        updated_at_s=given["created_at"],
+        expires_at_s=given["expires_at"],
+        idempotency_key=admission.idempotency_key,
+        request_hash=admission.request_hash,
+    )
+
+
+def _stands_in(row: Row, verdict: Verdict) -> bool:
+    """Whether the row already says what the verdict would write: an earlier try of ours did it."""
+    reason = None if verdict.status is Status.DELIVERED else verdict.outcome.code
+    attempts = verdict.delivery.attempt - verdict.refund
+    return row.claimed_by is None and (row.status, row.attempts, row.reason) == (verdict.status, attempts, reason)

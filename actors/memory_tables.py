@@ -1,0 +1,81 @@
+"""The tables of the store in memory: what is on disk and outlives every process. :mod:`actors.memory_store` reads and writes them.
+
+Columns that only the surface reads are left out. Times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import define, field, frozen
+
+from dispatcher.model import Channel, DeadLetterReason, NotificationId, OrganizationId, Status
+
+
+@define
+class Row:
+    """One row of the notifications table."""
+
+    id: NotificationId
+    organization_id: OrganizationId
+    channel: Channel
+    recipient: str = field(repr=False)
+    payload: Mapping[str, Any] = field(repr=False)
+    attempts_max: int
+    created_at_s: float
+    updated_at_s: float
+    expires_at_s: float | None
+    idempotency_key: str | None
+    request_hash: bytes
+    status: Status = Status.QUEUED
+    attempts: int = 0
+    unknowns: int = 0
+    rescues: int = 0
+    claimed_by: str | None = None
+    next_retry_at_s: float | None = None
+    provider: str | None = None
+    provider_config_id: str | None = None
+    provider_message_id: str | None = None
+    reason: str | None = None
+
+    def due_in_s(self, now_s: float) -> float:
+        """How long until it may be tried."""
+        return 0.0 if self.next_retry_at_s is None else max(0.0, self.next_retry_at_s - now_s)
+
+
+@frozen
+class TimelineRow:
+    """One ended attempt that was not simply delivered."""
+
+    notification_id: NotificationId
+    attempt: int
+    outcome: str
+    code: str
+    at_s: float
+    next_retry_at_s: float | None = None
+
+
+@frozen
+class DeadLetter:
+    """Why a notification will not be tried again."""
+
+    reason: DeadLetterReason
+    code: str
+
+
+@define
+class MemoryDatabase:
+    """The tables. ``unix_s`` is the server's clock."""
+
+    unix_s: Callable[[], float]
+    rows: dict[NotificationId, Row] = field(factory=dict, init=False)
+    keys: dict[tuple[OrganizationId, str], NotificationId] = field(factory=dict, init=False)
+    batch_answers: dict[tuple[OrganizationId, str], tuple[bytes, bytes]] = field(factory=dict, init=False)
+    timeline: list[TimelineRow] = field(factory=list, init=False)
+    dead_letters: dict[NotificationId, DeadLetter] = field(factory=dict, init=False)
+    leases: dict[str, float] = field(factory=dict, init=False)  # by incarnation, until when
+
+    def holds_lease(self, incarnation: str | None, at_s: float) -> bool:
+        """Whether the incarnation's lease lasts beyond this instant."""
+        return incarnation is not None and self.leases.get(incarnation, float("-inf")) > at_s
