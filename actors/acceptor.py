@@ -1,9 +1,9 @@
 """The accept path: what producers hand in becomes durable here, before they are told so.
 
-Check and render each item (``dispatcher.acceptance``, templates from the organization's hot cache), then one insert for all requests of
-the moment, then the ids into Redis. The answer goes out after the commit and does not wait for Redis: what Redis misses, the janitor
-finds. A repeated idempotency key replays the first answer; with another content it is refused; while the first is still on its way it
-is told to come back.
+Check and render each item (``dispatcher.acceptance``, templates from the organization's hot cache), then one insert for all
+requests of the moment, then the ids into Redis. The answer goes out after the commit and does not wait for Redis: what Redis
+misses, the janitor finds. A repeated idempotency key replays the first answer; with another content it is refused; while the
+first is still on its way it is told to come back.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from actors.batcher import Batcher, BatcherStatistics
 from actors.cache import HotCache
 from actors.metrics import Metrics
 from actors.ports import Admission, Arrival, BatchAnswer, Existing, Queue, Store
+from actors.supervision import describe
 from dispatcher.acceptance import AcceptLimits, HandedIn, Item, parse, too_large
-from dispatcher.errors import DispatcherError, QueueUnavailable, StoreRefused
+from dispatcher.errors import DispatcherError, QueueUnavailable, StoreRefused, StoreUnavailable
 from dispatcher.ids import uuid7
 from dispatcher.model import Channel, NotificationId, OrganizationId
 from dispatcher.problems import Problem, Refused, escape_pointer
@@ -228,14 +229,15 @@ class Acceptor:
                 return _no_template(item.channel)
             template: CompiledTemplate = found
             try:
-                payload = template.render_payload(item.variables)
+                rendered = template.render_payload(item.variables)
             except TemplateError as error:
                 missing = f"/{escape_pointer(error.name)}" if isinstance(error, MissingVariable) and error.name else ""
                 return error.problem("/variables" + missing)
             template_id, locale = template.template_id, template.locale
-            size_bytes = sum(len(part) for part in payload.values() if isinstance(part, str))
+            size_bytes = sum(map(len, rendered.values()))
             if size_bytes > self._limits.item_bytes_max:
                 return too_large(size_bytes, self._limits)
+            payload = rendered
         id = NotificationId(uuid7(int(now_unix_s * 1000), self._random.getrandbits(74)))
         row = {
             "id": id,
@@ -263,7 +265,11 @@ class Acceptor:
     def _keys_of(
         self, organization_id: OrganizationId, handed: HandedIn, header_key: str | None
     ) -> set[tuple[OrganizationId, str]]:
-        keys = {(organization_id, item.idempotency_key) for item in handed.items if isinstance(item, Item) and item.idempotency_key}
+        keys = {
+            (organization_id, item.idempotency_key)
+            for item in handed.items
+            if isinstance(item, Item) and item.idempotency_key is not None
+        }
         if header_key is not None:
             # A batch and a single notification may carry the same header without meaning the same.
             keys.add((organization_id, header_key + "#" if handed.is_batch else header_key))
@@ -281,7 +287,10 @@ class Acceptor:
     async def _flush(self, batch: list[_Request]) -> None:
         try:
             await self._insert_all(batch)
-        except DispatcherError as error:
+        except Exception as error:
+            if not isinstance(error, DispatcherError):
+                logger.error("accepting a batch of %d requests failed: %s", len(batch), describe(error))
+                error = StoreUnavailable("accepting failed unexpectedly; the log says where")
             for request in batch:
                 if not request.done.is_set():
                     request.error = error
@@ -366,9 +375,7 @@ def _existing(admission: Admission, existing: Keyed) -> Existing | None:
     return None if found is None or found.id == admission.id else found
 
 
-def _batch_document(
-    prepared: Sequence[Admission | Problem], existing: Keyed, refused: set[NotificationId]
-) -> dict[str, Any]:
+def _batch_document(prepared: Sequence[Admission | Problem], existing: Keyed, refused: set[NotificationId]) -> dict[str, Any]:
     counts = {"accepted": 0, "duplicates": 0, "rejected": 0}
     items: list[dict[str, Any]] = []
     for index, one in enumerate(prepared):

@@ -1,8 +1,9 @@
 """Group commit: many small requests, one statement.
 
-Callers hand rows in without waiting; a few workers take whole batches out. A batch leaves at once when nothing left within the
-last ``tick_s``; under load it leaves when ``rows_max`` are together or the tick is over, whichever is first. So a lone request pays no
-delay and a busy moment fills its statements. The buffer is bounded by ``pending_max``: past it, :class:`~dispatcher.errors.Overloaded`.
+Callers hand rows in without waiting; a few workers take whole batches out. A batch leaves at once when nothing left within
+the last ``tick_s``; under load it leaves when ``rows_max`` are together or the tick is over, whichever is first. So a lone
+request pays no delay and a busy moment fills its statements. The buffer is bounded by ``pending_max``: past it,
+:class:`~dispatcher.errors.Overloaded`.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class Batcher(Generic[T]):
 
     ``weigh`` says how many rows a request stands for (default: one). A batch holds at least one request, however heavy.
 
-    ``flush`` must not raise for reasons of its own data: what it raises ends :meth:`run`, and what it was given stands first in line
-    again for the next one. After :meth:`close`, run() returns once everything handed in has been flushed.
+    ``flush`` must not raise for reasons of its own data: what it raises ends :meth:`run`, and what it was given stands first
+    in line again for the next one. After :meth:`close`, run() returns once everything handed in has been flushed.
     """
 
     def __init__(

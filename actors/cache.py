@@ -1,7 +1,7 @@
 """An organization's hot cache: its provider configurations and published templates, kept 5 to 15 minutes.
 
-Each entry gets its own jittered lifetime, so that what was loaded in one moment does not run out in one. Callers who miss the same
-entry wait for one load. A change anywhere drops everything at once, and a load that began before the change is not kept.
+Each entry gets its own jittered lifetime, so that what was loaded in one moment does not run out in one. Callers who miss the
+same entry wait for one load. A change anywhere drops everything at once, and a load that began before the change is not kept.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ class CacheStatistics:
 
 
 class HotCache(Generic[V]):
-    """Loads on a miss, one load per key at a time. Owned by one organization's actor; used by whoever serves that organization."""
+    """Loads on a miss, one load per key at a time.
+
+    Owned by one organization's actor; used by whoever serves that organization.
+    """
 
     def __init__(self, *, ttl_min_s: float, ttl_max_s: float, random: Random) -> None:
         self._ttl_min_s = ttl_min_s

@@ -1,9 +1,10 @@
 """The callers: the tasks that make calls, shared by all channels of a process.
 
-A channel with attempts to make stands in line; a caller takes one attempt from the channel in front, sends the channel to the end of the
-line if it has more, and makes the call. So every call goes to the channel that has waited longest for one (a long queue never delays a short
-one by more than a round), a caller that finishes finds its next work without a task switch, and no task is ever parked for want of a
-connection. At most ``calls_max`` calls are under way; callers start with the work and leave when nobody is in line.
+A channel with attempts to make stands in line; a caller takes one attempt from the channel in front, sends the channel to the
+end of the line if it has more, and makes the call. So every call goes to the channel that has waited longest for one (a long
+queue never delays a short one by more than a round), a caller that finishes finds its next work without a task switch, and no
+task is ever parked for want of a connection. At most ``calls_max`` calls are under way; callers start with the work and leave
+when nobody is in line.
 """
 
 from __future__ import annotations

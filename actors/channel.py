@@ -1,9 +1,9 @@
 """A channel actor: makes the calls of one provider configuration.
 
-Attempts wait in a deque, bounded by what the organization may hold in flight; the callers of the process take them from it, at most
-``concurrency_max`` at once, so an idle channel has no task at all. Every attempt that is handed in is concluded exactly once, by an
-answer, an error, or a withdrawal; only cancellation (a shutdown past its patience) ends one without a word, and then the lease's end
-does what is right: it is rescued as *unknown*.
+Attempts wait in a deque, bounded by what the organization may hold in flight; the callers of the process take them from it,
+at most ``concurrency_max`` at once, so an idle channel has no task at all. Every attempt that is handed in is concluded
+exactly once, by an answer, an error, or a withdrawal; only cancellation (a shutdown past its patience) ends one without a
+word, and then the lease's end does what is right: it is rescued as *unknown*.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from actors.callers import Callers
 from actors.io.http import Deadlines, HttpPool, MaybeSent, NotSent
 from actors.lease import Lease
 from actors.metrics import Metrics
+from actors.supervision import describe
 from dispatcher.messages import Concluded, ProviderPolicy
 from dispatcher.model import Delivery
 from dispatcher.organization import INTERRUPTED
@@ -66,6 +67,10 @@ class ChannelActor:
         while self._waiting:
             self._tell(Concluded(self._waiting.popleft(), INTERRUPTED, self.policy, 0.0))
 
+    def abandon(self) -> None:
+        """Forget everything that has not started: its organization's actor has ended, and who mends that takes it back."""
+        self._waiting.clear()
+
     @property
     def has_work(self) -> bool:
         """Whether an attempt waits and may be made now."""
@@ -77,7 +82,7 @@ class ChannelActor:
         return self._waiting.popleft()
 
     async def attempt(self, delivery: Delivery) -> None:
-        """Make one call and tell how it ended."""
+        """Make one call and tell how it ended. Raises nothing but Cancelled."""
         began_s = trio.current_time()
         try:
             outcome = INTERRUPTED if began_s >= self._lease.start_until_s else await self._call(delivery)
@@ -101,6 +106,9 @@ class ChannelActor:
             return Outcome(OutcomeClass.SOFT, error.code)
         except MaybeSent as error:
             return Outcome(OutcomeClass.UNKNOWN, error.code)
+        except Exception as error:  # a fault of ours: nobody else's calls may end with it
+            logger.error("a call to %s failed: %s", self.policy.provider, describe(error))
+            return Outcome(OutcomeClass.UNKNOWN, "call_failed")
         try:
             return self._bound.classify(response, self._unix_s())
         except Exception as error:  # the provider has it and we cannot read what it said

@@ -1,9 +1,10 @@
 """The herald: brings announcements from Redis to the listeners of this process, and hands on wake-ups.
 
-One subscriber connection serves everybody: it follows an organization's topic while somebody listens to it. Each listener has a bounded
-buffer; who does not empty it is told so (:class:`~dispatcher.errors.Overloaded`) and loses nobody else's time. The stream behind the topic
-lets a listener resume: every event carries its ``position``, and after a gap (a lost connection, a full buffer on the way) what was missed is
-read from there; when even the stream no longer has it, a ``stream.gap`` event says that something is missing.
+One subscriber connection serves everybody: it follows an organization's topic while somebody listens to it. Each listener has
+a bounded buffer; who does not empty it is told so (:class:`~dispatcher.errors.Overloaded`) and loses nobody else's time. The
+stream behind the topic lets a listener resume: every event carries its ``position``, and after a gap (a lost connection, a
+full buffer on the way) what was missed is read from there; when even the stream no longer has it, a ``stream.gap`` event says
+that something is missing.
 """
 
 from __future__ import annotations
@@ -84,7 +85,10 @@ class HeraldStatistics:
 
 
 class Herald:
-    """Follows topics for listeners. ``on_wake`` and ``on_changed`` hear of organizations, ``on_missed`` that some may have been missed."""
+    """Follows topics for listeners.
+
+    ``on_wake`` and ``on_changed`` hear of organizations, ``on_missed`` that some may have been missed.
+    """
 
     def __init__(
         self,
@@ -197,7 +201,8 @@ class Herald:
     async def _missed(self, organization_id: OrganizationId, after: Position | None, listener: _Listener) -> list[bytes]:
         """What the stream has after a position, as frames, behind a gap notice if it no longer reaches back that far.
 
-        With None it only finds out where the stream stands. Live events are held from here until the caller has passed the frames on.
+        With None it only finds out where the stream stands. Live events are held from here until the caller has passed the
+        frames on.
         """
         stream = self._keys.events(organization_id)
         listener.held = []

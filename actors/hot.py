@@ -9,7 +9,8 @@ import orjson
 from attrs import frozen
 
 from actors.io.postgres import Pool
-from actors.store import organizations, providers, templates
+from actors.store import organizations, templates
+from actors.store import providers as configurations
 from dispatcher.errors import ConfigError
 from dispatcher.locales import chain
 from dispatcher.messages import ProviderPolicy
@@ -32,7 +33,7 @@ class Loaders:
     async def providers(self, organization_id: OrganizationId) -> Sequence[tuple[ProviderPolicy, Bound]]:
         """Every usable configuration, best first, credentials opened and bound. An unusable one is logged and left out."""
         ready: list[tuple[ProviderPolicy, Bound]] = []
-        for stored in await providers.read_all(self.pool, organization_id):
+        for stored in await configurations.read_all(self.pool, organization_id):
             try:
                 bound = self._bind(stored)
             except (ConfigError, Unbindable, KeyError) as error:
@@ -56,10 +57,10 @@ class Loaders:
             ready.append((policy, bound))
         return ready
 
-    def _bind(self, stored: providers.StoredProvider) -> Bound:
+    def _bind(self, stored: configurations.StoredProvider) -> Bound:
         if self.keys is None:
             raise ConfigError("DISPATCHER_ENCRYPTION_KEYS is not set, so no credentials can be opened")
-        context = providers.sealing_context(stored.organization_id, stored.id)
+        context = configurations.sealing_context(stored.organization_id, stored.id)
         credentials = orjson.loads(open_sealed(self.keys, stored.sealed, context))
         config = ProviderConfig(
             id=stored.id,

@@ -1,7 +1,9 @@
 """The janitor: mends what crashes and lost memories leave behind. Every process runs one, jittered; two at once do no harm.
 
-* Attempts of an incarnation whose lease lapsed are taken back (as *unknown*: they may have reached the provider) and queued again.
-* Queued rows that Redis has lost are put back: all of them when Redis lost its memory, otherwise those that have waited past a grace.
+* Attempts of an incarnation whose lease lapsed are taken back (as *unknown*: they may have reached the provider) and queued
+  again.
+* Queued rows that Redis has lost are put back: all of them when Redis lost its memory, otherwise those that have waited past
+  a grace.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """This incarnation's lease: the promise that nobody else takes over what it is sending.
 
-Postgres keeps the lease and its clock decides; the process only knows when it last asked. It stops *starting* calls one whole request
-before the lease could run out by its own monotonic clock, so a call begun in time has ended before anybody may rescue it.
+Postgres keeps the lease and its clock decides; the process only knows when it last asked. It stops *starting* calls one whole
+request before the lease could run out by its own monotonic clock, so a call begun in time has ended before anybody may rescue
+it.
 """
 
 from __future__ import annotations
@@ -45,7 +46,10 @@ class Lease:
         self.start_until_s = asked_s + self._lease_s - self._call_s
 
     async def run(self) -> None:
-        """Renew for ever, jittered. After a lapse it registers anew: what it held may be rescued, what it claims from now on is its own."""
+        """Renew for ever, jittered.
+
+        After a lapse it registers anew: what it held may be rescued, what it claims from now on is its own.
+        """
         while True:
             await trio.sleep(self._lease_s / RENEWALS * (0.75 + 0.5 * self._random.random()))
             asked_s = trio.current_time()

@@ -6,32 +6,34 @@ Three stages, each a group commit with one worker, so each keeps its order:
 ``record``  verdicts of any organization → one or two UPDATEs → handed on to settle
 ``settle``  what is recorded, parked or dropped → one pipelined write to Redis, with the announcements → room handed back
 
-A stage that finds its server away tries again, with jitter, until it is back: what was claimed or sent is never forgotten while the
-process lives. What arrives meanwhile is bounded by what organizations may hold in flight, because nobody gets room back.
+A stage that finds its server away tries again, with jitter, until it is back: what was claimed or sent is never forgotten
+while the process lives. What arrives meanwhile is bounded by what organizations may hold in flight, because nobody gets room
+back.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
 from typing import NamedTuple, TypeVar
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from actors import announcements
 from actors.batcher import Batcher, BatcherStatistics
 from actors.metrics import Metrics
 from actors.ports import Queue, Settlement, Store
 from dispatcher.backoff import full_jitter_s
-from dispatcher.errors import QueueUnavailable, StoreUnavailable
+from dispatcher.errors import QueueUnavailable, StoreRefused, StoreUnavailable
 from dispatcher.messages import Event, Gated, Settled, Verdict
 from dispatcher.model import Channel, NotificationId, OrganizationId, Status
-from dispatcher.outcome import OutcomeClass
+from dispatcher.outcome import Outcome, OutcomeClass
 
 logger = logging.getLogger(__name__)
 
+R = TypeVar("R")
 T = TypeVar("T")
 Tell = Callable[[Event], None]
 
@@ -154,7 +156,8 @@ class Ledger:
         if requests:
             ids = [id for request in requests for id in request.ids]
             closed = {(r.organization_id, channel) for r in requests for channel in r.closed}
-            answers = await self._insist(lambda again: self._store.gate(ids, closed, again=again))
+            parts, _ = await self._by_halves(ids, lambda part, again: self._store.gate(part, closed, again=again))
+            answers = _joined(parts)
             asked: dict[OrganizationId, tuple[list[NotificationId], Tell]] = {}
             for request in requests:
                 asked.setdefault(request.organization_id, ([], request.tell))[0].extend(request.ids)
@@ -166,8 +169,11 @@ class Ledger:
         requests = [r for r in batch if isinstance(r, _RecordRequest)]
         if requests:
             verdicts = [request.verdict for request in requests]
-            ours = await self._insist(lambda again: self._store.record(verdicts, again=again))
-            self._settle_recorded(requests, ours)
+            parts, refused = await self._by_halves(verdicts, lambda part, again: self._store.record(part, again=again))
+            if refused:  # the outcome counts, whatever odd text came with it
+                plain = [evolve(v, outcome=Outcome(v.outcome.kind, "not_recordable")) for v in refused]
+                parts.append(await self._insist(lambda again: self._store.record(plain, again=again)))
+            self._settle_recorded(requests, set().union(*parts))
         _release(batch)
 
     def _settle_recorded(self, requests: Sequence[_RecordRequest], ours: set[NotificationId]) -> None:
@@ -203,6 +209,32 @@ class Ledger:
         for request in batch:
             request.tell(Settled(request.settlement.ids(), request.lost))
 
+    async def _by_halves(self, rows: Sequence[R], call: Callable[[Sequence[R], bool], Awaitable[T]]) -> tuple[list[T], list[R]]:
+        """Insist on one call for all rows; if Postgres refuses one of them it is found by halves, so that it stops no other.
+
+        Returns the answers, as a rule one, and the refused rows.
+        """
+        answers: list[T] = []
+        refused: list[R] = []
+        parts = [rows]
+        while parts:
+            part = parts.pop()
+            after_refusal = len(part) < len(rows)  # a first call may have done some of it
+
+            async def call_part(again: bool, part: Sequence[R] = part, after_refusal: bool = after_refusal) -> T:
+                return await call(part, again or after_refusal)
+
+            try:
+                answers.append(await self._insist(call_part))
+            except StoreRefused as error:
+                if len(part) > 1:
+                    parts.extend((part[len(part) // 2 :], part[: len(part) // 2]))
+                else:
+                    logger.error("a row of the ledger: %s", error)
+                    self._metrics.events["row_refused"] += 1
+                    refused.extend(part)
+        return answers, refused
+
     async def _insist(self, call: Callable[[bool], Awaitable[T]]) -> T:
         """Make the call until it succeeds; from the second try on with ``again`` true. Waits grow, jittered, to RETRY_CAP_S."""
         tries = 0
@@ -225,6 +257,23 @@ class Ledger:
             metrics.codes[channel, verdict.outcome.code] += 1
         if verdict.dead is not None:
             metrics.dead_letters[channel, verdict.dead.value] += 1
+
+
+def _joined(answers: Sequence[Mapping[OrganizationId, Gated]]) -> Mapping[OrganizationId, Gated]:
+    """One answer out of several that speak of different ids."""
+    if len(answers) == 1:
+        return answers[0]
+    joined: dict[OrganizationId, Gated] = {}
+    for answer in answers:
+        for name, more in answer.items():
+            have = joined.get(name, Gated(()))
+            joined[name] = Gated(
+                [*have.deliveries, *more.deliveries],
+                [*have.parked, *more.parked],
+                [*have.deferred, *more.deferred],
+                [*have.dropped, *more.dropped],
+            )
+    return joined
 
 
 def _gate_weight(request: _GateRequest | _Barrier) -> int:

@@ -1,7 +1,8 @@
 """Counts and histograms of the hot path, plain integers while it runs, Prometheus families when somebody asks.
 
-prometheus_client's own counters take a lock and a label look-up for every step; here a batch adds to a dict, and the collector
-reads it at scrape time. Label values come from closed sets only: channel, outcome, dead-letter reason, part. Never an organization.
+prometheus_client's own counters take a lock and a label look-up for every step; here a batch adds to a dict, and the
+collector reads it at scrape time. Label values come from closed sets only: channel, outcome, dead-letter reason, part. Never
+an organization.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from attrs import define, field
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -81,21 +83,23 @@ class MetricsCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Called by a registry at each scrape."""
         m = self._metrics
-        yield _counter("dispatcher_accepted", "Items handed in, by verdict.", ("verdict",), {(k,): v for k, v in m.accepted.items()})
+        yield _counter("dispatcher_accepted", "Items handed in, by verdict.", ("verdict",), _single(m.accepted))
         yield _counter("dispatcher_attempts", "Attempts at providers, by outcome.", ("channel", "outcome"), m.attempts)
         yield _counter("dispatcher_provider_codes", "Codes of attempts that did not deliver.", ("channel", "code"), m.codes)
         yield _counter("dispatcher_dead_letters", "Notifications that failed for good.", ("channel", "reason"), m.dead_letters)
         yield _counter("dispatcher_alarms", "What a person should know.", ("code", "channel"), m.alarms)
-        yield _counter("dispatcher_events", "Rare events inside the process.", ("event",), {(k,): v for k, v in m.events.items()})
+        yield _counter("dispatcher_events", "Rare events inside the process.", ("event",), _single(m.events))
         yield _histogram("dispatcher_delivery_latency_seconds", "From accepted to delivered.", "channel", m.delivery_latency)
         yield _histogram("dispatcher_provider_call_seconds", "Duration of calls at providers.", "provider", m.call_duration)
         for name, value in self._gauges().items():
             yield GaugeMetricFamily(f"dispatcher_{name}", f"Present value of {name.replace('_', ' ')}.", value=value)
 
 
-def _counter(
-    name: str, text: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], int] | Mapping[tuple[str, str], int]
-) -> CounterMetricFamily:
+def _single(values: Mapping[str, int]) -> dict[tuple[str, ...], int]:
+    return {(key,): value for key, value in values.items()}
+
+
+def _counter(name: str, text: str, labels: tuple[str, ...], values: Mapping[Any, int]) -> CounterMetricFamily:
     family = CounterMetricFamily(name, text, labels=labels)
     for key, value in values.items():
         family.add_metric(key, value)

@@ -192,9 +192,7 @@ class Node:
         """Present values, for a scrape."""
         ledger, permits, accepting = self.ledger.statistics(), self.permits.statistics(), self.acceptor.statistics()
         breakers_open = sum(
-            state != "closed"
-            for actor in self.organizations.alive()
-            for state in actor.core.statistics().breakers.values()
+            state != "closed" for actor in self.organizations.alive() for state in actor.core.statistics().breakers.values()
         )
         herald, pool, callers = self.herald.statistics(), self.pool.statistics(), self.callers.statistics()
         return {
@@ -221,7 +219,10 @@ class Node:
         await self.lease.register()
         async with trio.open_nursery() as nursery:
             self._below = nursery
-            for name, child in (("lease", self.lease.run), ("ledger", self.ledger.run), ("acceptor", self.acceptor.run)):
+            # Not supervised: a batch that a failed ledger lost is on nobody's mind any more, so the process must end and be
+            # rescued.
+            nursery.start_soon(self.ledger.run)
+            for name, child in (("lease", self.lease.run), ("acceptor", self.acceptor.run)):
                 nursery.start_soon(self._supervised, name, child)
             async with trio.open_nursery() as above:
                 self._above = above
@@ -235,7 +236,10 @@ class Node:
                 task_status.started()
 
     async def drain(self, drain_s: float) -> bool:
-        """Stop claiming, let calls end, flush, give the lease up; at most ``drain_s`` for the calls. True when nothing was left."""
+        """Stop claiming, let calls end, flush, give the lease up; at most ``drain_s`` for the calls.
+
+        True when nothing was left.
+        """
         with trio.move_on_after(drain_s) as patience:
             self.acceptor.close()
             await self.organizations.drain()
@@ -254,7 +258,8 @@ class Node:
     async def _supervised(self, name: str, child: Callable[[], Any]) -> None:
         await supervise(name, child, BUDGET, self._random)
 
-    # --- what the children are given ----------------------------------------------------------------------------------------------
+    # --- what the children are given
+    # ----------------------------------------------------------------------------------------------
 
     def _make_organization(self, organization_id: OrganizationId) -> OrganizationActor:
         d = self._config.dispatch
@@ -282,9 +287,7 @@ class Node:
 
 
 @asynccontextmanager
-async def open_node(
-    config: Config, *, incarnation: str, random: Random, unix_s: Callable[[], float]
-) -> AsyncIterator[Node]:
+async def open_node(config: Config, *, incarnation: str, random: Random, unix_s: Callable[[], float]) -> AsyncIterator[Node]:
     """Connect to the servers ``config`` names and run a node; on leaving, drain it.
 
     ``incarnation`` is a fresh UUID of this start. Raises StoreUnavailable or QueueUnavailable when a server can not be reached.
@@ -302,13 +305,13 @@ async def open_node(
                 random=random,
             )
         )
-        redis_options = {
-            "connect_deadline_s": config.redis.connect_deadline_s,
-            "command_deadline_s": config.redis.command_deadline_s,
-            "random": random,
-        }
-        redis = await stack.enter_async_context(open_redis(config.redis.url, **redis_options))
-        subscriber = await stack.enter_async_context(open_subscriber(config.redis.url, **redis_options))
+        connect_s, command_s = config.redis.connect_deadline_s, config.redis.command_deadline_s
+        redis = await stack.enter_async_context(
+            open_redis(config.redis.url, connect_deadline_s=connect_s, command_deadline_s=command_s, random=random)
+        )
+        subscriber = await stack.enter_async_context(
+            open_subscriber(config.redis.url, connect_deadline_s=connect_s, command_deadline_s=command_s, random=random)
+        )
         http_pool = await stack.enter_async_context(
             open_http_pool(
                 limits=PoolLimits(connections_per_origin_max=d.connections_per_origin_max, connections_max=d.calls_max),

@@ -1,8 +1,8 @@
 """The actor of one organization: hears events, asks its core once for each, carries out the commands.
 
-The core runs inside :meth:`OrganizationActor.tell`, at once and without a task switch: a finished call costs its organization no
-wake-up. What must wait (a claim, a load) becomes a task of the actor's nursery and tells its result. The actor's own task only keeps
-time and, after ``idle_s`` without work, puts the organization to sleep.
+The core runs inside :meth:`OrganizationActor.tell`, at once and without a task switch: a finished call costs its organization
+no wake-up. What must wait (a claim, a load) becomes a task of the actor's nursery and tells its result. The actor's own task
+only keeps time and, after ``idle_s`` without work, puts the organization to sleep.
 """
 
 from __future__ import annotations
@@ -157,6 +157,8 @@ class OrganizationActor:
                 nursery.cancel_scope.cancel()
         finally:
             self._nursery = None
+            for channel in self._channels.values():
+                channel.abandon()
             self._with.permits.release(self._permits_held)
             self._permits_held = 0
             self._empty.set()

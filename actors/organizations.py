@@ -1,8 +1,8 @@
 """The registry of living organization actors: starts them on demand, watches over them, lets idle ones go.
 
-At most one actor per organization lives in a process. An organization whose actor keeps failing is put under quarantine: it rests, with
-an alarm, until its configuration changes or the pause ends, and nobody else notices. A wake-up for an organization that may not start
-now is dropped; the sweep asks again.
+At most one actor per organization lives in a process. An organization whose actor keeps failing is put under quarantine: it
+rests, with an alarm, until its configuration changes or the pause ends, and nobody else notices. A wake-up for an
+organization that may not start now is dropped; the sweep asks again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Leave to hold ids in flight, shared by all organizations of a process: no permit, no claim.
 
-Permits bound the memory that claimed notifications take. Whoever waits is served in order and takes what is there, up to what it asked
-for, so one organization with a long queue never makes another wait for more than one round.
+Permits bound the memory that claimed notifications take. Whoever waits is served in order and takes what is there, up to what
+it asked for, so one organization with a long queue never makes another wait for more than one round.
 """
 
 from __future__ import annotations

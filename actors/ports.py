@@ -14,7 +14,6 @@ from attrs import field, frozen
 from dispatcher.messages import Claimed, Gated, Unparked, Verdict
 from dispatcher.model import Channel, NotificationId, OrganizationId
 
-
 PARKED_LOOK_AGAIN_S = 30.0
 """How long a sleeping organization with parked ids may wait before it is looked at again."""
 RESCUES_MAX = 5
@@ -33,7 +32,8 @@ class Arrival(NamedTuple):
 class Settlement:
     """What becomes, in the queue, of ids that one organization holds in flight. Each id stands in exactly one list.
 
-    ``done`` leave for good, ``delayed`` wait so many seconds, ``requeued`` go back to the head, ``parked`` wait for their channel.
+    ``done`` leave for good, ``delayed`` wait so many seconds, ``requeued`` go back to the head, ``parked`` wait for their
+    channel.
     """
 
     organization_id: OrganizationId
@@ -58,7 +58,10 @@ class Queue(Protocol):
         """Move up to ``n`` ids to in-flight under a lease, after putting back those whose lease or delay ran out."""
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Take ids out of in-flight. Repeating a settlement does no harm."""
+        """Take ids out of in-flight. Repeating a settlement does no harm.
+
+        One that is refused (the keys of its organization are damaged) stops no other and is not reported: its leases run out.
+        """
 
     async def unpark(self, organization_id: OrganizationId, channel: Channel, n: int) -> Unparked:
         """Move up to ``n`` parked ids, oldest first, to the head of the queue."""
@@ -128,7 +131,8 @@ class Store(Protocol):
     async def insert(
         self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]
     ) -> Mapping[tuple[OrganizationId, str], Existing]:
-        """Insert all in one transaction. Rows whose key is taken are left out, and then the answer says what each key stands for now.
+        """Insert all in one transaction. Rows whose key is taken are left out, and then the answer says what each key stands
+        for now.
 
         Raises StoreRefused, and inserts nothing, when a row can not be stored.
         """
@@ -136,7 +140,10 @@ class Store(Protocol):
     async def gate(
         self, ids: Sequence[NotificationId], closed: Collection[tuple[OrganizationId, Channel]], *, again: bool
     ) -> Mapping[OrganizationId, Gated]:
-        """Record the intent to send. ``again`` repeats a call whose answer was lost, for ids nobody else in this process holds."""
+        """Record the intent to send.
+
+        ``again`` repeats a call whose answer was lost, for ids nobody else in this process holds.
+        """
 
     async def record(self, verdicts: Sequence[Verdict], *, again: bool) -> set[NotificationId]:
         """Write verdicts; returns the ids that were still ours. ``again`` repeats a call whose answer was lost."""

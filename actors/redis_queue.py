@@ -5,6 +5,7 @@ Only ids, counters and announcements (which carry ids and states) ever go in her
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from actors.io.redis import Command, Encodable, Redis, Reply, Script, ScriptCall
@@ -14,6 +15,8 @@ from dispatcher.errors import QueueUnavailable
 from dispatcher.keys import Keys, shard_of
 from dispatcher.messages import Claimed, Unparked
 from dispatcher.model import Channel, NotificationId, OrganizationId
+
+logger = logging.getLogger(__name__)
 
 SENTINEL = "notifications:sentinel"
 """A key that is only ever missing after Redis lost its memory."""
@@ -52,18 +55,21 @@ class RedisQueue:
             (self._keys.queue(organization_id), self._keys.inflight(organization_id), self._keys.delayed(organization_id)),
             (n, self._lease_ms),
         )
-        return Claimed(
-            [NotificationId(id.decode()) for id in ids], int(backlog), None if due_ms < 0 else float(due_ms) / 1000.0
-        )
+        return Claimed([NotificationId(id.decode()) for id in ids], int(backlog), None if due_ms < 0 else float(due_ms) / 1000.0)
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Take ids out of in-flight. Repeating a settlement does no harm."""
-        _raise_first(await self._redis.run_many([self._settle_call(settlement) for settlement in settlements]))
+        replies = await self._redis.run_many([self._settle_call(settlement) for settlement in settlements])
+        _raise_first([reply for reply in replies if isinstance(reply, QueueUnavailable)])
+        for settlement, reply in zip(settlements, replies, strict=True):
+            if isinstance(reply, Exception):
+                logger.error("organization %s: Redis refused a settlement: %s", settlement.organization_id, type(reply).__name__)
 
     def _settle_call(self, s: Settlement) -> ScriptCall:
         org = s.organization_id
-        names = [self._keys.queue(org), self._keys.inflight(org), self._keys.delayed(org), self._keys.events(org), self._active(org)]
-        names.extend(self._keys.parked(org, channel) for channel, _ in s.parked)
+        keys = self._keys
+        names = [keys.queue(org), keys.inflight(org), keys.delayed(org), keys.events(org), self._active(org)]
+        names.extend(keys.parked(org, channel) for channel, _ in s.parked)
         args: list[Encodable] = [org, self._keys.topic(org), self._keys.wake(shard_of(org, self._shards))]
         args.extend((len(s.done), len(s.delayed), len(s.requeued), len(s.parked)))
         args.extend(s.done)

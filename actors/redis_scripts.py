@@ -1,10 +1,11 @@
 """The Lua scripts behind the queue. Each is one atomic step; time is the server's own.
 
 Keys per organization: a list of ids (left is the tail, right the head), ``inflight`` and ``delayed`` sorted sets scored by
-milliseconds, one ``parked`` sorted set a channel, and an ``events`` stream that lets a listener catch up. ``active`` is a sorted set
-of organizations, scored by when each next needs attention. ``allow-oom`` lets claims and settlements through when memory is full:
-they free it. Parked ids all score 0, so they stand in the order of their names, which is the order of their creation; as a list
-they could not be told apart from lost ones without a search, and would be put back, and parked again, at every look.
+milliseconds, one ``parked`` sorted set a channel, and an ``events`` stream that lets a listener catch up. ``active`` is a
+sorted set of organizations, scored by when each next needs attention. ``allow-oom`` lets claims and settlements through when
+memory is full: they free it. Parked ids all score 0, so they stand in the order of their names, which is the order of their
+creation; as a list they could not be told apart from lost ones without a search, and would be put back, and parked again, at
+every look.
 """
 
 from __future__ import annotations
@@ -93,8 +94,8 @@ SETTLE = Script(
     + _NOW
     + _ANNOUNCE
     + """
--- KEYS: queue, inflight, delayed, events, active, parked sets in the order of the parked ids. ARGV: organization, topic, wake topic,
--- counts of done, delayed, requeued, parked; then the ids (delayed as ms, id); then announcements.
+-- KEYS: queue, inflight, delayed, events, active, parked sets in the order of the parked ids.
+-- ARGV: organization, topic, wake topic, counts of done, delayed, requeued, parked; then the ids (delayed as ms, id); then announcements.
 local done, delayed, requeued, parked = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local at = 8
 local last = at + done - 1
@@ -134,7 +135,7 @@ return 1
 
 UNPARK = Script(
     "#!lua flags=allow-oom\n"
-    + """
+    """
 -- KEYS: queue, parked. ARGV: how many. Returns {moved, left}.
 local scored = redis.call('ZPOPMIN', KEYS[2], ARGV[1])
 for i = #scored - 1, 1, -2 do redis.call('RPUSH', KEYS[1], scored[i]) end
@@ -168,7 +169,8 @@ RESTORE = Script(
     "#!lua flags=allow-oom\n"
     + _NOW
     + """
--- KEYS: queue, inflight, delayed, active, parked sets. ARGV: organization, wake topic, ids oldest first. Returns how many were missing.
+-- KEYS: queue, inflight, delayed, active, parked sets. ARGV: organization, wake topic, ids oldest first.
+-- Returns how many were missing.
 -- Ids are time-ordered and the queue is first in, first out: one not older than its head may still stand in it. It is left alone
 -- until the head has passed it, so the list is never searched. A repeat would do no harm: the gate lets each id through once.
 local head = redis.call('LINDEX', KEYS[1], -1)

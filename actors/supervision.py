@@ -1,8 +1,8 @@
 """Restarts with a budget, then escalation. No business in here.
 
-A child that raises is started again after a jittered pause, at most ``restarts_max`` times within ``period_s``; one failure more and the
-supervisor gives up with :class:`BudgetSpent`, for its own owner to deal with. An outage of Postgres or Redis spends nothing: waiting for
-a server is not a fault of the child, and no number of restarts mends it.
+A child that raises is started again after a jittered pause, at most ``restarts_max`` times within ``period_s``; one failure
+more and the supervisor gives up with :class:`BudgetSpent`, for its own owner to deal with. An outage of Postgres or Redis
+spends nothing: waiting for a server is not a fault of the child, and no number of restarts mends it.
 """
 
 from __future__ import annotations

@@ -19,4 +19,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--concurrency", type=int, required=True)
     concurrency = parser.parse_args().concurrency
-    app.worker_main(["worker", "--loglevel", "ERROR", "--pool", "prefork", "--concurrency", str(concurrency), "-Q", "idle", "--without-gossip", "--without-mingle", "--without-heartbeat"])
+    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "ERROR"]
+    app.worker_main(["worker", "--pool", "prefork", "--concurrency", str(concurrency), "-Q", "idle", *quiet])

@@ -1,7 +1,7 @@
 """What Python services use today: a Celery worker that sends one notification a task with ``requests``.
 
-The same work, the usual way: claim the row, POST, record the row, publish. Connections are kept: one to Postgres, one to Redis and one
-HTTP session per worker process. Results are off and messages are prefetched, as one sets Celery up for speed.
+The same work, the usual way: claim the row, POST, record the row, publish. Connections are kept: one to Postgres, one to
+Redis and one HTTP session per worker process. Results are off and messages are prefetched, as one sets Celery up for speed.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def send(id: str) -> None:
     """Send one notification."""
     postgres, channel, session = _kept["postgres"], _kept["redis"], _kept["http"]
     row = postgres.execute(
-        "UPDATE notifications SET status = 'sending', attempts = attempts + 1, updated_at = now() WHERE id = %s AND status = 'queued' "
-        "RETURNING organization_id, recipient, payload",
+        "UPDATE notifications SET status = 'sending', attempts = attempts + 1, updated_at = now() "
+        "WHERE id = %s AND status = 'queued' RETURNING organization_id, recipient, payload",
         (id,),
     ).fetchone()
     if row is None:
@@ -61,7 +61,8 @@ def send(id: str) -> None:
     )
     answer.raise_for_status()
     postgres.execute(
-        "UPDATE notifications SET status = 'delivered', provider_message_id = %s, updated_at = now() WHERE id = %s AND status = 'sending'",
+        "UPDATE notifications SET status = 'delivered', provider_message_id = %s, updated_at = now() "
+        "WHERE id = %s AND status = 'sending'",
         (answer.headers.get("X-Message-Id"), id),
     )
     channel.publish(f"notifications:org:{organization_id}", f'{{"type":"notification.delivered","id":"{id}"}}')

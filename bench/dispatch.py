@@ -97,7 +97,7 @@ def main(servers: Servers, *, rounds: int, count: int, celery_count: int, organi
 
 def report(turns: dict[str, list[Turn]], organizations: int) -> None:
     """Print throughput, CPU by process, and the ratios round by round."""
-    print(f"\nDispatch: {organizations} organizations, 600-byte bodies, one process each; median [least - most] of {len(turns['floor'])} rounds")
+    print(f"\nDispatch: {organizations} organizations, 600-byte bodies; median [least - most] of {len(turns['floor'])} rounds")
     print(f"{'':<20}{'notifications/s':>26}   CPU µs per notification")
     for name, rounds in turns.items():
         costs = "  ".join(f"{part} {spread([turn.cpu_us[part] for turn in rounds])}" for part in rounds[0].cpu_us)

@@ -1,8 +1,8 @@
 """The floor: a straight-line program that does only the I/O of dispatching, with the dispatcher's own statements and bytes.
 
-No actors, breakers, buckets, retries, leases, limits or metrics. For each organization in turn: claim from its list, one gate statement,
-the POSTs over 32 connections (a socket and a parser, nothing else), one record statement, one settle script with the announcements.
-What the dispatcher costs above this is what its features cost.
+No actors, breakers, buckets, retries, leases, limits or metrics. For each organization in turn: claim from its list, one gate
+statement, the POSTs over 32 connections (a socket and a parser, nothing else), one record statement, one settle script with
+the announcements. What the dispatcher costs above this is what its features cost.
 
 Run by the rig: prints ``ready``, then waits for a line with ``organization count`` pairs on standard input for each turn.
 """
@@ -62,7 +62,8 @@ async def post(sock: trio.socket.SocketType, data: bytes) -> str | None:
 
 def wire(request: HttpRequest) -> bytes:
     """The request as bytes."""
-    head = [b"%b %b HTTP/1.1" % (request.method, request.target), b"host: %b:%d" % (request.origin.host.encode(), request.origin.port)]
+    origin = request.origin
+    head = [b"%b %b HTTP/1.1" % (request.method, request.target), b"host: %b:%d" % (origin.host.encode(), origin.port)]
     head.extend(name + b": " + value for name, value in request.headers)
     head.append(b"content-length: %d" % len(request.body))
     return b"\r\n".join(head) + b"\r\n\r\n" + request.body
@@ -71,7 +72,14 @@ def wire(request: HttpRequest) -> bytes:
 class Floor:
     """The program: its connections and what it knows by heart."""
 
-    def __init__(self, pool: Pool, redis: Redis, sockets: list[trio.socket.SocketType], bounds: dict[str, Bound], configs: dict[str, str]):
+    def __init__(
+        self,
+        pool: Pool,
+        redis: Redis,
+        sockets: list[trio.socket.SocketType],
+        bounds: dict[str, Bound],
+        configs: dict[str, str],
+    ) -> None:
         self.pool = pool
         self.queue = RedisQueue(redis, lease_s=60.0, shards=SHARDS)
         self.sockets = sockets
@@ -85,8 +93,9 @@ class Floor:
             ids = (await self.queue.claim(name, BATCH)).ids
             if not ids:
                 return
-            rows = await self.pool.fetch(GATE, {"claimer": self.incarnation, "ids": sorted(ids), "closed": []})
-            sent = await self.send(name, [Delivery(*row[:2], Channel(row[2]), *row[3:]) for row in rows])
+            params = {"claimer": self.incarnation, "ids": sorted(ids), "closed": []}
+            rows: list[Any] = await self.pool.fetch(GATE, params)
+            sent = await self.send(name, [Delivery(row[0], row[1], Channel(row[2]), *row[3:]) for row in rows])
             recorded = await self.pool.fetch(
                 RECORD_DELIVERED,
                 (
@@ -99,9 +108,7 @@ class Floor:
                 ),
             )
             notices = [
-                orjson.dumps(
-                    {"type": "notification.delivered", "id": id, "channel": "email", "status": "delivered", "attempt": 1, "at": 0.0}
-                )
+                orjson.dumps({"type": "notification.delivered", "id": id, "channel": "email", "status": "delivered", "at": 0.0})
                 for (id,) in recorded
             ]
             await self.queue.settle([Settlement(name, done=[id for (id,) in recorded], announcements=notices)])

@@ -78,7 +78,9 @@ def servers() -> Iterator[Servers]:
         redis_url = stack.enter_context(running_valkey(folder / "data"))
         migrations.up(postgres_url)
         sandbox = stack.enter_context(
-            contestant([sys.executable, "-m", "dispatcher_sandbox", "--port", "0"], {**os.environ, "PYTHONPATH": str(ROOT / "http")})
+            contestant(
+                [sys.executable, "-m", "dispatcher_sandbox", "--port", "0"], {**os.environ, "PYTHONPATH": str(ROOT / "http")}
+            )
         )
         sandbox_url = next(word for word in sandbox.first_line.split() if word.startswith("http://"))
         with psycopg.connect(postgres_url) as connection:
@@ -212,7 +214,8 @@ class Load:
         with (
             self._connection.cursor() as cursor,
             cursor.copy(
-                "COPY notifications (id, organization_id, channel, attempts_max, created_at, updated_at, recipient, payload) FROM STDIN"
+                "COPY notifications (id, organization_id, channel, attempts_max, created_at, updated_at, recipient, payload) "
+                "FROM STDIN"
             ) as copy,
         ):
             for number in range(count):
@@ -261,7 +264,7 @@ class Load:
             self._connection.execute("SELECT count(*) FROM notifications WHERE status = 'delivered'").fetchone() or (0,)
         )[0]
         if summary["accepted"] != count or delivered != count:
-            raise SystemExit(f"laid out {count}, accepted {summary['accepted']}, recorded as delivered {delivered}: not a valid turn")
+            raise SystemExit(f"laid out {count}, accepted {summary['accepted']}, recorded {delivered}: not a valid turn")
 
     def close(self) -> None:
         """Close the rig's own connections."""

@@ -1,7 +1,8 @@
 """What was handed in, checked: JSON to items, each with its own verdict.
 
-A request is one notification object, or ``{"items": […]}`` with up to ``items_max`` unlike ones. A fault of the envelope refuses the
-request; a fault of an item refuses that item and no other. Every fault of an item is reported at once, with a pointer and never a value.
+A request is one notification object, or ``{"items": […]}`` with up to ``items_max`` unlike ones. A fault of the envelope
+refuses the request; a fault of an item refuses that item and no other. Every fault of an item is reported at once, with a
+pointer and never a value.
 """
 
 from __future__ import annotations
@@ -120,7 +121,8 @@ def parse_item(row: Any, limits: AcceptLimits, now_unix_s: float) -> Item | Prob
     if len(canonical) > limits.item_bytes_max:
         return too_large(len(canonical), limits)
     get = row.get
-    channel = _CHANNELS.get(get("channel")) if isinstance(get("channel"), str) else None
+    name = get("channel")
+    channel = _CHANNELS.get(name) if isinstance(name, str) else None
     faults: list[Problem] = []
     if channel is None:
         faults.append(_invalid("/channel", f"must be one of {', '.join(Channel)}"))
@@ -159,6 +161,7 @@ def parse_item(row: Any, limits: AcceptLimits, now_unix_s: float) -> Item | Prob
     if faults:
         return together(faults)
     assert channel is not None
+    assert isinstance(recipient, str)
     return Item(
         channel,
         recipient,
@@ -228,9 +231,11 @@ def _content_faults(content: Any, channel: Channel | None) -> list[Problem]:
     faults = []
     if not content.keys() <= known:
         faults.append(_invalid("/content", f"has an unknown field; known are {', '.join(sorted(known))}", "field_unknown"))
-    for name in known & content.keys():
-        if name != "data" and not (isinstance(content[name], str) and content[name] and "\x00" not in content[name]):
-            faults.append(_invalid(f"/content/{name}", "must be a text that is not empty"))
+    faults.extend(
+        _invalid(f"/content/{name}", "must be a text that is not empty")
+        for name in sorted(known & content.keys())
+        if name != "data" and not (isinstance(content[name], str) and content[name] and "\x00" not in content[name])
+    )
     if channel is Channel.EMAIL:
         subject = content.get("subject")
         if "subject" not in content:

@@ -36,8 +36,8 @@ class OutcomeClass(StrEnum):
 class Outcome:
     """The end of one attempt.
 
-    ``code`` is a short stable token such as ``http_503`` or ``timeout_connect``, at most 64 ASCII characters, free of personal data.
-    ``retry_after_s`` is the provider's own hint, seconds from now; it may only lengthen a delay.
+    ``code`` is a short stable token such as ``http_503`` or ``timeout_connect``, at most 64 ASCII characters, free of
+    personal data. ``retry_after_s`` is the provider's own hint, seconds from now; it may only lengthen a delay.
     """
 
     kind: OutcomeClass

@@ -13,7 +13,7 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import trio
 
@@ -24,6 +24,28 @@ FIN_WAIT1 = 4
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 OK_AND_CLOSE = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok"
+
+
+class HesitantSocket(socket.socket):
+    """Every other send takes one byte less than it could or nothing, every other receive finds nothing after all: both are
+    things a kernel may do."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._calls = 0
+
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        self._hesitate()
+        return super().send(memoryview(data)[: max(1, len(data) - 1)], flags)
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        self._hesitate()
+        return super().recv(size, flags)
+
+    def _hesitate(self) -> None:
+        self._calls += 1
+        if self._calls % 2:
+            raise BlockingIOError
 
 
 class Received(NamedTuple):

@@ -58,12 +58,8 @@ def scrub(error: psycopg.Error) -> None:
         return
     condition = type(error).__name__
     telling = diag.sqlstate[:2] in _TELLING_CLASSES
-    words = [diag.message_primary or condition if telling else f"{condition}: the message may quote data and is withheld"]
-    place = ".".join(name for name in (diag.table_name, diag.column_name) if name)
-    if place and not telling:
-        words.append(f"at {place}")
-    words.append(f"[SQLSTATE {diag.sqlstate}]")
-    error.args = (" ".join(words),)
+    words = diag.message_primary or condition if telling else f"{condition}: the message may quote data and is withheld"
+    error.args = (f"{words} [SQLSTATE {diag.sqlstate}]",)
 
 
 def unavailable(error: psycopg.Error) -> StoreUnavailable | None:

@@ -139,7 +139,7 @@ class Pool(Lender):
             session._end()
 
     async def wait_ready(self, deadline_s: float) -> None:
-        """Wait until the server answers, as far as is known. Raises ``StoreUnavailable``, with the reason, after ``deadline_s``."""
+        """Wait until the server answers, as far as is known. Raises ``StoreUnavailable``, with the reason, at the deadline."""
         with trio.move_on_after(deadline_s):
             await self._answers.wait()
             return

@@ -58,8 +58,10 @@ async def requeue(pool: Pool, organization_id: OrganizationId, id: str, attempts
     that died with their process starts anew, or a poisonous one would be given up again before it was tried.
     """
     rows = await pool.fetch(
-        "WITH letter AS (DELETE FROM dead_letters WHERE organization_id = %s AND notification_id = %s RETURNING notification_id), "
-        "back AS (UPDATE notifications AS n SET status = 'queued', attempts_max = least(n.attempts::integer + %s, 32767), rescues = 0, "
+        "WITH letter AS (DELETE FROM dead_letters WHERE organization_id = %s AND notification_id = %s "
+        "RETURNING notification_id), "
+        "back AS (UPDATE notifications AS n SET status = 'queued', rescues = 0, "
+        "attempts_max = least(n.attempts::integer + %s, 32767), "
         "next_retry_at = NULL, claimed_by = NULL, updated_at = now(), "
         "expires_at = CASE WHEN n.expires_at > now() THEN n.expires_at END "
         "FROM letter WHERE n.id = letter.notification_id AND n.status = 'failed' RETURNING n.id, n.attempts, n.organization_id) "

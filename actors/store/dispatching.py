@@ -1,7 +1,8 @@
 """The store port on Postgres: every statement of the hot path, each a batch.
 
-Statements take ids in sorted order, so that two batches can never wait for each other's rows in a circle. Each can be repeated when its
-answer was lost: inserts skip what is there, the gate hands out again what this very incarnation holds, records check claimer and attempt.
+Statements take ids in sorted order, so that two batches can never wait for each other's rows in a circle. Each can be
+repeated when its answer was lost: inserts skip what is there, the gate hands out again what this very incarnation holds,
+records check claimer and attempt.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from actors.ports import RESCUES_MAX, Admission, BatchAnswer, Existing, Page, Re
 from actors.store.statements import (
     DISOWN,
     EXISTING,
+    FORGET_ALL,
     GATE,
     GATE_AGAIN,
     GATE_OPEN,
@@ -27,9 +29,9 @@ from actors.store.statements import (
     PRUNE,
     QUEUED,
     QUEUED_ALL,
-    RECORDED,
     RECORD_DELIVERED,
     RECORD_OTHERS,
+    RECORDED,
     REGISTER,
     RELEASE,
     RENEW,
@@ -40,6 +42,11 @@ from dispatcher.messages import Gated, Verdict
 from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId, Status
 
 _FIRST_ID = NotificationId("00000000-0000-0000-0000-000000000000")
+
+
+async def forget_incarnations(pool: Pool) -> None:
+    """Declare every incarnation dead. Only for who knows that no other process uses this database."""
+    await pool.execute(FORGET_ALL)
 
 
 class PostgresStore:
@@ -56,7 +63,8 @@ class PostgresStore:
         self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]
     ) -> Mapping[tuple[OrganizationId, str], Existing]:
         """Insert all in one transaction. Rows whose key is taken are left out; the answer says what those keys stand for."""
-        # In the order of the keys, for whoever inserts the same ones at this moment; of equal keys the first handed in comes first.
+        # In the order of the keys, for whoever inserts the same ones at this moment; of equal keys the first handed in comes
+        # first.
         admissions = sorted(admissions, key=_key)
         with _translated("a batch of notifications"):
             async with self._pool.connection() as connection:
@@ -100,7 +108,10 @@ class PostgresStore:
     async def gate(
         self, ids: Sequence[NotificationId], closed: Collection[tuple[OrganizationId, Channel]], *, again: bool
     ) -> Mapping[OrganizationId, Gated]:
-        """Record the intent to send. ``again`` repeats a call whose answer was lost, for ids nobody else in this process holds."""
+        """Record the intent to send.
+
+        ``again`` repeats a call whose answer was lost, for ids nobody else in this process holds.
+        """
         names = [f"{organization_id}/{channel}" for organization_id, channel in closed]
         statement = GATE_AGAIN if again else GATE_OPEN if closed else GATE
         params = {"claimer": self.incarnation, "ids": sorted(ids), "closed": names}

@@ -33,8 +33,8 @@ async def check(pool: Pool, keys: EncryptionKeys, random_bytes: RandomBytes) -> 
             used = await pool.fetch("SELECT credentials FROM delivery_provider_configs")
             if any(key_id_of(bytes(credentials)) == key_id for (credentials,) in used):
                 raise ConfigError(
-                    f"{KEYS_VARIABLE}: credentials in this database are sealed with the key {key_id!r}, which is not among the keys: "
-                    "add it after the first, then run `dispatcher credentials rotate`"
+                    f"{KEYS_VARIABLE}: credentials in this database are sealed with the key {key_id!r}, "
+                    "which is not among the keys: add it after the first, then run `dispatcher credentials rotate`"
                 )
             continue
         try:
@@ -60,9 +60,7 @@ class Rotation:
     total: int
 
 
-async def rotate(
-    pool: Pool, keys: EncryptionKeys, random_bytes: RandomBytes, progress: Callable[[Rotation], None]
-) -> Rotation:
+async def rotate(pool: Pool, keys: EncryptionKeys, random_bytes: RandomBytes, progress: Callable[[Rotation], None]) -> Rotation:
     """Seal every credential with the first key. Safe to repeat and to run beside a working dispatcher.
 
     Raises ConfigError when a credential can not be opened with the keys there are; what was moved before stays moved.

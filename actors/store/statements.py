@@ -6,12 +6,17 @@ Invariant: a row changes hands only where its present state is checked in the sa
 from __future__ import annotations
 
 INSERT = """
-INSERT INTO notifications (id, organization_id, channel, attempts_max, created_at, updated_at, expires_at, user_id, recipient, payload,
-                           template_id, locale, idempotency_key, request_hash)
-SELECT id, organization_id, channel, attempts_max, to_timestamp(created_at), to_timestamp(created_at), to_timestamp(expires_at), user_id,
-       recipient, payload, template_id, locale, idempotency_key, decode(request_hash, 'hex')
-FROM json_to_recordset(%s::json) AS r(id uuid, organization_id text, channel text, attempts_max smallint, created_at float8,
-     expires_at float8, user_id text, recipient text, payload jsonb, template_id uuid, locale text, idempotency_key text, request_hash text)
+INSERT INTO notifications (
+    id, organization_id, channel, attempts_max, created_at, updated_at, expires_at,
+    user_id, recipient, payload, template_id, locale, idempotency_key, request_hash
+)
+SELECT
+    id, organization_id, channel, attempts_max, to_timestamp(created_at), to_timestamp(created_at), to_timestamp(expires_at),
+    user_id, recipient, payload, template_id, locale, idempotency_key, decode(request_hash, 'hex')
+FROM json_to_recordset(%s::json) AS r(
+    id uuid, organization_id text, channel text, attempts_max smallint, created_at float8, expires_at float8,
+    user_id text, recipient text, payload jsonb, template_id uuid, locale text, idempotency_key text, request_hash text
+)
 ON CONFLICT DO NOTHING
 """
 
@@ -57,7 +62,8 @@ RECORD_DELIVERED = """
 UPDATE notifications n
 SET status = 'delivered', claimed_by = NULL, next_retry_at = NULL, reason = NULL, updated_at = now(),
     provider = u.provider, provider_config_id = u.config_id, provider_message_id = u.provider_message_id
-FROM unnest(%s::uuid[], %s::smallint[], %s::text[], %s::uuid[], %s::text[]) AS u(id, attempt, provider, config_id, provider_message_id)
+FROM unnest(%s::uuid[], %s::smallint[], %s::text[], %s::uuid[], %s::text[])
+    AS u(id, attempt, provider, config_id, provider_message_id)
 WHERE n.id = u.id AND n.attempts = u.attempt AND n.claimed_by = %s AND n.status = 'sending'
 RETURNING n.id
 """
@@ -68,15 +74,18 @@ WITH u AS (
         retry_in_s float8, outcome text, code text, dead text, provider text, config_id uuid)
 ), done AS (
     UPDATE notifications n
-    SET status = u.status, attempts = n.attempts - u.refund, unknowns = n.unknowns + u.doubles, claimed_by = NULL, updated_at = now(),
+    SET status = u.status, attempts = n.attempts - u.refund, unknowns = n.unknowns + u.doubles,
+        claimed_by = NULL, updated_at = now(),
         next_retry_at = now() + make_interval(secs => u.retry_in_s), reason = u.code,
         provider = coalesce(u.provider, n.provider), provider_config_id = coalesce(u.config_id, n.provider_config_id)
     FROM u
     WHERE n.id = u.id AND n.attempts = u.attempt AND n.claimed_by = %s AND n.status = 'sending'
     RETURNING n.id, n.organization_id, n.channel, n.next_retry_at, u.attempt, u.outcome, u.code, u.dead, u.provider, u.config_id
 ), timeline AS (
-    INSERT INTO attempts (notification_id, attempt, organization_id, outcome, code, provider, provider_config_id, at, next_retry_at)
-    SELECT id, attempt, organization_id, outcome, code, provider, config_id, clock_timestamp(), next_retry_at FROM done
+    INSERT INTO attempts
+        (notification_id, attempt, organization_id, outcome, code, provider, provider_config_id, at, next_retry_at)
+    SELECT id, attempt, organization_id, outcome, code, provider, config_id, clock_timestamp(), next_retry_at
+    FROM done WHERE outcome <> 'interrupted'  -- what never began is no attempt
 ), dead AS (
     INSERT INTO dead_letters (notification_id, organization_id, reason, code, channel, provider, created_at)
     SELECT id, organization_id, dead, code, channel, provider, now() FROM done WHERE dead IS NOT NULL
@@ -88,7 +97,8 @@ SELECT id FROM done
 # Whose answer was lost: which of these verdicts stand in the rows already.
 RECORDED = """
 SELECT n.id
-FROM notifications n JOIN unnest(%s::uuid[], %s::text[], %s::smallint[], %s::text[]) AS u(id, status, attempts, reason) ON n.id = u.id
+FROM notifications n
+JOIN unnest(%s::uuid[], %s::text[], %s::smallint[], %s::text[]) AS u(id, status, attempts, reason) ON n.id = u.id
 WHERE n.claimed_by IS NULL AND n.status = u.status AND n.attempts = u.attempts AND n.reason IS NOT DISTINCT FROM u.reason
 """
 
@@ -99,10 +109,11 @@ REGISTER = """
 INSERT INTO incarnations (id, lease_until) VALUES (%s, now() + make_interval(secs => %s))
 ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until
 """
+FORGET_ALL = "DELETE FROM incarnations"
 RELEASE = "DELETE FROM incarnations WHERE id = %s"
 
-# An attempt whose process is gone: it may or may not have reached the provider, so it counts as a possible double. It costs none of
-# the notification's attempts (attempts_max moves along), only one of its rescues.
+# An attempt whose process is gone: it may or may not have reached the provider, so it counts as a possible double. It costs
+# none of the notification's attempts (attempts_max moves along), only one of its rescues.
 _RESCUE = """
 WITH lost AS (
     SELECT id FROM notifications n
@@ -110,8 +121,9 @@ WITH lost AS (
     ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), done AS (
     UPDATE notifications n
-    SET status = CASE WHEN n.rescues >= %(rescues_max)s THEN 'failed' ELSE 'queued' END, claimed_by = NULL, updated_at = now(),
-        next_retry_at = NULL, unknowns = n.unknowns + 1, rescues = n.rescues + 1, attempts_max = n.attempts_max + 1, reason = 'process_lost'
+    SET status = CASE WHEN n.rescues >= %(rescues_max)s THEN 'failed' ELSE 'queued' END,
+        claimed_by = NULL, updated_at = now(), next_retry_at = NULL, reason = 'process_lost',
+        unknowns = n.unknowns + 1, rescues = n.rescues + 1, attempts_max = n.attempts_max + 1
     FROM lost WHERE n.id = lost.id
     RETURNING n.id, n.organization_id, n.channel, n.attempts, n.status
 ), timeline AS (

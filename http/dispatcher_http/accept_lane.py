@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from actors.store.api_keys import Scope
-from dispatcher.model import OrganizationId
 from dispatcher.problems import Problem, Refused
 from dispatcher_http.auth import Authenticator
 from dispatcher_http.body import Body, BodyBudget, Gone, Receive, Send, lingering

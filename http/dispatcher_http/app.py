@@ -7,12 +7,12 @@ Requests come through the accept lane, which answers the hot route itself and ha
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import trio
-from quart import request
+from quart.globals import request_ctx
 from quart_trio import QuartTrio
-from quart_trio.wrappers import TrioResponse
+from quart_trio.wrappers import TrioRequest, TrioResponse
 
 from actors.store import api_keys
 from dispatcher.model import OrganizationId
@@ -79,7 +79,8 @@ def create_app(services: Services) -> App:
             _add(app, route, authenticator)
     # Never reached, because the lane answers first; it makes 405 answers name the method.
     app.url_map.add(app.url_rule_class(accept_lane.RULE, endpoint="accept", methods=["POST"]))
-    app.asgi_app = accept_lane.AcceptLane(app.asgi_app, services, authenticator, telemetry)  # type: ignore[method-assign]
+    lane: Any = accept_lane.AcceptLane(cast("Any", app.asgi_app), services, authenticator, telemetry)
+    app.asgi_app = lane  # type: ignore[method-assign]
     return app
 
 
@@ -98,9 +99,10 @@ def refusal(error: Exception) -> TrioResponse:
 
 def _add(app: App, route: Route, authenticator: Authenticator) -> None:
     async def view(org: str, **path: str) -> TrioResponse:
+        request = cast("TrioRequest", request_ctx.request)
         principal = await authenticator.principal(authorization_of(request.headers.get("Authorization")))
         principal.require(org, route.scope)
-        return await route.view(Call(OrganizationId(org), path, request._get_current_object()))
+        return await route.view(Call(OrganizationId(org), path, request))
 
     app.add_url_rule(route.rule, f"{route.method} {route.rule}", view, methods=[route.method])
 

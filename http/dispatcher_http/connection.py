@@ -72,7 +72,8 @@ class Connection(TCPServer):
         self, live: set[Connection], app: ASGIWrapper, config: Config, context: WorkerContext, state: ConnectionState, stream: Any
     ) -> None:
         super().__init__(app, config, context, state, stream)
-        self.idle_task: IdleClock = IdleClock(config.keep_alive_timeout, context.terminated.wait)
+        self._idle_clock = IdleClock(config.keep_alive_timeout, context.terminated.wait)
+        self.idle_task = self._idle_clock  # type: ignore[assignment]
         self._live = live
         self._head = b""
 
@@ -109,7 +110,7 @@ class Connection(TCPServer):
         await super()._read_data()
         # The peer has left or cannot be understood. Hypercorn would keep the socket until the last timer of this connection
         # ran out; nobody can be answered on it any more.
-        self.idle_task.end()
+        self._idle_clock.end()
         await self._close()
 
     async def _write(self, data: bytes) -> bool:

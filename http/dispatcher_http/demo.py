@@ -1,7 +1,7 @@
 """The demo: a whole dispatcher with a sandbox for a provider, used through nothing but its public HTTP and websocket interface.
 
-It starts everything in a scratch folder, tells the story of :mod:`dispatcher_http.demo_story`, shows what the event stream says while it
-happens, ends with what became of each group, and leaves nothing behind.
+It starts everything in a scratch folder, tells the story of :mod:`dispatcher_http.demo_story`, shows what the event stream
+says while it happens, ends with what became of each group, and leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -241,7 +241,8 @@ async def run(write: Callable[[str], None]) -> bool:
     write(_table(tallies))
     good = all(tally.as_expected for tally in tallies)
     sent = sum(tally.accepted for tally in tallies)
-    progress.say(f"\n{sent} notifications in {seconds:.1f} s; " + ("every group as promised." if good else "NOT as promised, see above."))
+    verdict = "every group as promised." if good else "NOT as promised, see above."
+    progress.say(f"\n{sent} notifications in {seconds:.1f} s; {verdict}")
     return good
 
 

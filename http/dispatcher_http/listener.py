@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from urllib.parse import quote, urlsplit
 
 import trio
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, Event, Ping, RejectConnection, Request, TextMessage
+from wsproto.utilities import ProtocolError
 
 from dispatcher.errors import DispatcherError
 
 CONNECT_DEADLINE_S = 10.0
+SEND_DEADLINE_S = 10.0
 
 
 class StreamEnded(DispatcherError):
-    """The stream was refused or closed. ``code`` is the HTTP status or the close code."""
+    """The stream was refused or closed. ``code`` is the HTTP status or the close code, 0 where nobody gave one."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"the event stream ended with {code}{f' ({reason})' if reason else ''}")
@@ -27,8 +29,8 @@ class StreamEnded(DispatcherError):
 async def listen(url: str, organization_id: str, api_key: str, since: str | None = None) -> AsyncIterator[AsyncIterator[str]]:
     """Follow an organization's events: JSON texts, from after the position ``since``, or from now.
 
-    ``url`` is the dispatcher's, such as ``http://127.0.0.1:8080``. Raises StreamEnded when it is refused, and from the iterator when the
-    server closes it; OSError when there is nobody.
+    ``url`` is the dispatcher's, such as ``http://127.0.0.1:8080``. Raises StreamEnded when it is refused, and from the iterator when it
+    ends; OSError when there is nobody, TooSlowError when nobody answers.
     """
     parts = urlsplit(url)
     target = f"/v1/orgs/{quote(organization_id)}/stream" + (f"?since={quote(since)}" if since else "")
@@ -36,22 +38,22 @@ async def listen(url: str, organization_id: str, api_key: str, since: str | None
     with trio.fail_after(CONNECT_DEADLINE_S):
         stream: trio.abc.Stream
         if parts.scheme == "https":
-            stream = await trio.open_ssl_over_tcp_stream(parts.hostname or "", port)
+            stream = await trio.open_ssl_over_tcp_stream(parts.hostname or "", port, https_compatible=True)
         else:
             stream = await trio.open_tcp_stream(parts.hostname or "", port)
-    async with stream:
-        websocket = WSConnection(ConnectionType.CLIENT)
+    websocket = WSConnection(ConnectionType.CLIENT)
+    async with stream, aclosing(_events(stream, websocket)) as events:
         headers = [(b"authorization", f"Bearer {api_key}".encode())]
-        await stream.send_all(websocket.send(Request(host=parts.netloc, target=target, extra_headers=headers)))
-        events = _events(stream, websocket)
         with trio.fail_after(CONNECT_DEADLINE_S):
+            await _send(stream, websocket.send(Request(host=parts.netloc, target=target, extra_headers=headers)))
             first = await anext(events)
         if not isinstance(first, AcceptConnection):
             raise StreamEnded(first.status_code if isinstance(first, RejectConnection) else 0, "refused")
-        yield _texts(events)
+        async with aclosing(_texts(events)) as texts:
+            yield texts
 
 
-async def _texts(events: AsyncIterator[Event]) -> AsyncIterator[str]:
+async def _texts(events: AsyncIterator[Event]) -> AsyncGenerator[str, None]:
     part = ""
     async for event in events:
         if isinstance(event, TextMessage):
@@ -63,15 +65,26 @@ async def _texts(events: AsyncIterator[Event]) -> AsyncIterator[str]:
             raise StreamEnded(event.code, event.reason or "")
 
 
-async def _events(stream: trio.abc.Stream, websocket: WSConnection) -> AsyncIterator[Event]:
+async def _events(stream: trio.abc.Stream, websocket: WSConnection) -> AsyncGenerator[Event, None]:
     while True:
         for event in websocket.events():
             if isinstance(event, Ping):
-                await stream.send_all(websocket.send(event.response()))
+                with trio.fail_after(SEND_DEADLINE_S):
+                    await _send(stream, websocket.send(event.response()))
             else:
                 yield event
         try:
-            data = await stream.receive_some()
+            data = bytes(await stream.receive_some())
         except trio.BrokenResourceError:
             data = b""
-        websocket.receive_data(data or None)
+        try:
+            websocket.receive_data(data or None)
+        except ProtocolError as error:
+            raise StreamEnded(0, "what answers does not speak websocket") from error
+
+
+async def _send(stream: trio.abc.Stream, data: bytes) -> None:
+    try:
+        await stream.send_all(data)
+    except trio.BrokenResourceError as error:
+        raise StreamEnded(0, "the connection broke") from error

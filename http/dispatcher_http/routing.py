@@ -53,7 +53,7 @@ class Call:
         """The body, a JSON object. Raises Refused, or werkzeug's exceptions for too large and too slow."""
         content_type, encoding = self.request.headers.get("Content-Type"), self.request.headers.get("Content-Encoding")
         require_json(_latin_1(content_type), _latin_1(encoding))
-        return wire.object_of(await self.request.get_data(cache=False))
+        return wire.object_of(await self.request.get_data(False, False, False))
 
 
 @frozen

@@ -1,7 +1,7 @@
 """The encryption key of an installation that configured none: made once, kept in a file of the data folder.
 
-Only for the embedded servers, whose data lies beside it. Whoever brings a Postgres of their own must bring a key as well: a key on
-one machine's disk would lock the others out of the shared database.
+Only for the embedded servers, whose data lies beside it. Whoever brings a Postgres of their own must bring a key as well: a
+key on one machine's disk would lock the others out of the shared database.
 """
 
 from __future__ import annotations
@@ -33,4 +33,6 @@ def keys_of_folder(data_dir: Path) -> EncryptionKeys:
             os.fsync(file.fileno())
         return parse_keys(text)
     except OSError as error:
-        raise ConfigError(f"the encryption key in {path} can not be used ({error.strerror}): set DISPATCHER_ENCRYPTION_KEYS") from None
+        raise ConfigError(
+            f"the encryption key in {path} can not be used ({error.strerror}): set DISPATCHER_ENCRYPTION_KEYS"
+        ) from None

@@ -1,7 +1,7 @@
 """Putting everything together: servers, schema, keys, node, surface; and taking it apart in the reverse order.
 
-The first SIGTERM (or Ctrl-C) drains: no new requests, no new claims, calls under way may end, what is known is written down. The second
-ends the process at once, which loses nothing either: that is what leases and the gate are for.
+The first SIGTERM (or Ctrl-C) drains: no new requests, no new claims, calls under way may end, what is known is written down.
+The second ends the process at once, which loses nothing either: that is what leases and the gate are for.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from prometheus_client import CollectorRegistry
 import migrations
 from actors.embedded.postgres import embedded_postgres
 from actors.embedded.valkey import embedded_valkey
-from actors.io.postgres import open_pool
+from actors.io.postgres import Pool, open_pool
 from actors.metrics import MetricsCollector
 from actors.node import Node, open_node
 from actors.store import encryption
+from actors.store.dispatching import forget_incarnations
 from dispatcher.config import Config
 from dispatcher.ids import RANDOM_BITS, uuid7
 from dispatcher.providers.registry import REGISTRY
@@ -62,6 +63,7 @@ async def open_servers(config: Config) -> AsyncIterator[Config]:
         if postgres_url is None:
             postgres_url = await stack.enter_async_context(embedded_postgres(data_dir))
             await trio.to_thread.run_sync(migrations.up, postgres_url)
+            await _forget_the_dead(postgres_url, config)
             if keys is None:
                 keys = keys_of_folder(data_dir)
         else:
@@ -84,11 +86,8 @@ async def open_service(config: Config) -> AsyncIterator[Service]:
     """
     seeded = random.Random(secrets.randbits(64))
     async with AsyncExitStack() as stack:
-        if config.encryption_keys is not None:
-            await _check_keys(config, seeded)
-        node = await stack.enter_async_context(
-            open_node(config, incarnation=str(uuid4()), random=seeded, unix_s=time.time)
-        )
+        await _prepare(config, seeded)
+        node = await stack.enter_async_context(open_node(config, incarnation=str(uuid4()), random=seeded, unix_s=time.time))
         app = create_app(services_of(node, config, lambda: uuid7(time.time_ns() // 1_000_000, seeded.getrandbits(RANDOM_BITS))))
         stop = trio.Event()
         nursery = await stack.enter_async_context(trio.open_nursery())
@@ -145,11 +144,26 @@ async def _serve(app: App, config: Config, stop: trio.Event, *, task_status: tri
     await serve(app, config.surface, stop, grace_s=config.dispatch.drain_s, task_status=task_status)
 
 
-async def _check_keys(config: Config, seeded: random.Random) -> None:
+async def _forget_the_dead(postgres_url: str, config: Config) -> None:
+    """The data folder is ours alone, so whoever left a lease behind is dead: what it was sending need not wait for the lease
+    to end."""
+    async with _pool(postgres_url, config, random.Random()) as pool:
+        await forget_incarnations(pool)
+
+
+async def _prepare(config: Config, seeded: random.Random) -> None:
+    """Check the keys against the database, before anything is claimed that could not be sent."""
     assert config.postgres.url is not None
-    assert config.encryption_keys is not None
+    async with _pool(config.postgres.url, config, seeded) as pool:
+        if config.encryption_keys is not None:
+            await encryption.check(pool, config.encryption_keys, secrets.token_bytes)
+
+
+@asynccontextmanager
+async def _pool(postgres_url: str, config: Config, seeded: random.Random) -> AsyncIterator[Pool]:
+    """One connection for what is to be settled before anything else runs. Raises StoreUnavailable when there is none."""
     async with open_pool(
-        config.postgres.url,
+        postgres_url,
         size_max=1,
         connect_deadline_s=config.postgres.connect_deadline_s,
         statement_deadline_s=config.postgres.statement_deadline_s,
@@ -157,7 +171,7 @@ async def _check_keys(config: Config, seeded: random.Random) -> None:
         name="dispatcher start",
     ) as pool:
         await pool.wait_ready(config.postgres.connect_deadline_s)
-        await encryption.check(pool, config.encryption_keys, secrets.token_bytes)
+        yield pool
 
 
 def _host_in_url(host: str) -> str:

@@ -207,7 +207,7 @@ def page_request(args: MultiDict[str, str]) -> PageRequest:
 
 def refuse_unknown(args: MultiDict[str, str], known: Collection[str]) -> None:
     """Raise Refused for a query parameter nobody reads: a misspelt filter must not mean "everything"."""
-    if not known >= args.keys():
+    if not args.keys() <= set(known):
         names = ", ".join(f"'{name}'" for name in sorted(known))
         raise Refused(_query_invalid(f"The query has a parameter that is not known here; known are {names}."))
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from decimal import Decimal
 from ipaddress import ip_address
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
 import psycopg
@@ -17,13 +17,7 @@ from psycopg.types.json import Jsonb
 
 from actors.io.postgres import TrioConnection
 
-
-class Cursor(Protocol):
-    """What both kinds of cursor can do without waiting."""
-
-    rowcount: int
-    statusmessage: str | None
-    description: list[psycopg.Column] | None
+Cursor: TypeAlias = psycopg.Cursor[tuple[Any, ...]] | psycopg.AsyncCursor[tuple[Any, ...]]
 
 
 class Driver(Protocol):

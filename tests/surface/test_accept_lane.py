@@ -5,12 +5,12 @@ from __future__ import annotations
 import httpx
 import pytest
 import trio
-from surface_doubles import FixedAnswer, Surface, assert_problem
 
 from actors.store.api_keys import Scope
 from dispatcher.errors import Overloaded, QueueUnavailable, StoreUnavailable
 from dispatcher.problems import Problem, Refused
 from dispatcher_http import accept_lane
+from surface_doubles import FixedAnswer, Surface, assert_problem
 
 PATH = "/v1/orgs/acme/notifications"
 JSON = {"content-type": "application/json"}

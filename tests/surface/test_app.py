@@ -1,4 +1,4 @@
-"""Every address at once: whatever is sent, the answer is one of ours, says nothing it should not, and leaves nothing in the logs."""
+"""Every address at once: whatever is sent, the answer is one of ours and says nothing it should not, and neither do the logs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pytest
 import trio
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from store_rows import insert_dead_letter, insert_notification
-from surface_doubles import Surface, assert_problem
 
 from actors.io.postgres import Pool
 from dispatcher.errors import StoreUnavailable
+from store_rows import insert_dead_letter, insert_notification
+from surface_doubles import Surface, assert_problem
 
 ORGANIZATION = "/v1/orgs/acme"
 CANARY = "canary.person@example.org"

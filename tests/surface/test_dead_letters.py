@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from store_rows import insert_dead_letter, insert_notification
-from surface_doubles import Surface, assert_problem
-
 from actors.store import dead_letters, notifications
 from actors.store.api_keys import Scope
 from dispatcher.errors import QueueUnavailable, StoreUnavailable
 from dispatcher.model import OrganizationId, Status
+from store_rows import insert_dead_letter, insert_notification
+from surface_doubles import Surface, assert_problem
 
 PATH = "/v1/orgs/acme/dead-letters"
 ACME = OrganizationId("acme")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from surface_doubles import Surface, assert_problem
 
 from dispatcher.errors import StoreUnavailable
 from dispatcher_http import health
+from surface_doubles import Surface, assert_problem
 
 
 async def test_alive_needs_nothing_but_the_process(surface: Surface) -> None:

@@ -6,10 +6,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from store_rows import START, insert_attempt, insert_dead_letter, insert_notification
-from surface_doubles import Surface, assert_problem
 
 from actors.store.api_keys import Scope
+from store_rows import START, insert_attempt, insert_dead_letter, insert_notification
+from surface_doubles import Surface, assert_problem
 
 PATH = "/v1/orgs/acme/notifications"
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 from attrs import evolve
-from surface_doubles import Surface, assert_problem
+from quart_trio.wrappers import TrioRequest
 
 from actors.store import providers as store
 from actors.store.api_keys import Scope
 from actors.store.providers import sealing_context
 from dispatcher.errors import QueueUnavailable
 from dispatcher.model import OrganizationId
+from dispatcher.problems import Refused
 from dispatcher.vault import EncryptionKeys, open_sealed
 from dispatcher_http import providers
-from dispatcher_http.problems import problem_of
 from dispatcher_http.routing import Call
+from surface_doubles import Surface, assert_problem
 
 PATH = "/v1/orgs/acme/providers"
 ACME = OrganizationId("acme")
@@ -195,10 +196,8 @@ async def test_a_configuration_no_key_opens_is_shown_without_its_fields(surface:
     services = evolve(surface.services, encryption_keys=keys)
     (read,) = [route.view for route in providers.routes(services) if (route.method, route.rule[-5:]) == ("GET", "/<id>")]
 
-    async with surface.app.test_request_context("/"):
-        from quart import request
-
-        response = await read(Call(ACME, {"id": created["id"]}, request._get_current_object()))
+    async with surface.app.test_request_context("/") as context:
+        response = await read(Call(ACME, {"id": created["id"]}, cast("TrioRequest", context.request)))
 
     assert b'"credential_fields":null' in await response.get_data()
 
@@ -207,13 +206,11 @@ async def test_without_encryption_keys_no_credentials_are_taken(surface: Surface
     services = evolve(surface.services, encryption_keys=None)
     (create_view,) = [route.view for route in providers.routes(services) if route.method == "POST"]
 
-    async with surface.app.test_request_context("/", method="POST", json=BODY):
-        from quart import request
+    async with surface.app.test_request_context("/", method="POST", json=BODY) as context:
+        with pytest.raises(Refused, match="encryption_keys_missing") as refused:
+            await create_view(Call(ACME, {}, cast("TrioRequest", context.request)))
 
-        with pytest.raises(Exception, match="encryption_keys_missing") as refused:
-            await create_view(Call(ACME, {}, request._get_current_object()))
-
-    assert problem_of(refused.value).status == 503
+    assert refused.value.problem.status == 503
 
 
 async def test_scopes_are_told_apart(surface: Surface) -> None:

@@ -8,11 +8,11 @@ import httpx
 import pytest
 import trio
 from attrs import evolve
-from surface_doubles import Closed, Surface, websocket
 
 from dispatcher.config import SurfaceConfig
 from dispatcher.errors import ConfigError
 from dispatcher_http.server import hypercorn_config, serve
+from surface_doubles import Closed, Surface, websocket
 
 PATH = "/v1/orgs/acme/notifications"
 
@@ -75,7 +75,7 @@ async def test_an_idle_connection_does_not_hold_up_a_stop(surface: Surface) -> N
                 assert (await client.get("/healthz")).status_code == 200
                 stop.set()
                 while nursery.child_tasks:
-                    await trio.sleep(0.01)
+                    await trio.lowlevel.checkpoint()
 
 
 async def test_a_request_that_does_not_end_is_cut_after_the_grace(surface: Surface) -> None:
@@ -107,7 +107,7 @@ async def test_a_listener_that_takes_no_bytes_does_not_hold_up_a_stop(surface: S
                     surface.dispatch.publish("acme", b"x" * 500_000)
                 stop.set()
                 while nursery.child_tasks:
-                    await trio.sleep(0.01)
+                    await trio.lowlevel.checkpoint()
 
 
 async def test_a_listener_is_pinged(surface: Surface) -> None:

@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from surface_doubles import Closed, Refusal, Surface, WebsocketClient, assert_problem, websocket
 from wsproto.events import BytesMessage, CloseConnection, TextMessage
 
 from actors.store.api_keys import Scope
 from dispatcher.errors import QueueUnavailable
 from dispatcher.problems import Problem, Refused
 from dispatcher_http import stream
+from surface_doubles import Closed, Refusal, Surface, WebsocketClient, assert_problem, websocket
 
 PATH = "/v1/orgs/acme/stream"
 METRIC = "dispatcher_http_listeners"

@@ -6,9 +6,9 @@ from typing import Any
 
 import httpx
 import pytest
-from surface_doubles import Surface, assert_problem
 
 from actors.store.api_keys import Scope
+from surface_doubles import Surface, assert_problem
 
 PATH = "/v1/orgs/acme/templates"
 BODY: dict[str, Any] = {

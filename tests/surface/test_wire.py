@@ -247,15 +247,17 @@ def test_a_filter_is_one_of_its_choices() -> None:
         wire.query_choice(query("colour=green"), "colour", Colour)
 
 
-@given(st.datetimes(), st.integers(-23, 23))
-def test_moments_are_in_utc_and_of_one_length(at: datetime, hours: int) -> None:
-    if not datetime.min + timedelta(days=2) < at < datetime.max - timedelta(days=2) or at.year < 1000:
+@given(st.datetimes(timezones=st.integers(-23, 23).map(lambda hours: timezone(timedelta(hours=hours)))))
+def test_moments_are_in_utc_and_of_one_length(at: datetime) -> None:
+    if not 1000 < at.year < 9999:
         return
-    zoned = at.replace(tzinfo=timezone(timedelta(hours=hours)))
 
-    text = wire.moment(zoned)
+    text = wire.moment(at)
 
     assert text is not None
     assert len(text) == len("2026-11-22T10:00:00.000000Z")
-    assert datetime.fromisoformat(text) == zoned.astimezone(UTC)
+    assert datetime.fromisoformat(text) == at.astimezone(UTC)
+
+
+def test_no_moment_is_none() -> None:
     assert wire.moment(None) is None

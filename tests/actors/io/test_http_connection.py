@@ -17,7 +17,7 @@ from actors.io.http_wire import encode_request
 from actors.io.tls import client_context
 from dispatcher.http_message import HttpResponse
 from house import Tls
-from http_peer import OK, OK_AND_CLOSE, Peer, Script, Server, peers
+from http_peer import OK, OK_AND_CLOSE, HesitantSocket, Peer, Script, Server, peers
 
 ENDLESS = Deadlines(inf, inf, inf, inf, inf)
 LARGE = b"x" * (16 << 20)
@@ -166,6 +166,14 @@ async def test_a_reset_without_an_answer_is_maybe_sent(maybe_tls: Tls | None) ->
         with pytest.raises(MaybeSent) as caught:
             await post(connection, server)
         assert (caught.value.phase, caught.value.code) == ("read", "reset")
+
+
+async def test_a_hesitant_kernel_is_asked_again(maybe_tls: Tls | None) -> None:
+    async with pair(answering, maybe_tls) as (server, connection):
+        connection._sock = HesitantSocket(fileno=connection._sock.detach())
+        for _ in range(3):
+            assert (await post(connection, server)).body == b"ok"
+            assert connection.reusable
 
 
 async def test_a_write_of_which_the_kernel_took_nothing_is_not_sent(maybe_tls: Tls | None) -> None:

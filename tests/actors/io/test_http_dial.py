@@ -5,18 +5,20 @@ import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from math import inf
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from actors.io import http_dial
 from actors.io.http_dial import dial
 from actors.io.http_terms import NotSent
 from actors.io.tls import client_context
 from dispatcher.http_message import Origin
 from house import Tls
-from http_peer import Peer, Server, peers
+from http_peer import HesitantSocket, Peer, Server, peers
 
 SILENT_S = 1000.0
 
@@ -199,6 +201,13 @@ class TestCancellation:
 
 class TestTls:
     async def test_a_trusted_peer_is_connected_to(self, tls: Tls) -> None:
+        async with peers(until_gone, tls=tls.server_context()) as server:
+            sock, channel = await dial(server.origin, client_context(tls.client_context()), inf)
+            sock.close()
+            assert channel is not None
+
+    async def test_a_hesitant_kernel_is_asked_again(self, tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(http_dial, "socket", SimpleNamespace(**{**vars(socket), "socket": HesitantSocket}))
         async with peers(until_gone, tls=tls.server_context()) as server:
             sock, channel = await dial(server.origin, client_context(tls.client_context()), inf)
             sock.close()

@@ -10,7 +10,9 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from actors.io import http_pool
 from actors.io.http_connection import HttpConnection
+from actors.io.http_dial import dial
 from actors.io.http_pool import HttpPool, open_http_pool
 from actors.io.http_terms import Deadlines, ExchangeFailed, MaybeSent, NotSent, PoolLimits
 from dispatcher.errors import ConfigError
@@ -167,6 +169,23 @@ class TestStaleConnection:
             monkeypatch.setattr(HttpConnection, "is_alive", lambda _: True)
             assert (await pool.exchange(server.post(), ENDLESS)).status == 200
             assert (pool.statistics().opened_total, pool.statistics().stale_total) == (2, 1)
+            assert_at_rest(pool)
+
+    async def test_is_not_a_fresh_one_that_refuses_the_write(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def resetting(peer: Peer) -> None:
+            peer.reset()
+
+        async def dial_and_hear(*args: Any) -> Any:
+            sock, tls = await dial(*args)
+            await trio.lowlevel.wait_readable(sock)
+            return sock, tls
+
+        monkeypatch.setattr(http_pool, "dial", dial_and_hear)
+        async with peers(resetting) as server, open_http_pool() as pool:
+            with pytest.raises(NotSent) as caught:
+                await pool.exchange(server.post(), ENDLESS)
+            assert (caught.value.phase, caught.value.code) == ("write", "reset")
+            assert pool.statistics().opened_total == 1
             assert_at_rest(pool)
 
     async def test_that_took_the_request_and_closed_is_not_replaced(self) -> None:
@@ -562,6 +581,25 @@ class TestClosing:
         }
         assert_at_rest(pool)
 
+    async def test_a_connection_that_opens_in_the_same_breath_is_closed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def notice(peer: Peer) -> None:
+            await peer.gone()
+            left.set()
+
+        async def dial_and_close(*args: Any) -> Any:
+            sock, tls = await dial(*args)
+            pool.close()
+            return sock, tls
+
+        left = trio.Event()
+        monkeypatch.setattr(http_pool, "dial", dial_and_close)
+        async with peers(notice) as server, open_http_pool() as pool:
+            with pytest.raises(NotSent) as caught:
+                await pool.exchange(server.post(), ENDLESS)
+            assert caught.value.code == "pool_closed"
+            await left.wait()
+            assert_at_rest(pool)
+
     async def test_a_closed_pool_refuses(self) -> None:
         async with peers(answering) as server:
             async with open_http_pool() as pool:
@@ -588,6 +626,23 @@ class TestClosing:
             async with open_http_pool():
                 raise group
         assert caught.value.exceptions == group.exceptions
+
+    async def test_a_fault_of_our_own_is_not_hidden_by_the_blocks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(_: object, __: float) -> float:
+            raise RuntimeError("a fault in the watch")
+
+        async def block() -> None:
+            async with open_http_pool() as pool:
+                pool.watch.by(trio.current_time())
+                try:
+                    await trio.Event().wait()
+                finally:
+                    raise KeyError
+
+        monkeypatch.setattr(HttpPool, "look", broken)
+        with pytest.raises(ExceptionGroup) as caught:
+            await block()
+        assert {type(each) for each in caught.value.exceptions} == {RuntimeError, KeyError}
 
     async def test_a_cancelled_block_ends_cancelled(self) -> None:
         passed: list[str] = []

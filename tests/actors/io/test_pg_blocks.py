@@ -255,6 +255,17 @@ async def test_many_rows_cancelled_end_at_the_server_and_close(connection: Conne
     assert rows(observer) == []
 
 
+async def test_an_inner_pipeline_cancelled_closes_the_outer_one_too(connection: Connection, observer: Observer) -> None:
+    with trio.CancelScope() as scope:
+        async with connection.pipeline(), connection.pipeline():
+            await connection.execute("INSERT INTO t VALUES (1)")
+            scope.cancel()
+    assert scope.cancelled_caught
+
+    assert connection.closed
+    assert rows(observer) == []
+
+
 # Transactions
 
 

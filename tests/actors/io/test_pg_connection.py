@@ -504,3 +504,20 @@ async def test_notifications_are_heard_within_a_time(connection: Connection, obs
         nursery.start_soon(let_time_pass)
         assert [n async for n in connection.notifies(timeout=5)] == []
     assert connection.pgconn.transaction_status == pq.TransactionStatus.IDLE
+
+
+async def test_who_stops_listening_leaves_the_connection_as_good_as_new(connection: Connection) -> None:
+    await connection.execute("LISTEN news")
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_when_blocked, scope)
+            async for _ in connection.notifies():
+                raise AssertionError("nobody notifies")
+    assert scope.cancelled_caught
+
+    assert connection.is_reusable()
+
+
+async def _cancel_when_blocked(scope: trio.CancelScope) -> None:
+    await wait_all_tasks_blocked()
+    scope.cancel()

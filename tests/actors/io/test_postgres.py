@@ -10,11 +10,11 @@ from random import Random
 import pytest
 import trio
 import trustme
-from house import Tls
-from postgres_peers import Observer, StoppableServer, bad_line, tls_front
 
 from actors.io.postgres import Pool, open_pool
 from dispatcher.errors import StoreUnavailable
+from house import Tls
+from postgres_peers import Observer, StoppableServer, bad_line, tls_front
 
 LOCK = 7
 BLOCKED = f"SELECT 1 FROM pg_advisory_xact_lock({LOCK})"

@@ -193,6 +193,21 @@ async def welcome_and_serve(peer: Peer) -> None:
     await serve(await peer.welcome())
 
 
+async def test_who_calls_between_the_loss_and_the_next_connection_waits_too(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with scripted_peer(tmp_path) as peer:
+        link = link_to(peer.url)
+        async with kept(link) as nursery:
+            await peer.welcome()
+            lost = await link.connected()
+            await trio.sleep(LONG_ENOUGH_S)
+            lost.lose(exceptions.ConnectionError("as if the reader had just seen it"))
+            nursery.start_soon(welcome_and_serve, peer)
+
+            assert await link.connected() is not lost
+
+
 async def test_a_server_that_turns_everybody_away_is_not_hammered(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
     async with scripted_peer(tmp_path) as peer:
         chance = Longest()
@@ -216,7 +231,7 @@ async def test_the_exception_of_the_body_passes_unwrapped(tmp_path: Path) -> Non
     assert passed.value is error
 
 
-async def test_a_cancelled_body_ends_the_link_and_its_connection(tmp_path: Path) -> None:
+async def test_a_cancelled_body_ends_the_link_and_its_connection(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
     async with scripted_peer(tmp_path) as peer:
         link = link_to(peer.url)
         with trio.CancelScope() as scope:
@@ -227,8 +242,10 @@ async def test_a_cancelled_body_ends_the_link_and_its_connection(tmp_path: Path)
                 await trio.sleep_forever()
 
         await conversation.closed_by_client()
+        started_s = trio.current_time()
         with pytest.raises(QueueUnavailable, match="unavailable"):
-            await ping(link)
+            await link.connected()
+        assert trio.current_time() == started_s
 
 
 async def test_a_fault_of_the_link_itself_ends_the_body(tmp_path: Path) -> None:

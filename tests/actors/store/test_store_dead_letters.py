@@ -6,13 +6,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import trio
-from store_rows import insert_dead_letter, insert_notification
 
 from actors.io.postgres import Pool
 from actors.store import dead_letters, notifications
 from actors.store.notifications import NotificationDetail
 from actors.store.page import PageRequest
 from dispatcher.model import DeadLetterReason, OrganizationId, Status
+from store_rows import insert_dead_letter, insert_notification
 
 ACME, GLOBEX = OrganizationId("acme"), OrganizationId("globex")
 Ids = Callable[[], str]

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from store_rows import START, insert_attempt, insert_notification
 
 from actors.io.postgres import Pool
 from actors.store import notifications
 from actors.store.page import PageRequest
 from dispatcher.model import Channel, OrganizationId, Status
+from store_rows import START, insert_attempt, insert_notification
 
 ACME, GLOBEX = OrganizationId("acme"), OrganizationId("globex")
 Ids = Callable[[], str]

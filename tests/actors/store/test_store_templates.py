@@ -76,8 +76,8 @@ async def test_a_crowd_that_never_lets_one_in_is_told_to_come_again(
 
 
 async def test_the_newest_version_is_in_force(pool: Pool, new_id: Ids) -> None:
-    for change in ({}, {}, {"locale": "de"}, {"name": "refund"}):
-        await templates.add(pool, new_id(), ACME, evolve(NEW, **change))
+    for new in (NEW, NEW, evolve(NEW, locale="de"), evolve(NEW, name="refund")):
+        await templates.add(pool, new_id(), ACME, new)
     await templates.add(pool, new_id(), GLOBEX, NEW)
 
     assert await in_force(pool) == [("refund", "en", 1), ("purchase", "de", 1), ("purchase", "en", 2)]
