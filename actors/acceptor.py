@@ -401,7 +401,7 @@ def _batch_document(prepared: Sequence[Admission | Problem], existing: Keyed, re
 
 
 def _rfc3339(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _key_problem(code: str, detail: str) -> Problem:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import trio
@@ -152,7 +152,9 @@ class Herald:
             listener = _Listener(send, _START)
             topic.listeners.add(listener)
             try:
-                yield self._frames(await self._missed(organization_id, after, listener), receive, listener)
+                replay = await self._missed(organization_id, after, listener)
+                async with aclosing(self._frames(replay, receive, listener)) as frames:
+                    yield frames
             finally:
                 topic.listeners.discard(listener)
                 if not topic.listeners:
@@ -167,7 +169,7 @@ class Herald:
 
     async def _frames(
         self, replay: list[bytes], receive: trio.MemoryReceiveChannel[bytes], listener: _Listener
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         for frame in replay:
             yield frame
         listener.stop_holding()

@@ -71,15 +71,18 @@ class Janitor:
                 return
 
     async def reseed(self) -> None:
-        """Redis lost its memory: put every queued row back, what is not due yet as well."""
-        logger.warning("Redis has lost its memory; queueing again what Postgres holds")
+        """Redis lost its memory, or is new: put every queued row back, what is not due yet as well."""
+        reseeded = 0
         after: tuple[float, NotificationId] | None = None
         while True:
             page = await self._store.queued(after, 0.0, ROWS_MAX)
             await self._put_back(page)
+            reseeded += len(page.rows)
             after = page.after
             if after is None:
-                return
+                break
+        if reseeded:
+            logger.warning("Redis knew nothing of %d queued notifications; they are queued again", reseeded)
 
     async def restore(self) -> None:
         """Look at the next old queued rows and put back those that Redis does not know."""

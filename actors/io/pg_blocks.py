@@ -125,6 +125,7 @@ class TrioTransaction(AsyncTransaction):
                     return await self._conn.wait(self._exit_gen(type(error), error, None))
                 async with self._conn.lock:
                     return await self._conn.wait(self._exit_gen(type(error), error, None))
-        pass
+        if scope.cancelled_caught:
+            self._conn.abandon()
         self.status = self.Status.FAILED
         return False

@@ -11,7 +11,7 @@ import socket
 
 import psycopg
 import trio
-from psycopg._conninfo_utils import get_param, get_param_def, is_ip_address, split_attempts
+from psycopg._conninfo_utils import get_param, get_param_def, split_attempts
 from psycopg.abc import ConnDict, ConnMapping
 
 
@@ -19,7 +19,7 @@ async def with_addresses(params: ConnMapping) -> ConnDict:
     """The same parameters with ``host``, ``hostaddr`` and ``port`` lists in step, one entry for each address of each host.
 
     A host without an address is left out. Raises ``psycopg.OperationalError`` when none is left. Waits for the resolver, in a
-    worker thread, only when a host is a name.
+    worker thread, only when a host is a name and no address.
     """
     entries: list[tuple[str, str, str]] = []
     failure = ""
@@ -29,8 +29,6 @@ async def with_addresses(params: ConnMapping) -> ConnDict:
         port = get_param(attempt, "port") or _default_port()
         if address or not host or host.startswith("/"):
             entries.append((host, address, port))
-        elif is_ip_address(host):
-            entries.append((host, host, port))
         else:
             try:
                 found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)

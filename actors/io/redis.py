@@ -22,13 +22,14 @@ import random as _random
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from hashlib import sha1
 
+from attrs import field, frozen
 from redis import exceptions
 
 from actors.io.redis_link import Link, LinkStatistics
 from actors.io.redis_pipeline import Pipeline, Traffic
 from actors.io.redis_protocol import Command, Encodable, Reply, pack_many, pack_one
-from actors.io.redis_script import Script
 from actors.io.redis_subscriber import Message, Reconnected, Subscriber, SubscriberStatistics, open_subscriber
 from actors.io.redis_url import Endpoint, parse_endpoint
 from actors.io.redis_wire import Wire
@@ -50,6 +51,18 @@ __all__ = [
     "open_subscriber",
     "parse_endpoint",
 ]
+
+
+@frozen
+class Script:
+    """A Lua script, called by its digest; its source travels only to a server that does not have it."""
+
+    source: str = field(repr=False)
+    sha: str = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "sha", sha1(self.source.encode(), usedforsecurity=False).hexdigest())
+
 
 ScriptCall = tuple[Script, Sequence[str], Sequence[Encodable]]
 

@@ -110,15 +110,14 @@ class Pipeline:
     async def serve(self) -> Exception:
         """Carry calls until the connection is lost; returns why. What is outstanding then fails, as it does on cancellation."""
         try:
-            async with trio.open_nursery() as nursery:
-                self._scope = nursery.cancel_scope
-                for duty in self._duties():
-                    nursery.start_soon(self._until_lost, duty)
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    for duty in self._duties():
+                        nursery.start_soon(self._until_lost, duty)
         finally:
-            self._fail_all(self.lost or exceptions.ConnectionError("closed"))
-        if self.lost is None:
-            raise AssertionError("a connection ends by loss or by cancellation")
-        return self.lost
+            reason = self.lost or exceptions.ConnectionError("closed")
+            self._fail_all(reason)
+        return reason
 
     def lose(self, reason: Exception) -> None:
         """Give the connection up. The first reason counts."""

@@ -198,8 +198,8 @@ async def _greet(wire: Wire, endpoint: Endpoint) -> None:
     if isinstance(pong, QueueUnavailable):
         raise _cause(pong)
     # An access list may forbid ROLE; then the first write tells.
-    if isinstance(role, list) and role[0] == b"slave":
-        raise exceptions.ReadOnlyError("the server is a replica")
+    if isinstance(role, list) and role[0] != b"master":
+        raise exceptions.ReadOnlyError("the server is not a master")
     if endpoint.database:
         (selected,) = await wire.ask([("SELECT", endpoint.database)])
         if isinstance(selected, Exception):
@@ -217,4 +217,5 @@ def _closed() -> exceptions.ConnectionError:
 def _failed(error: Exception) -> exceptions.ConnectionError:
     if isinstance(error, ssl.SSLCertVerificationError):
         return exceptions.ConnectionError(f"the certificate of the server is not accepted: {error.verify_message}")
-    return exceptions.ConnectionError(f"the connection failed: {getattr(error, 'strerror', None) or type(error).__name__}")
+    reason = error.strerror if isinstance(error, OSError) else None
+    return exceptions.ConnectionError(f"the connection failed: {reason or str(error) or type(error).__name__}")

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 _COLUMNS = "id, organization_id, name, channel, locale, version, subject, body_template, html_template, variables"
 
-# The newest version in force of each name, channel and locale.
+# The newest version of each name, channel and locale, unless it is retired: then so are all before it.
 _IN_FORCE = """organization_id = %s AND deleted_at IS NULL AND NOT EXISTS (
     SELECT FROM notification_templates AS newer
     WHERE (newer.organization_id, newer.name, newer.channel, newer.locale) = (t.organization_id, t.name, t.channel, t.locale)
-      AND newer.version > t.version AND newer.deleted_at IS NULL)"""
+      AND newer.version > t.version)"""
 
 _TRIES_MAX = 16
 

@@ -26,6 +26,15 @@ def test_who_waits_as_long_as_told_is_granted(
         assert bucket.take(n, answer.at_s) is GRANTED
 
 
+@given(RATES, BURSTS, MOMENTS, st.data())
+def test_nobody_waits_longer_than_it_takes(rate_per_s: float, burst: int, start_s: float, data: st.DataObject) -> None:
+    bucket = Bucket(rate_per_s, burst, 0.0, start_s)
+    n = data.draw(st.integers(1, burst))
+    exact_s = Fraction(start_s) + n / Fraction(rate_per_s)
+
+    assert abs(Fraction(bucket.reaches_s(n)) - exact_s) <= exact_s / 10**9
+
+
 @given(RATES, BURSTS, st.floats(0, 100_000), MOMENTS, st.floats(-1000, 1000))
 def test_what_is_available_is_exactly_what_is_granted(
     rate_per_s: float, burst: int, level: float, start_s: float, later_s: float

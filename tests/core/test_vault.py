@@ -27,6 +27,12 @@ def test_what_was_sealed_opens_for_the_same_context(plaintext: bytes, context: b
     assert key_id_of(sealed) == "k1"
 
 
+def test_one_letter_is_enough_for_an_id() -> None:
+    keys = EncryptionKeys.of({"k": OLD})
+
+    assert open_sealed(keys, seal(keys, b"", ROW, NONCE), ROW) == b""
+
+
 def test_nothing_of_the_plaintext_can_be_seen() -> None:
     assert b"SG.hush" not in seal(KEYS, b"SG.hush" * 100, ROW, NONCE)
 

@@ -118,12 +118,16 @@ async def test_a_connection_that_is_to_be_closed_is_closed_whoever_answers(surfa
 
 
 async def test_a_promise_to_read_on_is_not_held_back(surface: Surface) -> None:
+    (authorization,) = (await surface.authorization()).values()
     async with await trio.open_tcp_stream("127.0.0.1", surface.port) as client:
         await client.send_all(
-            b"POST /v1/orgs/acme/templates HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n"
+            f"POST /v1/orgs/acme/notifications HTTP/1.1\r\nhost: x\r\nauthorization: {authorization}\r\n"
+            "content-type: application/json\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n".encode()
         )
         with trio.fail_after(10):
             assert (await client.receive_some()).startswith(b"HTTP/1.1 100 ")
+            await client.send_all(b"{}")
+            assert (await client.receive_some()).startswith(b"HTTP/1.1 202 ")
 
 
 async def test_a_peer_that_takes_no_bytes_loses_its_connection(surface: Surface, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,6 +160,19 @@ async def test_what_a_listener_says_is_ignored_however_much_it_is(surface: Surfa
         assert await receive(client) == "1"
 
 
+@pytest.mark.parametrize("closing", [False, True])
+async def test_a_listener_that_talks_is_seen_to_leave(surface: Surface, monkeypatch: pytest.MonkeyPatch, closing: bool) -> None:
+    monkeypatch.setattr(stream, "CLOSE_S", 1000)
+    async with listening(surface) as client:
+        if closing:
+            surface.dispatch.end("acme")
+        for _ in range(100):
+            await client.send(TextMessage("hello"))
+        await client.send(CloseConnection(code=1000))
+
+        await until_nobody_listens(surface)
+
+
 async def test_a_message_too_large_to_ignore_ends_the_connection(surface: Surface) -> None:
     async with listening(surface) as client:
         await client.send(TextMessage("x" * 10_000))

@@ -75,18 +75,26 @@ async def test_connections_are_opened_on_demand_and_the_last_used_is_taken_first
 
 
 async def test_no_more_connections_are_opened_than_the_pool_may_have(pool: Pool, observer: Observer) -> None:
-    found: list[int] = []
-
-    async def ask(n: int) -> None:
-        ((answer,),) = await pool.fetch("SELECT %s::int FROM pg_sleep(0)", (n,))
-        found.append(answer)
-
+    observer.hold(LOCK)
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
     async with trio.open_nursery() as nursery:
-        for n in range(50):
-            nursery.start_soon(ask, n)
+        for _ in range(5):
+            nursery.start_soon(pool.fetch, BLOCKED)
+        while observer.one(waiting) < 2:
+            await trio.lowlevel.checkpoint()
+        await wait_all_tasks_blocked()
+        assert pool.statistics() == PoolStatistics(size=2, idle=0, waiting=3, acquired_total=2, discarded_total=0)
+        observer.let_go(LOCK)
 
-    assert sorted(found) == list(range(50))
-    assert pool.statistics().size == 2
+    assert pool.statistics() == PoolStatistics(size=2, idle=2, waiting=0, acquired_total=5, discarded_total=0)
+
+
+async def test_who_waits_for_a_connection_that_is_thrown_away_gets_a_new_one(url: str, mock_clock: MockClock) -> None:
+    async with a_pool(url, size_max=1) as pool, trio.open_nursery() as nursery:
+        async with pool.connection() as connection:
+            await connection.execute("BEGIN")
+            nursery.start_soon(pool.fetch, "SELECT 1")
+            await wait_all_tasks_blocked()
 
 
 async def test_callers_are_served_in_the_order_they_came(url: str, mock_clock: MockClock) -> None:
@@ -383,6 +391,28 @@ async def test_waiting_for_readiness_ends_without_a_reason_too(mock_clock: MockC
             nursery.start_soon(let_time_pass)
             with pytest.raises(StoreUnavailable, match="did not answer within 3 s"):
                 await pool.wait_ready(3)
+
+
+async def test_waiting_for_readiness_lasts_through_many_failures(url: str, mock_clock: MockClock) -> None:
+    async with bad_line(url) as line, a_pool(line.url) as pool:
+        await pool.wait_ready(10)
+        line.refuse()
+        async with pool.connection() as connection:
+            await connection.execute("BEGIN")  # so that it is thrown away, and a new one is needed
+        with pytest.raises(StoreUnavailable):
+            await pool.fetch("SELECT 1")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.wait_ready, 1000)
+            for _ in range(3):
+                await line.until_refused()
+                await wait_all_tasks_blocked()
+                mock_clock.jump(RECONNECT_CAP_S)
+            line.accept()
+            await line.until_refused(0)
+            mock_clock.jump(RECONNECT_CAP_S)
+
+        assert await pool.fetch("SELECT 1") == [(1,)]
 
 
 async def test_while_connections_live_a_failed_connect_refuses_nobody(url: str, mock_clock: MockClock) -> None:

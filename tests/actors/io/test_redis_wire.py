@@ -156,12 +156,20 @@ async def test_a_server_that_does_not_exist_is_a_connection_error(tmp_path: Path
         await dial(parse_endpoint(f"unix://{tmp_path}/nobody.sock"), 5)
 
 
+async def test_a_port_nobody_listens_on_is_a_connection_error_that_says_so() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        with pytest.raises(exceptions.ConnectionError, match=r"the connection failed: .*(refused|failed)"):
+            await dial(parse_endpoint(f"redis://127.0.0.1:{free.getsockname()[1]}"), 5)
+
+
 @pytest.mark.parametrize(
     ("ping", "role", "error"),
     [
         (b"-LOADING Redis is loading the dataset in memory\r\n", b"*1\r\n$6\r\nmaster\r\n", exceptions.BusyLoadingError),
         (b"-NOAUTH Authentication required.\r\n", b"-NOAUTH Authentication required.\r\n", exceptions.AuthenticationError),
         (b"+PONG\r\n", b"*1\r\n$5\r\nslave\r\n", exceptions.ReadOnlyError),
+        (b"+PONG\r\n", b"*2\r\n$8\r\nsentinel\r\n*0\r\n", exceptions.ReadOnlyError),
         (b"HTTP/1.1 400 Bad Request\r\n", b"", exceptions.InvalidResponse),
         (b"-MOVED\r\n", b"", exceptions.InvalidResponse),
     ],

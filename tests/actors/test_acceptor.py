@@ -1,0 +1,341 @@
+"""Accepted means durable; a key means once; one bad row sinks no other. On the in-memory ports and a virtual clock."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from random import Random
+from typing import Any
+
+import orjson
+import pytest
+import trio
+import trio.testing
+
+from actors.acceptor import Acceptor, Answer
+from actors.cache import HotCache
+from actors.memory import MemoryQueue, Moment
+from actors.memory_store import MemoryStore
+from actors.memory_tables import MemoryDatabase
+from actors.metrics import Metrics
+from actors.ports import Admission, BatchAnswer, Existing
+from dispatcher.acceptance import AcceptLimits
+from dispatcher.errors import Overloaded, QueueUnavailable, StoreRefused, StoreUnavailable
+from dispatcher.model import Channel, OrganizationId, Template
+from dispatcher.problems import Refused
+from dispatcher.templates import CompiledTemplate
+
+ORG = OrganizationId("acme")
+NOW = 1_800_000_000.0
+TEMPLATE = Template("t-1", ORG, "purchase", Channel.EMAIL, "en", 1, "For {{ name }}", "Hello {{ name }}", None, {})
+
+
+def item(number: int = 0, **changes: Any) -> dict[str, Any]:
+    return {
+        "channel": "email",
+        "recipient": f"reader{number}@example.org",
+        "template": "purchase",
+        "variables": {"name": f"Reader {number}"},
+        **changes,
+    }
+
+
+class Bench:
+    """An acceptor between memory ports, and what it did."""
+
+    def __init__(self, pending_max: int = 1_000, store: type[MemoryStore] = MemoryStore) -> None:
+        self.database = MemoryDatabase(lambda: NOW + trio.current_time())
+        self.store = store(self.database, "0192d3a4-7c1e-7f00-8000-0123456789ab")
+        self.queue = MemoryQueue(lambda: NOW + trio.current_time(), lease_s=60)
+        self.metrics = Metrics()
+        self.woken: list[str] = []
+        self.templates_loaded: list[str] = []
+        self.channels = frozenset({Channel.EMAIL})
+        cache: HotCache[Any] = HotCache(ttl_min_s=300, ttl_max_s=900, random=Random(1))
+        self.acceptor = Acceptor(
+            self.store,
+            self.queue,
+            self.metrics,
+            limits=AcceptLimits(items_max=50, item_bytes_max=4_000),
+            attempts_max=8,
+            rows_max=100,
+            pending_max=pending_max,
+            tick_s=0.002,
+            cache_of=lambda _: cache,
+            load_template=self.load_template,
+            load_channels=self.load_channels,
+            stored_answer=self.stored_answer,
+            wake=self.woken.append,
+            unix_s=lambda: NOW + trio.current_time(),
+            random=Random(7),
+        )
+
+    async def load_template(self, _org: OrganizationId, name: str, _channel: Channel, _locale: str | None) -> CompiledTemplate | None:
+        await trio.lowlevel.checkpoint()
+        self.templates_loaded.append(name)
+        return CompiledTemplate.of(TEMPLATE) if name == "purchase" else None
+
+    async def load_channels(self, _org: OrganizationId) -> frozenset[Channel]:
+        await trio.lowlevel.checkpoint()
+        return self.channels
+
+    async def stored_answer(self, org: OrganizationId, key: str) -> tuple[bytes, bytes] | None:
+        await trio.lowlevel.checkpoint()
+        return self.database.batch_answers.get((org, key))
+
+    async def accept(self, document: Any, key: str | None = None) -> Answer:
+        return await self.acceptor.accept(ORG, orjson.dumps(document), key)
+
+    async def refused(self, document: Any, key: str | None = None) -> tuple[int, str]:
+        with pytest.raises(Refused) as caught:
+            await self.accept(document, key)
+        return caught.value.problem.status, caught.value.problem.code
+
+    def queued(self) -> list[str]:
+        return list(self.queue.holds(ORG)["queue"])
+
+
+def body(answer: Answer) -> dict[str, Any]:
+    parsed: dict[str, Any] = orjson.loads(answer.body)
+    return parsed
+
+
+@pytest.fixture
+async def bench(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> AsyncIterator[Bench]:
+    bench = Bench()
+    nursery.start_soon(bench.acceptor.run)
+    yield bench
+
+
+async def test_an_accepted_notification_is_stored_rendered_queued_and_announced(bench: Bench) -> None:
+    answer = await bench.accept(item(3))
+    await trio.testing.wait_all_tasks_blocked()
+
+    id = body(answer)["id"]
+    row = bench.database.rows[id]
+    assert (answer.status, body(answer)["status"]) == (202, "queued")
+    assert answer.headers["Location"] == f"/v1/orgs/acme/notifications/{id}"
+    assert dict(row.payload) == {"subject": "For Reader 3", "text": "Hello Reader 3"}
+    assert bench.queued() == [id]
+    assert [orjson.loads(event)["type"] for event in bench.queue.announced(ORG)] == ["notification.created"]
+    assert bench.woken == ["acme"]
+
+
+async def test_one_bad_item_sinks_no_other(bench: Bench) -> None:
+    answer = await bench.accept(
+        {"items": [item(0), item(1, variables={}), item(2, template="unknown"), item(3, channel="sms", recipient="+15551234567")]}
+    )
+
+    document = body(answer)
+    assert (document["accepted"], document["rejected"]) == (1, 3)
+    assert [one["status"] for one in document["items"]] == ["accepted", "rejected", "rejected", "rejected"]
+    assert [one["problem"]["pointer"] for one in document["items"][1:]] == [
+        "/items/1/variables/name",
+        "/items/2/template",
+        "/items/3/channel",
+    ]
+    assert len(bench.database.rows) == 1
+
+
+async def test_the_same_key_and_body_get_the_first_answer(bench: Bench) -> None:
+    first = await bench.accept(item(), "order-1")
+    second = await bench.accept(item(), "order-1")
+
+    assert second.body == first.body
+    assert second.headers["Idempotent-Replayed"] == "true"
+    assert len(bench.database.rows) == 1
+    assert len(bench.queued()) == 1
+
+
+async def test_the_same_key_with_another_body_is_refused(bench: Bench) -> None:
+    await bench.accept(item(0), "order-1")
+
+    assert await bench.refused(item(1), "order-1") == (422, "idempotency_key_reused")
+
+
+async def test_a_key_in_the_item_is_as_good_as_one_in_the_header(bench: Bench) -> None:
+    await bench.accept(item(idempotency_key="order-1"))
+    again = await bench.accept({"items": [item(idempotency_key="order-1"), item(5, idempotency_key="order-1")]})
+
+    assert [one["status"] for one in body(again)["items"]] == ["duplicate", "rejected"]
+
+
+async def test_two_keys_for_one_item_are_refused(bench: Bench) -> None:
+    assert await bench.refused(item(idempotency_key="a"), "b") == (422, "idempotency_key_ambiguous")
+
+
+async def test_the_same_key_twice_in_one_batch_is_one_notification(bench: Bench) -> None:
+    answer = await bench.accept({"items": [item(1, idempotency_key="k"), item(1, idempotency_key="k"), item(2, idempotency_key="k")]})
+
+    first, second, third = body(answer)["items"]
+    assert (first["status"], second["status"], third["status"]) == ("accepted", "duplicate", "rejected")
+    assert first["id"] == second["id"]
+    assert list(bench.database.rows) == [first["id"]]
+
+
+async def test_a_batch_under_a_key_is_replayed_as_a_whole(bench: Bench) -> None:
+    batch = {"items": [item(1), item(2, recipient="nobody")]}
+    first = await bench.accept(batch, "import-1")
+    second = await bench.accept(batch, "import-1")
+
+    assert second.body == first.body
+    assert second.headers == {"Idempotent-Replayed": "true"}
+    assert await bench.refused({"items": [item(1)]}, "import-1") == (422, "idempotency_key_reused")
+    assert len(bench.database.rows) == 1
+
+
+async def test_while_the_first_is_on_its_way_the_second_is_told_to_come_back(bench: Bench) -> None:
+    seen: list[tuple[int, str]] = []
+
+    async def slow(operation: str, moment: Moment) -> None:
+        if (operation, moment) == ("insert", Moment.BEFORE):
+            seen.append(await bench.refused(item(), "order-1"))
+
+    bench.store.interrupt = slow
+    await bench.accept(item(), "order-1")
+
+    assert seen == [(409, "request_in_progress")]
+    assert (await bench.accept(item(), "order-1")).headers["Idempotent-Replayed"] == "true"
+
+
+async def test_requests_of_one_moment_share_an_insert(bench: Bench) -> None:
+    inserts = 0
+
+    async def count(operation: str, moment: Moment) -> None:
+        nonlocal inserts
+        await trio.lowlevel.checkpoint()
+        inserts += (operation, moment) == ("insert", Moment.BEFORE)
+
+    bench.store.interrupt = count
+    await bench.accept(item())  # fills the caches
+    async with trio.open_nursery() as nursery:
+        for number in range(50):
+            nursery.start_soon(bench.accept, item(number))
+
+    assert len(bench.database.rows) == 51
+    assert inserts <= 4
+    assert bench.templates_loaded == ["purchase"]
+
+
+class Picky(MemoryStore):
+    """A store that refuses one recipient, as Postgres refuses a character that slipped through validation."""
+
+    async def insert(
+        self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]
+    ) -> Mapping[tuple[OrganizationId, str], Existing]:
+        if any(admission.row["recipient"] == "reader3@example.org" for admission in admissions):
+            await trio.lowlevel.checkpoint()
+            raise StoreRefused("refused")
+        return await super().insert(admissions, batch_answers)
+
+
+async def test_a_row_that_can_not_be_stored_is_found_and_refused_alone(autojump_clock: trio.testing.MockClock) -> None:
+    bench = Bench(store=Picky)
+    answers: dict[str, Any] = {}
+
+    async def one(name: str, document: Any, key: str | None = None) -> None:
+        try:
+            answers[name] = body(await bench.accept(document, key))
+        except Refused as refusal:
+            answers[name] = refusal.problem.code
+
+    async with trio.open_nursery() as inserting:
+        inserting.start_soon(bench.acceptor.run)
+        async with trio.open_nursery() as nursery:
+            for number in range(5):
+                nursery.start_soon(one, str(number), item(number))
+            nursery.start_soon(one, "batch", {"items": [item(number) for number in range(6)]}, "import-1")
+        inserting.cancel_scope.cancel()
+
+    assert answers["3"] == "not_storable"
+    assert all(answers[str(number)]["status"] == "queued" for number in (0, 1, 2, 4))
+    assert [one["status"] for one in answers["batch"]["items"]] == ["accepted"] * 3 + ["rejected"] + ["accepted"] * 2
+    assert answers["batch"]["items"][3]["problem"]["code"] == "not_storable"
+    assert orjson.loads(bench.database.batch_answers[ORG, "import-1"][1]) == answers["batch"]
+    assert len(bench.database.rows) == 9
+
+
+async def test_without_postgres_nothing_is_accepted(bench: Bench) -> None:
+    async def away(operation: str, moment: Moment) -> None:
+        await trio.lowlevel.checkpoint()
+        if operation == "insert":
+            raise StoreUnavailable("away")
+
+    bench.store.interrupt = away
+    with pytest.raises(StoreUnavailable):
+        await bench.accept(item())
+
+    bench.store.interrupt = lambda *_: trio.lowlevel.checkpoint()
+    assert (await bench.accept(item())).status == 202
+
+
+async def test_a_failure_nobody_thought_of_leaves_no_request_without_an_answer(bench: Bench) -> None:
+    async def broken(operation: str, moment: Moment) -> None:
+        await trio.lowlevel.checkpoint()
+        if operation == "insert":
+            raise ValueError("canary")
+
+    bench.store.interrupt = broken
+    with pytest.raises(StoreUnavailable) as caught:
+        await bench.accept(item())
+
+    assert "canary" not in str(caught.value)
+
+
+async def test_an_answer_lost_on_the_way_back_is_made_good_by_the_key(bench: Bench) -> None:
+    async def lost(operation: str, moment: Moment) -> None:
+        await trio.lowlevel.checkpoint()
+        if (operation, moment) == ("insert", Moment.AFTER):
+            raise StoreUnavailable("gone")
+
+    bench.store.interrupt = lost
+    with pytest.raises(StoreUnavailable):
+        await bench.accept(item(), "order-1")
+    bench.store.interrupt = lambda *_: trio.lowlevel.checkpoint()
+
+    assert (await bench.accept(item(), "order-1")).status == 202
+    assert len(bench.database.rows) == 1
+
+
+async def test_without_redis_accepted_is_still_accepted(bench: Bench) -> None:
+    async def away(operation: str, moment: Moment) -> None:
+        await trio.lowlevel.checkpoint()
+        raise QueueUnavailable("away")
+
+    bench.queue.interrupt = away
+    answer = await bench.accept(item())
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert answer.status == 202
+    assert len(bench.database.rows) == 1
+    assert bench.metrics.events["enqueue_missed"] == 1
+
+
+async def test_a_producer_that_hangs_up_loses_nothing_it_was_not_told(bench: Bench) -> None:
+    """The insert may still happen; the key is free again and its replay finds it."""
+    with trio.move_on_after(0) as scope:
+        await bench.accept(item(), "order-1")
+    assert scope.cancelled_caught
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert (await bench.accept(item(), "order-1")).status == 202
+    assert len(bench.database.rows) == 1
+
+
+async def test_what_waits_for_postgres_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
+    bench = Bench(pending_max=3)
+    turned_away = 0
+
+    async def one(number: int) -> None:
+        nonlocal turned_away
+        try:
+            await bench.accept(item(number))
+        except Overloaded:
+            turned_away += 1
+
+    async with trio.open_nursery() as nursery:  # nobody inserts
+        for number in range(5):
+            nursery.start_soon(one, number)
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert (bench.acceptor.statistics().pending, turned_away) == (3, 2)
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,133 @@
+"""Callers serve channels in turns, never more at once than allowed, and leave when there is nothing to do."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import trio
+import trio.testing
+
+from actors.callers import Callers
+from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId
+
+
+def delivery(name: str) -> Delivery:
+    return Delivery(NotificationId(name), OrganizationId("acme"), Channel.EMAIL, "", {}, 1, 8, 0.0)
+
+
+class Line:
+    """A channel that writes down who was called, and holds each call until told."""
+
+    def __init__(self, name: str, count: int, at_once: int, called: list[str], hold: trio.Event) -> None:
+        self.in_line = False
+        self._waiting = deque(delivery(f"{name}{number}") for number in range(count))
+        self._at_once = at_once
+        self._called = called
+        self._hold = hold
+        self.under_way = 0
+        self.most = 0
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._waiting) and self.under_way < self._at_once
+
+    def take(self) -> Delivery:
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        return self._waiting.popleft()
+
+    async def attempt(self, delivery: Delivery) -> None:
+        self._called.append(delivery.id)
+        try:
+            await self._hold.wait()
+            await trio.lowlevel.checkpoint()
+        finally:
+            self.under_way -= 1
+
+
+def released() -> trio.Event:
+    event = trio.Event()
+    event.set()
+    return event
+
+
+async def test_channels_take_turns(autojump_clock: trio.testing.MockClock) -> None:
+    called: list[str] = []
+    callers = Callers(1)
+    long, short = Line("long", 5, 9, called, released()), Line("short", 2, 9, called, released())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(callers.run)
+        await trio.testing.wait_all_tasks_blocked()
+        callers.join(long)
+        callers.join(short)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+    assert called == ["long0", "short0", "long1", "short1", "long2", "long3", "long4"]
+
+
+async def test_no_more_calls_at_once_than_allowed(autojump_clock: trio.testing.MockClock) -> None:
+    called: list[str] = []
+    callers = Callers(3)
+    hold = trio.Event()
+    line = Line("a", 10, 10, called, hold)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(callers.run)
+        await trio.testing.wait_all_tasks_blocked()
+        callers.join(line)
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert (len(called), callers.statistics().calling) == (3, 3)
+
+        hold.set()
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert (len(called), line.most) == (10, 3)
+        assert callers.statistics().calling == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_channel_s_own_limit_keeps_callers_for_the_others(autojump_clock: trio.testing.MockClock) -> None:
+    called: list[str] = []
+    callers = Callers(4)
+    hold = trio.Event()
+    narrow, wide = Line("n", 5, 1, called, hold), Line("w", 5, 5, called, hold)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(callers.run)
+        await trio.testing.wait_all_tasks_blocked()
+        callers.join(narrow)
+        callers.join(wide)
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert sorted(called) == ["n0", "w0", "w1", "w2"]
+
+        hold.set()
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert (len(called), narrow.most) == (10, 1)
+        nursery.cancel_scope.cancel()
+
+
+async def test_work_that_joined_before_the_start_is_done(autojump_clock: trio.testing.MockClock) -> None:
+    called: list[str] = []
+    callers = Callers(2)
+    callers.join(Line("a", 3, 3, called, released()))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(callers.run)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+    assert called == ["a0", "a1", "a2"]
+
+
+async def test_cancelled_callers_give_their_places_back(autojump_clock: trio.testing.MockClock) -> None:
+    callers = Callers(2)
+    line = Line("a", 5, 5, [], trio.Event())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(callers.run)
+        await trio.testing.wait_all_tasks_blocked()
+        callers.join(line)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+    assert (callers.statistics().calling, line.under_way) == (0, 0)

@@ -1,0 +1,508 @@
+"""A world in which whole processes deliver, crash and come back, without a task, a socket or a second of real time.
+
+The decisions (:class:`dispatcher.organization.Organization`) and the janitor are the real ones, queue and store are the ones in
+memory. What the actors do between them is done here step by step: every command of a core becomes a :class:`Step`, and whoever drives
+the world chooses which step of which process comes next and what goes wrong in it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine
+from enum import Enum
+from math import inf
+from random import Random
+from typing import Any, NamedTuple, TypeVar
+from uuid import UUID
+
+import orjson
+from attrs import define, field, frozen
+
+from actors import announcements
+from actors.janitor import Janitor
+from actors.memory import MemoryQueue, Moment
+from actors.memory_store import MemoryStore
+from actors.memory_tables import MemoryDatabase
+from actors.metrics import Metrics
+from actors.ports import Admission, Arrival, Settlement
+from dispatcher.backoff import RetryPolicy
+from dispatcher.breaker import BreakerPolicy
+from dispatcher.errors import QueueUnavailable, StoreUnavailable
+from dispatcher.ids import uuid7
+from dispatcher.messages import (
+    Alarm,
+    Claim,
+    ClaimFailed,
+    Command,
+    Concluded,
+    DrainBegan,
+    Event,
+    Gate,
+    Gated,
+    LoadProviders,
+    ProviderPolicy,
+    ProvidersLoaded,
+    Record,
+    Send,
+    Settle,
+    Settled,
+    Unpark,
+    Unparked,
+    Verdict,
+    WakeIn,
+    Withdraw,
+    Woken,
+)
+from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId, Status
+from dispatcher.organization import INTERRUPTED, Now, Organization
+from dispatcher.outcome import Outcome, OutcomeClass
+from dispatcher.recent import RecentIds
+
+T = TypeVar("T")
+
+EPOCH_S = 1_700_000_000.0
+LEASE_S = 60.0
+CALL_S = 21.0
+IN_FLIGHT_MAX = 4
+ATTEMPTS_MAX = 3
+RETRY = RetryPolicy(base_s=2.0, cap_s=20.0, hint_cap_s=30.0)
+BREAKER = BreakerPolicy(calls_min=3, open_base_s=5.0, open_cap_s=20.0, probes=1, ramp_calls_max=2)
+
+
+class Fault(Enum):
+    """What goes wrong with one operation on a server."""
+
+    NONE = "none"
+    AWAY = "away"
+    """It could not be asked: nothing happened."""
+    LOST = "lost"
+    """It has acted, and the answer was lost."""
+
+
+class Reply(Enum):
+    """How a provider meets one call."""
+
+    OK = "ok"
+    HARD = "hard"
+    SOFT = "soft"
+    RATE_LIMITED = "rate_limited"
+    MISCONFIGURED = "misconfigured"
+    ACCEPTED_IN_SILENCE = "accepted_in_silence"
+    """It takes the message, and its answer is lost."""
+    SILENCE = "silence"
+    """The request is lost on the way, but nobody can tell."""
+
+
+_REFUSALS = {
+    Reply.HARD: Outcome(OutcomeClass.HARD, "http_400"),
+    Reply.SOFT: Outcome(OutcomeClass.SOFT, "http_503"),
+    Reply.RATE_LIMITED: Outcome(OutcomeClass.RATE_LIMITED, "http_429", retry_after_s=3.0),
+    Reply.MISCONFIGURED: Outcome(OutcomeClass.MISCONFIGURED, "http_401"),
+    Reply.SILENCE: Outcome(OutcomeClass.UNKNOWN, "timeout_read"),
+}
+
+
+@define
+class Provider:
+    """A provider. ``accepted`` counts by key what it took responsibility for, ``effects`` what reached the recipient."""
+
+    honours_keys: bool
+    accepted: Counter[str] = field(factory=Counter)
+    effects: Counter[str] = field(factory=Counter)
+
+    def call(self, key: str, reply: Reply) -> Outcome:
+        """One call. Who honours keys repeats its first answer."""
+        replays = self.honours_keys and key in self.accepted
+        if reply in (Reply.OK, Reply.ACCEPTED_IN_SILENCE) or (replays and reply is Reply.HARD):
+            self.accepted[key] += 1
+            if not replays:
+                self.effects[key] += 1
+            if reply is Reply.ACCEPTED_IN_SILENCE:
+                return Outcome(OutcomeClass.UNKNOWN, "timeout_read")
+            return Outcome(OutcomeClass.DELIVERED, "accepted")
+        return _REFUSALS[reply]
+
+
+class Call(NamedTuple):
+    """An attempt that a core has sent and nobody has made yet."""
+
+    actor: Actor
+    delivery: Delivery
+    via: ProviderPolicy
+
+
+@frozen(eq=False)
+class Step:
+    """Something that a process will do. Steps of one process may be taken in any order."""
+
+    name: str
+    take: Callable[[], None]
+    actor: Actor | None = None  # set for what lives and dies with an organization's actor
+
+
+class World:
+    """Servers, providers, clock and processes."""
+
+    def __init__(self, seed: int, habits: type[Process] | None = None) -> None:
+        self.now_s = 0.0
+        self.random = Random(seed)
+        self.fault = Fault.NONE
+        self.fault_in = 0  # operations until the fault happens
+        self.database = MemoryDatabase(self.unix_s)
+        self.queue = MemoryQueue(self.unix_s, lease_s=LEASE_S, interrupt=self._interrupt_queue, on_wake=self._on_wake)
+        self.providers = {Channel.EMAIL: Provider(honours_keys=True), Channel.SMS: Provider(honours_keys=False)}
+        self.policies = {
+            Channel.EMAIL: ProviderPolicy("e", 1, "mailer", Channel.EMAIL, None, 1, 2),
+            Channel.SMS: ProviderPolicy("s", 1, "texter", Channel.SMS, 2.0, 2, 2),
+        }
+        self.accepted: dict[NotificationId, bytes] = {}  # what callers were told is accepted, with its content
+        self.announced: list[dict[str, Any]] = []
+        self.processes: list[Process] = []
+        self._habits = habits or Process
+        self._numbers = 0
+        self._incarnations = 0
+
+    def unix_s(self) -> float:
+        return EPOCH_S + self.now_s
+
+    def now(self) -> Now:
+        return Now(self.now_s, self.unix_s())
+
+    def start_process(self) -> Process:
+        self._incarnations += 1
+        process = self._habits(self, str(UUID(int=self._incarnations)))
+        self.processes.append(process)
+        return process
+
+    def next_id(self) -> NotificationId:
+        self._numbers += 1
+        return NotificationId(uuid7(int(self.unix_s() * 1000) + self._numbers, self._numbers))
+
+    def run(self, operation: Coroutine[Any, Any, T]) -> T:
+        """Carry out an operation on a server, which in memory never waits."""
+        try:
+            operation.send(None)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        raise AssertionError("an operation in memory waited")
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass; processes that are not frozen renew their leases and hear their timers."""
+        end_s = self.now_s + seconds
+        while self.now_s < end_s:
+            self.now_s = min(end_s, self.now_s + LEASE_S / 6)
+            for process in self.processes:
+                if not process.frozen:
+                    process.tick()
+
+    async def _interrupt_queue(self, operation: str, moment: Moment) -> None:
+        if self._strikes(moment):
+            raise QueueUnavailable(operation)
+
+    async def interrupt_store(self, operation: str, moment: Moment) -> None:
+        if self._strikes(moment):
+            raise StoreUnavailable(operation)
+
+    def _strikes(self, moment: Moment) -> bool:
+        if self.fault is Fault.NONE:
+            return False
+        if moment is Moment.BEFORE:
+            self.fault_in -= 1
+        strikes = self.fault_in < 0 and (self.fault is Fault.AWAY) == (moment is Moment.BEFORE)
+        if strikes:
+            self.fault = Fault.NONE
+        return strikes
+
+    def _on_wake(self, organization_id: OrganizationId) -> None:
+        for process in self.processes:
+            process.will("hear a wake-up", lambda process=process: process.wake(organization_id))
+
+
+class Actor:
+    """One organization in one process: its core, and what its commands turned into."""
+
+    def __init__(self, process: Process, organization_id: OrganizationId) -> None:
+        self.process = process
+        self.organization_id = organization_id
+        self.core = Organization(IN_FLIGHT_MAX, RETRY, BREAKER, RecentIds(300.0, 100), process.world.random.random)
+        self.alive = True
+        self.wake_at_s = inf
+        self.held: set[NotificationId] = set()  # given to the gate and not settled
+        self._policies: dict[Channel, ProviderPolicy] = {}
+        self._inbox: deque[Event] = deque()
+        self._handling = False
+
+    def tell(self, event: Event) -> None:
+        self._inbox.append(event)
+        if self._handling or not self.alive:
+            return
+        self._handling = True
+        while self._inbox:
+            event = self._inbox.popleft()
+            if isinstance(event, Settled):
+                self.held.difference_update(event.ids)
+            for command in self.core.handle(event, self.process.world.now()):
+                self._carry_out(command)
+        self._handling = False
+
+    def _carry_out(self, command: Command) -> None:
+        process = self.process
+        match command:
+            case LoadProviders():
+                process.will("load", self.load, self)
+            case Claim(n):
+                process.will("claim", lambda: self._claim(n), self)
+            case Gate(ids, closed):
+                assert not self.held & set(ids), "an id in flight went to the gate again"
+                self.held.update(ids)
+                process.will("gate", lambda: process.gate(self, ids, closed, again=False))
+            case Send(channel, deliveries):
+                process.calls.extend(Call(self, delivery, self._policies[channel]) for delivery in deliveries)
+            case Withdraw(channel):
+                self._withdraw(channel)
+            case Record(verdict):
+                process.will("record", lambda: process.record(self, verdict, again=False))
+            case Settle(parked, deferred, dropped):
+                settlement = Settlement(self.organization_id, list(dropped), list(deferred), [], list(parked))
+                process.will("settle", lambda: process.settle(self, settlement, []))
+            case Unpark(channel, n):
+                process.will("unpark", lambda: self._unpark(channel, n), self)
+            case WakeIn(delay_s):
+                self.wake_at_s = min(self.wake_at_s, process.world.now_s + delay_s)
+            case Alarm():
+                pass
+
+    def load(self) -> None:
+        policies = dict(self.process.world.policies)
+        changed = [channel for channel, policy in self._policies.items() if policies.get(channel) != policy]
+        self._policies = policies
+        for channel in changed:
+            self._withdraw(channel)
+        self.tell(ProvidersLoaded(list(policies.values())))
+
+    def _claim(self, n: int) -> None:
+        event: Event = ClaimFailed(1.0)
+        if self.process.may_call and not self.process.draining:
+            try:
+                event = self.process.world.run(self.process.world.queue.claim(self.organization_id, n))
+            except QueueUnavailable:
+                pass
+        self.tell(event)
+
+    def _unpark(self, channel: Channel, n: int) -> None:
+        try:
+            self.tell(self.process.world.run(self.process.world.queue.unpark(self.organization_id, channel, n)))
+        except QueueUnavailable:
+            self.tell(Unparked(channel, moved=0, left=1))
+
+    def _withdraw(self, channel: Channel) -> None:
+        calls = self.process.calls
+        mine = [call for call in calls if call.actor is self and call.delivery.channel is channel]
+        calls[:] = [call for call in calls if call not in mine]
+        for call in mine:
+            self.tell(Concluded(call.delivery, INTERRUPTED, call.via, 0.0))
+
+
+class Process:
+    """One incarnation. Broken ones override what they do wrong."""
+
+    store_class: type[MemoryStore] = MemoryStore
+
+    def __init__(self, world: World, incarnation: str) -> None:
+        self.world = world
+        self.incarnation = incarnation
+        self.store = self.store_class(world.database, incarnation, interrupt=world.interrupt_store)
+        self.actors: dict[OrganizationId, Actor] = {}
+        self.steps: list[Step] = []
+        self.calls: list[Call] = []
+        self.frozen = False
+        self.draining = False
+        self.janitor = Janitor(
+            self.store, world.queue, Metrics(), sweep_s=15.0, random=world.random, unix_s=world.unix_s
+        )
+        world.run(self.store.register(LEASE_S))
+        self._start_until_s = world.now_s + LEASE_S - CALL_S
+
+    # --- what happens by itself -------------------------------------------------------------------------------------------
+
+    @property
+    def may_call(self) -> bool:
+        return self.world.now_s < self._start_until_s
+
+    def tick(self) -> None:
+        """Renew the lease and hear the timers that have gone off."""
+        try:
+            if not self.world.run(self.store.renew_lease(LEASE_S)):
+                self.world.run(self.store.register(LEASE_S))
+            self._start_until_s = self.world.now_s + LEASE_S - CALL_S
+        except StoreUnavailable:
+            pass
+        for actor in list(self.actors.values()):
+            if actor.wake_at_s <= self.world.now_s:
+                actor.wake_at_s = inf
+                actor.tell(Woken())
+
+    def will(self, name: str, take: Callable[[], None], actor: Actor | None = None) -> None:
+        self.steps.append(Step(name, take, actor))
+
+    def wake(self, organization_id: OrganizationId) -> None:
+        actor = self.actors.get(organization_id)
+        if actor is None:
+            if self.draining:
+                return
+            actor = self.actors[organization_id] = Actor(self, organization_id)
+        actor.tell(Woken())
+
+    def sweep(self) -> None:
+        try:
+            for organization_id in self.world.run(self.world.queue.active(100)):
+                self.wake(organization_id)
+        except QueueUnavailable:
+            pass
+
+    def mend(self) -> None:
+        try:
+            self.world.run(self.janitor.mend())
+        except (StoreUnavailable, QueueUnavailable):
+            pass
+
+    # --- what producers and operators do ------------------------------------------------------------------------------------
+
+    def accept(self, organization_id: OrganizationId, channel: Channel, key: str | None, content: bytes, life_s: float | None) -> None:
+        """Accept one notification, or learn what its key stands for already."""
+        world = self.world
+        id = world.next_id()
+        row = {
+            "id": id,
+            "organization_id": organization_id,
+            "channel": channel.value,
+            "attempts_max": ATTEMPTS_MAX,
+            "created_at": world.unix_s(),
+            "expires_at": None if life_s is None else world.unix_s() + life_s,
+            "recipient": "somebody",
+            "payload": {"text": content.decode()},
+        }
+        admission = Admission(organization_id, id, key, content, row)
+        try:
+            existing = world.run(self.store.insert([admission], ()))
+        except StoreUnavailable:
+            return  # the caller was told to try again
+        found = None if key is None else existing.get((organization_id, key))
+        if found is not None and found.id != id:
+            assert found.id in world.database.rows
+            if found.request_hash == content:  # a replay of the first answer; anything else is refused
+                world.accepted[found.id] = content
+            return
+        world.accepted[id] = content
+        try:
+            world.run(world.queue.enqueue([Arrival(organization_id, [id], ())]))
+        except QueueUnavailable:
+            return
+        self.wake(organization_id)
+
+    def drain(self) -> None:
+        self.draining = True
+        for actor in list(self.actors.values()):
+            actor.tell(DrainBegan())
+
+    def try_to_sleep(self, actor: Actor) -> None:
+        """Put an idle organization to sleep."""
+        try:
+            retired = actor.core.is_idle and self.world.run(self.world.queue.retire(actor.organization_id))
+        except QueueUnavailable:
+            return
+        if retired and actor.core.is_idle:
+            actor.alive = False
+            del self.actors[actor.organization_id]
+
+    def crash_actor(self, actor: Actor) -> None:
+        """An organization's actor fails; what it held is mended as soon as the ledger is through with it."""
+        actor.alive = False
+        self.calls[:] = [call for call in self.calls if call.actor is not actor]
+        self.steps[:] = [step for step in self.steps if step.actor is not actor]
+        for step in [step for step in self.steps if step.name in ("gate", "record")]:
+            self.take(step)
+        self.mend_actor(actor.organization_id)
+        self.actors[actor.organization_id] = Actor(self, actor.organization_id)
+        if self.draining:
+            self.actors[actor.organization_id].tell(DrainBegan())
+        self.wake(actor.organization_id)
+
+    def mend_actor(self, organization_id: OrganizationId) -> None:
+        rescued = self.world.run(self.store.disown(organization_id))
+        self.world.run(self.world.queue.enqueue([Arrival(organization_id, [r.id for r in rescued if not r.dead], ())]))
+
+    def crash(self) -> None:
+        """The process is gone with everything in its memory."""
+        for actor in self.actors.values():
+            actor.alive = False
+        self.steps.clear()
+        self.calls.clear()
+        self.world.processes.remove(self)
+
+    # --- the channel ----------------------------------------------------------------------------------------------------------
+
+    def make(self, call: Call, reply: Reply) -> None:
+        """Make a call; its answer is heard in a later step."""
+        self.calls.remove(call)
+        delivery = call.delivery
+        outcome = INTERRUPTED
+        if self.may_call:
+            row = self.world.database.rows[delivery.id]
+            assert (row.status, row.claimed_by, row.attempts) == (Status.SENDING, self.incarnation, delivery.attempt), (
+                "a call was made without an intent on record"
+            )
+            outcome = self.world.providers[delivery.channel].call(self.key(delivery), reply)
+        self.will("hear an answer", lambda: call.actor.tell(Concluded(delivery, outcome, call.via, 0.1)))
+
+    def key(self, delivery: Delivery) -> str:
+        return delivery.id
+
+    # --- the ledger -------------------------------------------------------------------------------------------------------------
+
+    def take(self, step: Step) -> None:
+        self.steps.remove(step)
+        step.take()
+
+    def gate(self, actor: Actor, ids: list[NotificationId], closed: frozenset[Channel], *, again: bool) -> None:
+        names = {(actor.organization_id, channel) for channel in closed}
+        try:
+            answer = self.world.run(self.store.gate(ids, names, again=again)).get(actor.organization_id, Gated(()))
+        except StoreUnavailable:
+            self.will("gate", lambda: self.gate(actor, ids, closed, again=True))
+            return
+        answered = {d.id for d in answer.deliveries} | {id for _, id in answer.parked} | {id for id, _ in answer.deferred}
+        rest = [id for id in ids if id not in answered]
+        actor.tell(Gated(answer.deliveries, answer.parked, answer.deferred, rest))
+
+    def record(self, actor: Actor, verdict: Verdict, *, again: bool) -> None:
+        try:
+            is_ours = verdict.delivery.id in self.world.run(self.store.record([verdict], again=again))
+        except StoreUnavailable:
+            self.will("record", lambda: self.record(actor, verdict, again=True))
+            return
+        self.will_settle(actor, verdict, is_ours=is_ours)
+
+    def will_settle(self, actor: Actor, verdict: Verdict, *, is_ours: bool) -> None:
+        id = verdict.delivery.id
+        settlement = Settlement(actor.organization_id)
+        if not is_ours or verdict.retry_in_s is None:
+            settlement.done.append(id)
+        elif verdict.retry_in_s > 0:
+            settlement.delayed.append((id, verdict.retry_in_s))
+        else:
+            settlement.requeued.append(id)
+        notice = announcements.concluded(verdict, self.world.unix_s()) if is_ours else None
+        if notice is not None:
+            settlement.announcements.append(notice)
+        self.will("settle", lambda: self.settle(actor, settlement, [] if is_ours else [id]))
+
+    def settle(self, actor: Actor, settlement: Settlement, lost: list[NotificationId]) -> None:
+        try:
+            self.world.run(self.world.queue.settle([settlement]))
+        except QueueUnavailable:
+            self.will("settle", lambda: self.settle(actor, settlement, lost))
+            return
+        self.world.announced.extend(orjson.loads(notice) for notice in settlement.announcements)
+        actor.tell(Settled(settlement.ids(), lost))

@@ -1,0 +1,293 @@
+"""Any interleaving of accepting, delivering, crashing and healing ends well; and the machine that says so has teeth."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from delivery_world import Actor, Call, Fault, Process, Reply, World
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+
+from attrs import evolve
+
+from actors.memory_store import MemoryStore
+from actors.memory_tables import Row
+from dispatcher.messages import Verdict
+from dispatcher.model import Channel, DeadLetterReason, Delivery, NotificationId, OrganizationId, Status
+
+ORGANIZATIONS = [OrganizationId("acme"), OrganizationId("other")]
+PROCESSES_MAX = 2
+ROUNDS_MAX = 400
+FINAL = (Status.DELIVERED, Status.FAILED)
+
+REPLIES = [Reply.OK, Reply.ACCEPTED_IN_SILENCE, *Reply]
+
+any_index = st.integers(0, 1000)
+any_fault = st.sampled_from([Fault.NONE, Fault.NONE, Fault.NONE, Fault.AWAY, Fault.LOST])
+
+
+class DeliveryMachine(RuleBasedStateMachine):
+    """Drives a world through any history, then heals it and looks at what has become of every notification."""
+
+    habits: type[Process] = Process
+
+    @initialize(seed=st.integers(0, 2**32 - 1))
+    def begin(self, seed: int) -> None:
+        self.world = World(seed, self.habits)
+        process = self.world.start_process()
+        for channel in (Channel.EMAIL, Channel.SMS, Channel.EMAIL, Channel.SMS):
+            process.accept(ORGANIZATIONS[0], channel, None, b"first", None)
+        self.seen: dict[NotificationId, Status] = {}
+        self.announcements_seen = 0
+
+    def process(self, index: int) -> Process | None:
+        awake = [process for process in self.world.processes if not process.frozen]
+        return awake[index % len(awake)] if awake else None
+
+    def actor(self, index: int) -> Actor | None:
+        process = self.process(index)
+        actors = list(process.actors.values()) if process else []
+        return actors[index % len(actors)] if actors else None
+
+    def strike(self, fault: Fault, after: int = 0) -> None:
+        self.world.fault, self.world.fault_in = fault, after
+
+    # --- what producers do ----------------------------------------------------------------------------------------------
+
+    @rule(
+        index=any_index,
+        organization=st.sampled_from(ORGANIZATIONS),
+        channel=st.sampled_from([Channel.EMAIL, Channel.SMS]),
+        life_s=st.sampled_from([None, None, None, 100.0]),
+        fault=any_fault,
+        fault_in=st.integers(0, 1),
+    )
+    def accept(
+        self, index: int, organization: OrganizationId, channel: Channel, life_s: float | None, fault: Fault, fault_in: int
+    ) -> None:
+        if process := self.process(index):
+            self.strike(fault, fault_in)
+            process.accept(organization, channel, None, b"once", life_s)
+
+    @rule(index=any_index, key=st.sampled_from("abc"), content=st.sampled_from([b"one", b"two"]), fault=any_fault)
+    def accept_with_a_key(self, index: int, key: str, content: bytes, fault: Fault) -> None:
+        if process := self.process(index):
+            self.strike(fault)
+            process.accept(ORGANIZATIONS[0], Channel.SMS, key, content, None)
+
+    # --- what processes do ----------------------------------------------------------------------------------------------
+
+    @rule(index=any_index, which=any_index, fault=any_fault)
+    def take_a_step(self, index: int, which: int, fault: Fault) -> None:
+        process = self.process(index)
+        if process and process.steps:
+            self.strike(fault)
+            process.take(process.steps[which % len(process.steps)])
+
+    @rule(index=any_index, choices=st.lists(any_index, min_size=1, max_size=20))
+    def work(self, index: int, choices: list[int]) -> None:
+        """Many steps without a fault, in any order; with calls that end in any way."""
+        process = self.process(index)
+        for choice in choices if process else ():
+            if process and process.steps:
+                process.take(process.steps[choice % len(process.steps)])
+            elif process and process.calls:
+                process.make(process.calls[choice % len(process.calls)], REPLIES[choice % len(REPLIES)])
+
+    @rule(index=any_index, which=any_index, reply=st.sampled_from(Reply))
+    def make_a_call(self, index: int, which: int, reply: Reply) -> None:
+        process = self.process(index)
+        if process and process.calls:
+            process.make(process.calls[which % len(process.calls)], reply)
+
+    @rule(index=any_index)
+    def sweep(self, index: int) -> None:
+        if process := self.process(index):
+            process.sweep()
+
+    @rule(index=any_index, fault=any_fault, fault_in=st.integers(0, 4))
+    def mend(self, index: int, fault: Fault, fault_in: int) -> None:
+        if process := self.process(index):
+            self.strike(fault, fault_in)
+            process.mend()
+
+    @rule(index=any_index, fault=any_fault)
+    def fall_asleep(self, index: int, fault: Fault) -> None:
+        if actor := self.actor(index):
+            self.strike(fault)
+            actor.process.try_to_sleep(actor)
+
+    # --- what happens to them -------------------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([0.01, 0.5, 2.0, 6.0, 25.0, 65.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.world.advance(seconds)
+
+    @precondition(lambda self: len(self.world.processes) < PROCESSES_MAX)
+    @rule()
+    def start(self) -> None:
+        self.world.start_process()
+
+    @rule(index=any_index)
+    def crash(self, index: int) -> None:
+        if self.world.processes:
+            self.world.processes[index % len(self.world.processes)].crash()
+
+    @rule(index=any_index)
+    def crash_an_actor(self, index: int) -> None:
+        if actor := self.actor(index):
+            actor.process.crash_actor(actor)
+
+    @rule(index=any_index)
+    def freeze_or_thaw(self, index: int) -> None:
+        if self.world.processes:
+            process = self.world.processes[index % len(self.world.processes)]
+            process.frozen = not process.frozen
+
+    @rule(index=any_index)
+    def drain(self, index: int) -> None:
+        if process := self.process(index):
+            process.drain()
+
+    @rule()
+    def redis_loses_its_memory(self) -> None:
+        self.world.queue.lose_memory()
+
+    @rule(channel=st.sampled_from([Channel.EMAIL, Channel.SMS]), exists=st.booleans())
+    def change_the_configuration(self, channel: Channel, exists: bool) -> None:
+        self.configure(channel, exists=exists)
+
+    def configure(self, channel: Channel, *, exists: bool) -> None:
+        world = self.world
+        policy = world.policies.pop(channel, None) or World(0).policies[channel]
+        if exists:
+            world.policies[channel] = evolve(policy, revision=policy.revision + 1)
+        for process in world.processes:
+            for actor in process.actors.values():
+                process.will("load", actor.load, actor)
+
+    # --- what must hold at any moment -------------------------------------------------------------------------------------
+
+    @invariant()
+    def a_final_status_is_final(self) -> None:
+        self.world.fault = Fault.NONE
+        for row in self.world.database.rows.values():
+            before = self.seen.get(row.id)
+            assert before not in FINAL or row.status is before
+            self.seen[row.id] = row.status
+
+    @invariant()
+    def attempts_stay_within_their_limit(self) -> None:
+        for row in self.world.database.rows.values():
+            assert 0 <= row.attempts <= row.attempts_max == 3 + row.rescues
+
+    @invariant()
+    def dead_letters_are_what_failed_and_nothing_else(self) -> None:
+        rows = self.world.database.rows.values()
+        assert {row.id for row in rows if row.status is Status.FAILED} == set(self.world.database.dead_letters)
+
+    @invariant()
+    def what_was_called_accepted_is_stored(self) -> None:
+        assert self.world.accepted.keys() <= self.world.database.rows.keys()
+
+    @invariant()
+    def an_end_is_announced_only_after_it_is_on_record(self) -> None:
+        for notice in self.world.announced[self.announcements_seen :]:
+            if notice["status"] in FINAL:
+                assert self.world.database.rows[notice["id"]].status == notice["status"]
+        self.announcements_seen = len(self.world.announced)
+
+    @invariant()
+    def organizations_hold_no_more_than_they_may(self) -> None:
+        for process in self.world.processes:
+            for actor in process.actors.values():
+                assert len(actor.core.in_flight) <= actor.core.in_flight_max
+
+    # --- the end ----------------------------------------------------------------------------------------------------------
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.heal()
+            self.judge()
+
+    def heal(self) -> None:
+        """Everything works again: everybody is awake, configured, and asked often enough."""
+        world = self.world
+        world.fault = Fault.NONE
+        for process in list(world.processes):
+            process.frozen = False
+            if process.draining:
+                process.crash()
+        if not world.processes:
+            world.start_process()
+        for channel in (Channel.EMAIL, Channel.SMS):
+            self.configure(channel, exists=True)
+        for _ in range(ROUNDS_MAX):
+            self.work_off()
+            if self.is_quiet():
+                return
+            world.advance(10.0)
+            for process in world.processes:
+                process.mend()
+                process.sweep()
+        raise AssertionError("it never came to rest")
+
+    def work_off(self) -> None:
+        for _ in range(10_000):
+            busy = [process for process in self.world.processes if process.steps or process.calls]
+            if not busy:
+                return
+            for process in busy:
+                if process.steps:
+                    process.take(process.steps[0])
+                elif process.calls:
+                    process.make(process.calls[0], Reply.OK)
+        raise AssertionError("it never stopped working")
+
+    def is_quiet(self) -> bool:
+        all_final = all(row.status in FINAL for row in self.world.database.rows.values())
+        return all_final and not any(any(self.world.queue.holds(name).values()) for name in ORGANIZATIONS)
+
+    def judge(self) -> None:
+        world = self.world
+        self.a_final_status_is_final()
+        for row in world.database.rows.values():
+            self.judge_row(row)
+        for process in world.processes:
+            for actor in process.actors.values():
+                assert actor.core.is_idle
+                assert not actor.held
+
+    def judge_row(self, row: Row) -> None:
+        provider = self.world.providers[row.channel]
+        keys = [key for key in provider.accepted if key.startswith(row.id)]
+        accepted = sum(provider.accepted[key] for key in keys)
+        effects = sum(provider.effects[key] for key in keys)
+        if row.status is Status.DELIVERED:
+            assert effects >= 1, "delivered, and nobody got it"
+        else:
+            letter = self.world.database.dead_letters[row.id]
+            if row.reason == "http_400":
+                assert letter.reason is DeadLetterReason.HARD
+        if provider.honours_keys:
+            assert effects <= 1, "a double at a provider that honours keys"
+        assert accepted <= 1 + row.unknowns, "a double that nobody marked"
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """The janitor warns of what it mends, which here is all the time."""
+    logger = logging.getLogger("actors")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(before)
+
+
+def test_any_history_ends_with_every_notification_in_one_final_state() -> None:
+    run_state_machine_as_test(
+        DeliveryMachine, settings=settings(max_examples=150, stateful_step_count=60, suppress_health_check=list(HealthCheck))
+    )
