@@ -22,7 +22,7 @@ demo: $(RUNTIME)
 	@$(BIN)/dispatcher demo
 
 serve: $(RUNTIME)
-	@$(BIN)/dispatcher serve
+	@$(BIN)/dispatcher serve --sandbox
 
 test: check
 	$(BIN)/pytest --cov --cov-report=term

@@ -47,8 +47,10 @@ from actors.supervision import RestartBudget, supervise
 from dispatcher.acceptance import AcceptLimits
 from dispatcher.config import Config
 from dispatcher.errors import ConfigError, QueueUnavailable, StoreUnavailable
+from dispatcher.messages import ProviderPolicy
 from dispatcher.model import Channel, NotificationId, OrganizationId
 from dispatcher.organization import Organization
+from dispatcher.providers.registry import Bound
 from dispatcher.recent import RecentIds
 
 logger = logging.getLogger(__name__)
@@ -115,6 +117,7 @@ class Node:
             metrics=self.metrics,
             random=random,
             unix_s=unix_s,
+            refresh_s=lambda: random.uniform(d.cache_ttl_min_s, d.cache_ttl_max_s),
             idle_s=d.idle_s,
         )
         self.organizations = Organizations(
@@ -270,9 +273,15 @@ class Node:
             recent=RecentIds(d.cache_ttl_min_s, RECENT_IDS_MAX),
             random01=self._random.random,
         )
+        cache = self._make_cache()
         return OrganizationActor(
-            organization_id, core, self._make_cache(), lambda: self.loaders.providers(organization_id), self._surroundings
+            organization_id, core, cache, lambda: self._providers(organization_id, cache), self._surroundings
         )
+
+    async def _providers(self, organization_id: OrganizationId, cache: HotCache[Any]) -> Sequence[tuple[ProviderPolicy, Bound]]:
+        found: Sequence[tuple[ProviderPolicy, Bound]]
+        found = await cache.get("providers", lambda: self.loaders.providers(organization_id))
+        return found
 
     def _make_cache(self) -> HotCache[Any]:
         d = self._config.dispatch
@@ -283,7 +292,7 @@ class Node:
         return self._make_cache() if actor is None else actor.cache
 
     async def _load_channels(self, organization_id: OrganizationId) -> frozenset[Channel]:
-        return frozenset(policy.channel for policy, _ in await self.loaders.providers(organization_id))
+        return frozenset(policy.channel for policy, _ in await self._providers(organization_id, self._cache_of(organization_id)))
 
 
 @asynccontextmanager

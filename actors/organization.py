@@ -71,6 +71,8 @@ class Surroundings:
     metrics: Metrics
     random: Random
     unix_s: Callable[[], float]
+    refresh_s: Callable[[], float]
+    """How long provider configurations are kept before they are read again: jittered, drawn anew each time."""
     idle_s: float
 
 
@@ -95,6 +97,7 @@ class OrganizationActor:
         self._handling = False
         self._channels: dict[Channel, ChannelActor] = {}
         self._wake_at_s = inf
+        self._refresh_at_s = inf  # when the provider configurations have been kept for long enough
         self._timer = trio.Event()
         self._permits_held = 0
         self._claiming = 0  # permits of claims under way
@@ -128,11 +131,11 @@ class OrganizationActor:
         finally:
             self._handling = False
 
-    def reload(self) -> None:
-        """The organization's configuration or templates changed: forget what was cached and load anew."""
+    def reload(self, delay_s: float = 0.0) -> None:
+        """The organization's configuration or templates changed: forget what was cached and, ``delay_s`` later, load anew."""
         self.cache.drop()
         if self._nursery is not None:
-            self._nursery.start_soon(self._load_providers)
+            self._nursery.start_soon(self._load_providers, delay_s)
 
     @property
     def is_idle(self) -> bool:
@@ -177,8 +180,11 @@ class OrganizationActor:
         """Wait for the timer. True when, after ``idle_s`` in which it heard nothing, the organization may leave."""
         while (now_s := trio.current_time()) < (until_s := min(self._wake_at_s, self._heard_at_s + self._with.idle_s)):
             self._timer = trio.Event()
-            with trio.move_on_at(until_s):
+            with trio.move_on_at(min(until_s, self._refresh_at_s)):
                 await self._timer.wait()  # an earlier wake-up was asked for
+            if trio.current_time() >= self._refresh_at_s:
+                self._refresh_at_s = inf
+                self._start(self._load_providers)
         if now_s >= self._wake_at_s:
             self._wake_at_s = inf
             return False
@@ -243,9 +249,12 @@ class OrganizationActor:
             await trio.sleep(self._server_away_s())
             self.tell(Unparked(channel, moved=0, left=1))
 
-    async def _load_providers(self) -> None:
+    async def _load_providers(self, delay_s: float = 0.0) -> None:
         self._loads += 1
         mine = self._loads
+        self._refresh_at_s = inf
+        if delay_s:
+            await trio.sleep(delay_s)
         while True:
             try:
                 loaded = await self._load_providers_now()
@@ -260,6 +269,8 @@ class OrganizationActor:
         for channel in self._channels.keys() | best.keys():
             self._renew_channel(channel, best.get(channel))
         self.tell(ProvidersLoaded([policy for policy, _ in best.values()]))
+        self._refresh_at_s = trio.current_time() + self._with.refresh_s()
+        self._timer.set()
 
     def _renew_channel(self, channel: Channel, best: tuple[ProviderPolicy, Bound] | None) -> None:
         """Replace the channel's actor if its configuration changed. Calls under way end on the old one."""

@@ -25,6 +25,8 @@ from dispatcher.model import OrganizationId
 
 logger = logging.getLogger(__name__)
 
+RELOADS_PER_S = 500.0
+"""When all configurations must be read again, so many a second: Postgres has other work as well."""
 QUARANTINE_S = 300.0
 """How long an organization rests whose actor has used up its restarts."""
 
@@ -93,9 +95,10 @@ class Organizations:
             actor.reload()
 
     def all_changed(self) -> None:
-        """Changes may have been missed: every cache goes."""
+        """Changes may have been missed: every cache goes, and configurations are read again over the next moments."""
+        spread_s = len(self._alive) / RELOADS_PER_S
         for actor in self._alive.values():
-            actor.reload()
+            actor.reload(spread_s * self._random.random())
 
     def alive(self) -> list[OrganizationActor]:
         """The living actors."""

@@ -55,7 +55,7 @@ class SurfaceConfig:
     body_bytes_max: int = count(16 * _MIB, "bytes of one request body", at_least=1024)
     batch_items_max: int = count(5000, "notifications in one batch", at_most=100_000)
     item_bytes_max: int = count(512 * 1024, "bytes of one notification, as handed in and as rendered", at_least=1024)
-    listener_buffer_max: int = count(1000, "events waiting for one slow websocket before it is closed")
+    listener_buffer_max: int = count(10_000, "events waiting for one slow websocket before it is closed: two for each of a batch")
     listeners_max: int = count(10_000, "websockets at once")
     key_cache_s: float = number(30.0, "how long a revoked API key may still be honoured", at_most=3600)
 

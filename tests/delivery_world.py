@@ -406,6 +406,17 @@ class Process:
         for actor in list(self.actors.values()):
             actor.tell(DrainBegan())
 
+    @property
+    def is_drained(self) -> bool:
+        """Whether it was asked to leave and holds nothing any more."""
+        held = any(actor.core.in_flight for actor in self.actors.values())
+        return self.draining and not (held or self.steps or self.calls)
+
+    def leave(self) -> None:
+        """End in good order."""
+        self.world.run(self.store.release_lease())
+        self.crash()
+
     def try_to_sleep(self, actor: Actor) -> None:
         """Put an idle organization to sleep."""
         try:

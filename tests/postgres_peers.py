@@ -35,11 +35,12 @@ class Observer:
         row = self.connection.execute(sql, params).fetchone()
         return None if row is None else row[0]
 
-    def until(self, sql: str, *params: object) -> None:
-        """Look until the statement says true."""
+    async def until(self, sql: str, *params: object) -> None:
+        """Look until the statement says true; other tasks run in between."""
         for _ in range(_LOOKS_MAX):
             if self.one(sql, *params):
                 return
+            await trio.lowlevel.checkpoint()
         raise AssertionError(f"never true: {sql}")
 
     def hold(self, key: int) -> None:
@@ -49,15 +50,12 @@ class Observer:
         self.connection.execute("SELECT pg_advisory_unlock(%s)", (key,))
 
     async def until_blocked(self, key: int) -> None:
-        """Until somebody's statement waits for the lock; lets other tasks run in between."""
-        for _ in range(_LOOKS_MAX):
-            if self.one("SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND NOT granted)", key):
-                return
-            await trio.lowlevel.checkpoint()
-        raise AssertionError("nobody waits for the lock")
+        """Until somebody's statement waits for the lock."""
+        await self.until("SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND NOT granted)", key)
 
-    def until_gone(self, pid: int) -> None:
-        self.until("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s)", pid)
+    async def until_gone(self, pid: int) -> None:
+        """Until a session has ended."""
+        await self.until("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s)", pid)
 
     def terminate(self, pid: int) -> None:
         self.connection.execute("SELECT pg_terminate_backend(%s, 10000)", (pid,))
@@ -92,11 +90,12 @@ def _socket_of(url: str) -> str:
 
 
 class BadLine:
-    """A TCP line to a server, and what can go wrong with it. ``ended`` counts the connections that are over."""
+    """A TCP line to a server, and what can go wrong with it. ``ended`` and ``refused`` count connections."""
 
     def __init__(self, url: str, port: int) -> None:
         self.url = psycopg.conninfo.make_conninfo(url, host="127.0.0.1", port=port, sslmode="disable")
         self.ended = 0
+        self.refused = 0
         self._server = _socket_of(url)
         self._silent = False
         self._refuses = False
@@ -113,6 +112,10 @@ class BadLine:
         """From now on new connections are closed at once."""
         self._refuses = True
 
+    def accept(self) -> None:
+        """Take new connections again."""
+        self._refuses = False
+
     def hold_back(self) -> None:
         """What the clients of now say waits for ``release``. New ones get through."""
         self._free = trio.Event()
@@ -124,6 +127,7 @@ class BadLine:
     async def serve(self, near: trio.SocketStream) -> None:
         if self._refuses:
             await near.aclose()
+            self.refused += 1
             return
         self._clients.add(near)
         async with near, await trio.open_unix_socket(self._server) as far, trio.open_nursery() as nursery:

@@ -88,8 +88,8 @@ class HttpConnection:
         reader = self._reader
         reader.begin(head_only)
         self.reusable = self._sent = False
-        data = wire if self._tls is None else self._tls.encrypt(wire)
         try:
+            data = wire if self._tls is None else self._tls.encrypt(wire)
             sent = self._sock.send(data)
         except BlockingIOError:
             sent = 0
@@ -106,7 +106,9 @@ class HttpConnection:
             whole = await self._read_while_writing(memoryview(data)[sent:], deadlines.read_s, ends_s)
         self.deadline_s = inf
         self.reused = True
-        self.reusable = whole and reader.keep_alive and (self._tls is None or self._tls.is_quiet())
+        # An interruption may have come too late to stop the exchange: it must not meet the next one.
+        if whole and reader.keep_alive and self._interrupted_by is None:
+            self.reusable = self._tls is None or self._tls.is_quiet()
         response = reader.response
         assert response is not None
         return response

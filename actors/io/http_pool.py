@@ -101,7 +101,7 @@ class HttpPool:
                 self._drop(connection)
                 raise
             else:
-                if connection.reusable and not self._closed:
+                if connection.reusable:  # never so once the pool is closed: that interrupts every connection
                     handover = self._slots.release(connection.site, connection, trio.current_time())
                     if handover is None:
                         self.watch.by(connection.idle_since_s + self._limits.idle_s)

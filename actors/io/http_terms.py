@@ -3,6 +3,17 @@
 The one question a caller must be able to answer after a failure is whether the peer may have acted. So there are two
 failures and no third: :class:`NotSent` (it cannot have, try again freely) and :class:`MaybeSent` (it may have).
 Neither carries a URL, a header or a body.
+
+| phase | codes |
+|---|---|
+| pool | timeout_pool, pool_full, pool_closed |
+| resolve | timeout_resolve, name_unresolved |
+| connect | timeout_connect, refused, unreachable, files_exhausted, connect_failed, pool_closed |
+| tls | timeout_tls, tls_verify, tls_failed, closed, reset |
+| write | timeout_write, reset, pool_closed |
+| read | timeout_read, closed (no byte of an answer), truncated, reset, tls_failed, pool_closed |
+| limit | body_too_large, headers_too_large |
+| protocol | protocol_error, upgrade_unasked, transfer_coding_unsupported, request_malformed (the only NotSent of these) |
 """
 
 from __future__ import annotations
@@ -49,15 +60,15 @@ class MaybeSent(ExchangeFailed):
 class Deadlines:
     """How long each phase of one exchange may take. ``total_s`` ends the exchange whatever the phase."""
 
-    pool_s: float = field(default=5.0, validator=gt(0))
+    pool_s: float = field(default=5.0, validator=ge(0))
     """Waiting for a place in the pool."""
-    connect_s: float = field(default=5.0, validator=gt(0))
+    connect_s: float = field(default=5.0, validator=ge(0))
     """Resolving, connecting and the TLS handshake together."""
-    write_s: float = field(default=10.0, validator=gt(0))
+    write_s: float = field(default=10.0, validator=ge(0))
     """Handing the whole request to the kernel."""
-    read_s: float = field(default=20.0, validator=gt(0))
+    read_s: float = field(default=20.0, validator=ge(0))
     """From the request's last byte to the response's last byte."""
-    total_s: float = field(default=20.0, validator=gt(0))
+    total_s: float = field(default=20.0, validator=ge(0))
     """From the call to its end."""
 
 

@@ -58,12 +58,12 @@ class TrioTransport(httpx.AsyncBaseTransport):
         origin = Origin(url.scheme, url.raw_host.decode("ascii"), url.port or _DEFAULT_PORTS[url.scheme])
         body = await self._whole_body(request)
         headers = [(name, value) for name, value in request.headers.raw if name.lower() not in _WRITTEN_BY_US]
-        host = request.headers.get("host")
+        host = next((value for name, value in request.headers.raw if name.lower() == b"host"), None)
         try:
             response = await self._pool.exchange(
                 HttpRequest(origin, request.method.encode("ascii"), url.raw_path, headers, body),
                 self._deadlines(request),
-                host=None if host is None else host.encode("ascii"),
+                host=host,
             )
         except ExchangeFailed as failure:
             raise _httpx_error(failure, request) from failure

@@ -30,12 +30,14 @@ from actors.node import Node, open_node
 from actors.store import encryption
 from actors.store.dispatching import forget_incarnations
 from dispatcher.config import Config
+from dispatcher.errors import ConfigError
 from dispatcher.ids import RANDOM_BITS, uuid7
 from dispatcher.providers.registry import REGISTRY
 from dispatcher_http.app import App, create_app
 from dispatcher_http.secret_file import keys_of_folder
 from dispatcher_http.server import serve
 from dispatcher_http.services import Services
+from dispatcher_sandbox.sandbox import open_sandbox
 
 logger = logging.getLogger(__name__)
 
@@ -120,13 +122,36 @@ def services_of(node: Node, config: Config, new_id: Callable[[], str]) -> Servic
     )
 
 
-async def run_until_signalled(config: Config, on_ready: Callable[[Service], None]) -> None:
+@asynccontextmanager
+async def open_provider(config: Config, sandbox_port: int | None) -> AsyncIterator[Config]:
+    """The configuration, with a sandbox of this process among the allowed origins unless ``sandbox_port`` is None.
+
+    Raises ConfigError when it can not listen on that port.
+    """
+    if sandbox_port is None:
+        yield config
+        return
+    async with AsyncExitStack() as stack:
+        try:
+            sandbox = await stack.enter_async_context(open_sandbox(port=sandbox_port))
+        except OSError as error:
+            raise ConfigError(
+                f"the sandbox can not listen on port {sandbox_port} ({error.strerror}): choose another with --sandbox-port"
+            ) from None
+        yield evolve(config, provider_urls_extra=(*config.provider_urls_extra, sandbox.url))
+
+
+async def run_until_signalled(config: Config, on_ready: Callable[[Service], None], *, sandbox_port: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal ends the process at once."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
 
             async def service() -> None:
-                async with open_servers(config) as complete, open_service(complete) as running:
+                async with (
+                    open_provider(config, sandbox_port) as provided,
+                    open_servers(provided) as complete,
+                    open_service(complete) as running,
+                ):
                     on_ready(running)
                     await asked_to_stop.wait()
                     logger.info("draining; a second signal ends the process at once")

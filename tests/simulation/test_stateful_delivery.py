@@ -87,9 +87,17 @@ class DeliveryMachine(RuleBasedStateMachine):
             self.strike(fault)
             process.take(process.steps[which % len(process.steps)])
 
-    @rule(index=any_index, choices=st.lists(any_index, min_size=1, max_size=20))
+    @rule(index=any_index, choices=st.lists(any_index, min_size=5, max_size=20))
     def work(self, index: int, choices: list[int]) -> None:
         """Many steps without a fault, in any order; with calls that end in any way."""
+        self.work_through(index, choices)
+
+    @rule(index=any_index, choices=st.lists(any_index, min_size=10, max_size=20))
+    def work_longer(self, index: int, choices: list[int]) -> None:
+        """The same, so that histories are made of work more than of trouble."""
+        self.work_through(index, choices)
+
+    def work_through(self, index: int, choices: list[int]) -> None:
         process = self.process(index)
         for choice in choices if process else ():
             if process and process.steps:
@@ -133,24 +141,42 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @rule(index=any_index)
     def crash(self, index: int) -> None:
-        if self.world.processes:
-            self.world.processes[index % len(self.world.processes)].crash()
+        """Usually somebody starts it again; with one process only, always."""
+        self.world.processes[index % len(self.world.processes)].crash()
+        if not self.world.processes or index % 3:
+            self.world.start_process()
 
     @rule(index=any_index)
     def crash_an_actor(self, index: int) -> None:
         if actor := self.actor(index):
             actor.process.crash_actor(actor)
 
+    @precondition(lambda self: len(self.world.processes) == PROCESSES_MAX)
     @rule(index=any_index)
-    def freeze_or_thaw(self, index: int) -> None:
-        if self.world.processes:
-            process = self.world.processes[index % len(self.world.processes)]
-            process.frozen = not process.frozen
+    def freeze(self, index: int) -> None:
+        """One process stands still and does not know; the others are awake."""
+        for number, process in enumerate(self.world.processes):
+            process.frozen = number == index % PROCESSES_MAX
 
+    @precondition(lambda self: any(process.frozen for process in self.world.processes))
+    @rule()
+    def thaw(self) -> None:
+        for process in self.world.processes:
+            process.frozen = False
+
+    @precondition(lambda self: len(self.world.processes) == PROCESSES_MAX)
     @rule(index=any_index)
     def drain(self, index: int) -> None:
         if process := self.process(index):
             process.drain()
+
+    @precondition(lambda self: any(process.is_drained for process in self.world.processes))
+    @rule()
+    def leave(self) -> None:
+        for process in [process for process in self.world.processes if process.is_drained]:
+            process.leave()
+        if not self.world.processes:
+            self.world.start_process()
 
     @rule()
     def redis_loses_its_memory(self) -> None:
@@ -221,8 +247,7 @@ class DeliveryMachine(RuleBasedStateMachine):
             process.frozen = False
             if process.draining:
                 process.crash()
-        if not world.processes:
-            world.start_process()
+        world.start_process()
         for channel in (Channel.EMAIL, Channel.SMS):
             self.configure(channel, exists=True)
         for _ in range(ROUNDS_MAX):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import click
 import trio
 
@@ -11,12 +13,16 @@ from dispatcher_http.serving import Service, run_until_signalled
 
 
 @click.command("serve")
-def command() -> None:
+@click.option("--sandbox", is_flag=True, help="Run a loopback SendGrid beside it, for a first look without an account.")
+@click.option("--sandbox-port", default=8025, show_default=True, help="Port of the sandbox; 0 takes a free one.")
+def command(sandbox: bool, sandbox_port: int) -> None:
     """Serve until SIGTERM or Ctrl-C, then drain. A second signal ends it at once."""
     config = configuration()
     logs.configure(config.log_level)
-    trio.run(run_until_signalled, config, _announce)
 
+    def announce(service: Service) -> None:
+        if sandbox:
+            click.echo(f"Sandbox provider on {service.config.provider_urls_extra[-1]} (use it as the base_url of a provider)")
+        click.echo(f"Serving on {service.url}")
 
-def _announce(service: Service) -> None:
-    click.echo(f"Serving on {service.url}")
+    trio.run(partial(run_until_signalled, config, announce, sandbox_port=sandbox_port if sandbox else None))

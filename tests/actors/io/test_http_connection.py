@@ -309,6 +309,17 @@ class TestInterruption:
             left.set()
         assert (caught.value.phase, caught.value.code) == (phase, f"timeout_{phase}")
 
+    async def test_of_a_request_that_left_late_is_maybe_sent(self) -> None:
+        async def silent(peer: Peer) -> None:
+            await peer.request()
+            connection.interrupt()
+
+        async with pair(silent, None) as (server, connection):
+            connection._sock = HesitantSocket(fileno=connection._sock.detach())
+            with pytest.raises(MaybeSent) as caught:
+                await post(connection, server)
+        assert caught.value.code == "timeout_read"
+
     async def test_gives_its_reason(self) -> None:
         async def silent(peer: Peer) -> None:
             await peer.request()
@@ -337,6 +348,18 @@ class TestInterruption:
                 await post(connection, server)
             assert (caught.value.code, caught.value.status) == ("timeout_read", 200)
             connection.close()
+
+    async def test_that_comes_with_the_answer_leaves_it_the_answer_but_ends_the_connection(self) -> None:
+        async with pair(answering, None) as (server, connection):
+            feed = connection._reader.feed
+
+            def feed_and_interrupt(data: bytes) -> bool:
+                connection.interrupt()
+                return feed(data)
+
+            connection._reader = _Reader(connection._reader, feed_and_interrupt)  # type: ignore[assignment]
+            assert (await post(connection, server)).body == b"ok"
+            assert not connection.reusable
 
 
 class _Reader:

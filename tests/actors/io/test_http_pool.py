@@ -15,6 +15,7 @@ from actors.io.http_connection import HttpConnection
 from actors.io.http_dial import dial
 from actors.io.http_pool import HttpPool, open_http_pool
 from actors.io.http_terms import Deadlines, ExchangeFailed, MaybeSent, NotSent, PoolLimits
+from actors.io.http_wire import ResponseReader
 from dispatcher.errors import ConfigError
 from dispatcher.http_message import HttpRequest, Origin
 from house import Tls
@@ -402,6 +403,15 @@ class TestDeadlines:
             assert (pool.statistics().in_use, pool.statistics().waiting) == (1, 0)
             nursery.cancel_scope.cancel()
 
+    async def test_of_no_time_at_all_takes_what_is_there_and_waits_for_nothing(self) -> None:
+        async with peers(silent) as server, pool_of(1) as pool, trio.open_nursery() as nursery:
+            nursery.start_soon(pool.exchange, server.post(), ENDLESS)
+            await wait_all_tasks_blocked()
+            with pytest.raises(NotSent) as caught:
+                await pool.exchange(server.post(), Deadlines(pool_s=0))
+            assert caught.value.code == "timeout_pool"
+            nursery.cancel_scope.cancel()
+
     async def test_a_dribbling_peer_does_not_postpone_it(self, autojump_clock: MockClock) -> None:
         async def dribble(peer: Peer) -> None:
             await peer.request()
@@ -421,7 +431,14 @@ class TestDeadlines:
             for after_s in (5, 1, 8, 3, 2):
                 nursery.start_soon(overdue, pool, server.post(), Deadlines(total_s=after_s, read_s=inf), after_s)
 
-    async def test_one_that_was_kept_leaves_nothing_behind(self, autojump_clock: MockClock) -> None:
+    async def test_one_that_was_kept_is_over(self, autojump_clock: MockClock) -> None:
+        async with peers(answering) as server, open_http_pool() as pool:
+            await pool.exchange(server.post(), Deadlines(total_s=20))
+            await trio.sleep(30)
+            assert (await pool.exchange(server.post(), Deadlines(total_s=20))).status == 200
+            assert pool.statistics().opened_total == 1
+
+    async def test_one_that_was_kept_does_not_end_the_next_exchange(self, autojump_clock: MockClock) -> None:
         async def script(peer: Peer) -> None:
             await peer.answer()
             await peer.request()
@@ -599,6 +616,19 @@ class TestClosing:
             assert caught.value.code == "pool_closed"
             await left.wait()
             assert_at_rest(pool)
+
+    async def test_an_answer_that_comes_in_the_same_breath_still_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        feed = ResponseReader.feed
+
+        def feed_and_close(reader: ResponseReader, data: bytes) -> bool:
+            done = feed(reader, data)
+            pool.close()
+            return done
+
+        monkeypatch.setattr(ResponseReader, "feed", feed_and_close)
+        async with peers(answering) as server, open_http_pool() as pool:
+            assert (await pool.exchange(server.post(), ENDLESS)).status == 200
+            assert pool.statistics().connections == 0
 
     async def test_a_closed_pool_refuses(self) -> None:
         async with peers(answering) as server:

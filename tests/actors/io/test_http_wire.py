@@ -287,6 +287,12 @@ class TestLimits:
 
         assert (problem.phase, problem.code, problem.status) == ("limit", "headers_too_large", None)
 
+    def test_a_head_in_pieces_cannot_end_beyond_the_limit_in_its_last_piece(self) -> None:
+        slow = reader()
+        slow.feed(b"HTTP/1.1 200 OK\r\nx: " + b"y" * 3000)
+
+        assert slow.appetite == HEADER_BYTES_MAX - 3020
+
     @pytest.mark.parametrize(
         "endless",
         [b"0\r\n" + b"trailer: x\r\n", b"0\r\nt: ", b"1;extension="],

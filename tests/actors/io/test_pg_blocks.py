@@ -167,7 +167,7 @@ async def test_a_pipeline_cancelled_while_a_statement_runs_ends_at_the_server_an
                 await connection.execute("INSERT INTO t VALUES (2)")
     assert scope.cancelled_caught
 
-    observer.until_gone(pid)
+    await observer.until_gone(pid)
     assert connection.closed
     assert rows(observer) == []
 
@@ -185,7 +185,7 @@ async def test_a_pipeline_cancelled_between_its_statements_ends_at_the_server_an
                 await trio.sleep_forever()
     assert scope.cancelled_caught
 
-    observer.until_gone(pid)
+    await observer.until_gone(pid)
     assert connection.closed
 
 
@@ -205,7 +205,7 @@ async def test_a_pipeline_cancelled_as_it_is_left_ends_at_the_server_and_closes(
                     nursery.start_soon(overtake, line, observer, LOCK, scope, partial(mock_clock.jump, CANCEL_AGAIN_S))
             assert scope.cancelled_caught
         assert connection.closed
-    observer.until_gone(pid)
+    await observer.until_gone(pid)
 
 
 async def test_a_pipeline_cancelled_before_it_is_left_ends_at_the_server_and_closes(
@@ -218,7 +218,7 @@ async def test_a_pipeline_cancelled_before_it_is_left_ends_at_the_server_and_clo
             scope.cancel()
     assert scope.cancelled_caught
 
-    observer.until_gone(pid)
+    await observer.until_gone(pid)
     assert connection.closed
     assert rows(observer) == []
 
@@ -250,7 +250,7 @@ async def test_many_rows_cancelled_end_at_the_server_and_close(connection: Conne
                 await cursor.executemany(f"INSERT INTO t SELECT %s FROM pg_advisory_xact_lock({LOCK})", [(1,), (2,)])
     assert scope.cancelled_caught
 
-    observer.until_gone(pid)
+    await observer.until_gone(pid)
     assert connection.closed
     assert rows(observer) == []
 
@@ -474,7 +474,7 @@ async def test_a_rollback_that_gets_no_answer_closes_the_connection(url: str, ob
                     await trio.sleep_forever()
         assert scope.cancelled_caught
         assert connection.closed
-    observer.until(
+    await observer.until(
         "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
     )
     assert rows(observer) == []

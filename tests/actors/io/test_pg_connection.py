@@ -408,7 +408,7 @@ async def test_what_the_server_says_unasked_does_not_end_the_quiet(connection: C
     await connection.execute("LISTEN news")
     for n in range(3):
         observer.connection.execute(f"NOTIFY news, '{n}'")
-    observer.until("SELECT pg_notification_queue_usage() = 0")
+    await observer.until("SELECT pg_notification_queue_usage() = 0")
 
     assert connection.is_quiet()
 

@@ -223,7 +223,7 @@ async def test_a_storm_of_cancellations_leaks_no_connection(pool: Pool, observer
     assert await _all_connections_can_be_had(pool)
     assert pool.statistics().waiting == 0
     count = "SELECT count(*) = 2 FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'dispatcher'"
-    observer.until(count)
+    await observer.until(count)
 
 
 # What is not lent again
@@ -272,7 +272,7 @@ async def test_a_connection_left_in_mid_answer_is_ended_at_the_server(pool: Pool
                 await trio.sleep_forever()
 
     assert await pool.fetch("SELECT count(*) FROM t") == [(0,)]
-    observer.until_gone(pid)
+    await observer.until_gone(pid)
     assert await _all_connections_can_be_had(pool)
 
 
@@ -404,12 +404,13 @@ async def test_waiting_for_readiness_lasts_through_many_failures(url: str, mock_
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pool.wait_ready, 1000)
-            for _ in range(3):
-                await line.until_refused()
+            for failures in (2, 3):
                 await wait_all_tasks_blocked()
                 mock_clock.jump(RECONNECT_CAP_S)
+                while line.refused < failures:
+                    await trio.lowlevel.checkpoint()
             line.accept()
-            await line.until_refused(0)
+            await wait_all_tasks_blocked()
             mock_clock.jump(RECONNECT_CAP_S)
 
         assert await pool.fetch("SELECT 1") == [(1,)]

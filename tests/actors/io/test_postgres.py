@@ -10,6 +10,7 @@ from random import Random
 import pytest
 import trio
 import trustme
+from trio.testing import MockClock
 
 from actors.io.postgres import Pool, open_pool
 from dispatcher.errors import StoreUnavailable
@@ -54,7 +55,8 @@ def a_pool(url: str, size_max: int = 2) -> AbstractAsyncContextManager[Pool]:
 
 
 @pytest.fixture
-async def tls_pool(front_port: int, tls: Tls) -> AsyncIterator[Pool]:
+async def tls_pool(front_port: int, tls: Tls, mock_clock: MockClock) -> AsyncIterator[Pool]:
+    """The clock stands still, so that no deadline passes on a busy machine."""
     async with a_pool(over_tls(front_port, tls.ca_file)) as pool:
         yield pool
 
