@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from math import floor
 from random import Random
 from typing import Any
 
@@ -121,7 +122,7 @@ class Acceptor:
         Raises Refused for a request that can not be accepted as a whole, Overloaded when too much waits already, StoreUnavailable
         when Postgres is away (with a key, the request may be repeated without risk).
         """
-        now_unix_s = self._unix_s()
+        now_unix_s = floor(self._unix_s() * 1000) / 1000  # finer fractions would not be the same on their way back from Postgres
         handed = parse(body, self._limits, now_unix_s)
         keys = self._keys_of(organization_id, handed, idempotency_key)
         busy = keys & self._under_way
@@ -238,7 +239,7 @@ class Acceptor:
             if size_bytes > self._limits.item_bytes_max:
                 return too_large(size_bytes, self._limits)
             payload = rendered
-        id = NotificationId(uuid7(int(now_unix_s * 1000), self._random.getrandbits(74)))
+        id = NotificationId(uuid7(round(now_unix_s * 1000), self._random.getrandbits(74)))
         row = {
             "id": id,
             "organization_id": organization_id,

@@ -19,6 +19,7 @@ from actors.io.http import Deadlines, HttpPool, MaybeSent, NotSent
 from actors.lease import Lease
 from actors.metrics import Metrics
 from actors.supervision import describe
+from dispatcher.http_message import HttpResponse
 from dispatcher.messages import Concluded, ProviderPolicy
 from dispatcher.model import Delivery
 from dispatcher.organization import INTERRUPTED
@@ -103,9 +104,12 @@ class ChannelActor:
         try:
             response = await self._pool.exchange(request, self._deadlines)
         except NotSent as error:
-            return Outcome(OutcomeClass.SOFT, error.code)
+            # A request that can not be written down as HTTP never will be; everything else may work the next time.
+            return Outcome(OutcomeClass.HARD if error.phase == "protocol" else OutcomeClass.SOFT, error.code)
         except MaybeSent as error:
-            return Outcome(OutcomeClass.UNKNOWN, error.code)
+            if error.status is None:
+                return Outcome(OutcomeClass.UNKNOWN, error.code)
+            response = HttpResponse(error.status, (), b"")  # it has answered, only the rest of the answer is lost
         except Exception as error:  # a fault of ours: nobody else's calls may end with it
             logger.error("a call to %s failed: %s", self.policy.provider, describe(error))
             return Outcome(OutcomeClass.UNKNOWN, "call_failed")

@@ -30,6 +30,9 @@ CHANGED_TOPIC = "notifications:changed"
 """Organizations whose templates or provider configurations changed: every process drops what it had cached of them."""
 REPLAY_MAX = 2_000
 """Events read from the stream at most, for one listener or after one gap: more than the stream keeps."""
+CATCH_UP_S = 30.0
+"""How long listeners are kept waiting for Redis to be read after a gap."""
+CATCH_UP_PAUSE_S = 0.1
 _POSITION = re.compile(r"[0-9]{1,15}(-[0-9]{1,10})?", re.ASCII)
 _GAP = b'{"type":"stream.gap","detail":"events before this point were lost; read the notifications to catch up"}'
 
@@ -41,20 +44,28 @@ _START: Position = (0, 0)
 class _Listener:
     """One open listener. ``seen`` is the position it has heard up to, ``behind`` is set when its buffer overflowed.
 
-    While the stream is being read for it, live events are ``held``, so that none is missed and none comes twice.
+    While the stream is being read for it, live events are ``held``, so that none is missed and none comes twice. A gap in them makes
+    the reading ``torn``: it has to be done once more.
     """
 
     send: trio.MemorySendChannel[bytes]
+    held_max: int
     seen: Position
     behind: bool = False
+    torn: bool = False
     held: list[tuple[Position, bytes]] | None = None
 
     def hear(self, position: Position, event: bytes) -> None:
-        if self.held is not None:
+        if self.behind:
+            return
+        if self.held is None:
+            if position > self.seen:
+                self.seen = position
+                self.offer(_frame(position, event))
+        elif len(self.held) < self.held_max:
             self.held.append((position, event))
-        elif position > self.seen and not self.behind:
-            self.seen = position
-            self.offer(_frame(position, event))
+        else:
+            self.cut()
 
     def stop_holding(self) -> None:
         held, self.held = self.held or [], None
@@ -62,13 +73,18 @@ class _Listener:
             self.hear(position, event)
 
     def offer(self, frame: bytes) -> None:
+        if self.behind:
+            return
         try:
             self.send.send_nowait(frame)
-        except trio.WouldBlock:
-            self.behind = True
-            self.send.close()
-        except trio.BrokenResourceError:
-            self.behind = True
+        except (trio.WouldBlock, trio.BrokenResourceError):
+            self.cut()
+
+    def cut(self) -> None:
+        """It hears what is in its buffer, and then that it must come back."""
+        self.behind = True
+        self.held = None
+        self.send.close()
 
 
 @define
@@ -149,11 +165,11 @@ class Herald:
         try:
             await self._subscriber.subscribe(name)
             topic = self._topics.setdefault(name, _Topic())
-            listener = _Listener(send, _START)
+            listener = _Listener(send, self._buffer_max, _START)
             topic.listeners.add(listener)
             try:
                 replay = await self._missed(organization_id, after, listener)
-                async with aclosing(self._frames(replay, receive, listener)) as frames:
+                async with aclosing(self._frames(organization_id, replay, receive, listener)) as frames:
                     yield frames
             finally:
                 topic.listeners.discard(listener)
@@ -168,10 +184,18 @@ class Herald:
         return HeraldStatistics(len(self._topics), self._listeners)
 
     async def _frames(
-        self, replay: list[bytes], receive: trio.MemoryReceiveChannel[bytes], listener: _Listener
+        self,
+        organization_id: OrganizationId,
+        replay: list[bytes],
+        receive: trio.MemoryReceiveChannel[bytes],
+        listener: _Listener,
     ) -> AsyncGenerator[bytes, None]:
         for frame in replay:
             yield frame
+        while listener.torn and not listener.behind:
+            listener.torn = False
+            for frame in await self._missed(organization_id, listener.seen, listener):
+                yield frame
         listener.stop_holding()
         async for frame in receive:
             yield frame
@@ -189,16 +213,32 @@ class Herald:
                 listener.hear(position, event)
 
     async def _catch_up(self) -> None:
-        """After a gap: bring every listener what it missed."""
+        """After a gap: bring every listener what it missed. Who can not be helped in time must come back."""
+        give_up_at_s = trio.current_time() + CATCH_UP_S
         for name, topic in list(self._topics.items()):
             organization_id = self._keys.topic_organization(name)
             for listener in list(topic.listeners):
+                if listener.held is not None:
+                    listener.torn = True
+                    continue
                 try:
-                    for frame in await self._missed(organization_id, listener.seen, listener):
+                    for frame in await self._missed_at_last(organization_id, listener, give_up_at_s):
                         listener.offer(frame)
                     listener.stop_holding()
-                except QueueUnavailable:  # the next reconnection brings us here again
-                    return
+                except BaseException as error:
+                    listener.cut()
+                    if not isinstance(error, QueueUnavailable):
+                        raise
+
+    async def _missed_at_last(self, organization_id: OrganizationId, listener: _Listener, give_up_at_s: float) -> list[bytes]:
+        """Commands have a connection of their own, which may come back later than the subscription did."""
+        while True:
+            try:
+                return await self._missed(organization_id, listener.seen, listener)
+            except QueueUnavailable:
+                if trio.current_time() > give_up_at_s:
+                    raise
+            await trio.sleep(CATCH_UP_PAUSE_S)
 
     async def _missed(self, organization_id: OrganizationId, after: Position | None, listener: _Listener) -> list[bytes]:
         """What the stream has after a position, as frames, behind a gap notice if it no longer reaches back that far.

@@ -200,6 +200,23 @@ class TrioSocketFloor(Floor):
         assert self.parser.get_status_code() == 202
 
 
+class SslStreamFloor(Floor):
+    """The same through ``trio.SSLStream``."""
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        super().__init__(sock, None)
+        plain = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        self.stream = trio.SSLStream(plain, context, server_hostname="127.0.0.1")
+
+    async def post(self) -> None:
+        before = self.answers
+        self.headers = []
+        await self.stream.send_all(self.head + BODY)
+        while self.answers == before:
+            self.parser.feed_data(await self.stream.receive_some(65_536))
+        assert self.parser.get_status_code() == 202
+
+
 async def post_httpx(client: httpx.AsyncClient, url: str, headers: list[tuple[bytes, bytes]]) -> None:
     response = await client.post(url, content=BODY, headers=headers)
     assert response.status_code == 202
@@ -244,17 +261,23 @@ async def measure(title: str, port: int, context: ssl.SSLContext, args: argparse
         )
         floors = [Floor(*await dial(origin, context, trio.current_time() + 5)) for _ in range(connections)]
         slower = [TrioSocketFloor(*await dial(origin, context, trio.current_time() + 5)) for _ in range(connections)]
-        for floor in (*floors, *slower):
+        streams: list[SslStreamFloor] = []
+        if title == "TLS":
+            plain = origin._replace(scheme="http")
+            dialled = [await dial(plain, context, trio.current_time() + 5) for _ in range(connections)]
+            streams = [SslStreamFloor(sock, context) for sock, _ in dialled]
+        for floor in (*floors, *slower, *streams):
             stack.callback(floor.sock.close)
         ways: dict[str, list[Post]] = {
             "floor: socket + parser": [floor.post for floor in floors],
             "floor on trio.socket": [floor.post for floor in slower],
+            "floor on trio.SSLStream": [floor.post for floor in streams],
             "floor + a cancel scope": [floor.post_in_a_scope for floor in floors],
             "HttpPool.exchange": [partial(post_pool, pool, origin, deadlines)] * connections,
             "httpx over TrioTransport": [partial(post_httpx, ours, url, headers)] * connections,
             "httpx.AsyncClient": [partial(post_httpx, theirs, url, headers)] * connections,
         }
-        ways = {name: posts for name, posts in ways.items() if args.only in name}
+        ways = {name: posts for name, posts in ways.items() if posts and args.only in name}
         results: dict[str, list[float]] = {name: [] for name in ways}
         for number in range(args.rounds + 1):
             for name, posts in ways.items():

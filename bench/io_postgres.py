@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
 from random import Random
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import psycopg
 import trio

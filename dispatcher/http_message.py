@@ -32,6 +32,9 @@ class HttpRequest(NamedTuple):
     headers: Headers
     body: bytes = b""
 
+    def __repr__(self) -> str:
+        return f"<{self.method.decode('latin-1')} request of {len(self.body)} bytes to {self.origin}>"
+
 
 class HttpResponse(NamedTuple):
     """One whole response. Header names are lower case; ``body`` is decoded of its transfer coding only."""
@@ -39,6 +42,9 @@ class HttpResponse(NamedTuple):
     status: int
     headers: Headers
     body: bytes
+
+    def __repr__(self) -> str:
+        return f"<response {self.status} of {len(self.body)} bytes>"
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header given by its lower-case name."""

@@ -15,7 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 from actors.embedded.postgres import running_postgres
 from house import Tls
 
-_LOOKS_MAX = 50_000
+_LOOKS_MAX = 500_000
 """More than a statement needs to get where it is looked for; each look is a round trip."""
 
 

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
-from outcome import Error, Value
 
 from actors.io.http_connection import HttpConnection
 from actors.io.http_dial import dial
@@ -176,11 +175,13 @@ class HttpPool:
     async def _wait(self, site: Site[HttpConnection], deadline_s: float) -> HttpConnection | None:
         """A place, possibly with a connection in it. Once woken the task has it: no cancellation comes in between."""
         task = trio.lowlevel.current_task()
-        waiter = self._slots.wait(
-            site,
-            wake=lambda connection: trio.lowlevel.reschedule(task, Value(connection)),
-            refuse=lambda: trio.lowlevel.reschedule(task, Error(NotSent("pool", "pool_closed"))),
-        )
+        granted: list[HttpConnection | None] = []
+
+        def wake(connection: HttpConnection | None) -> None:
+            granted.append(connection)
+            trio.lowlevel.reschedule(task)
+
+        waiter = self._slots.wait(site, wake, refuse=lambda: trio.lowlevel.reschedule(task))
         if waiter is None:
             raise NotSent("pool", "pool_full")
 
@@ -189,8 +190,10 @@ class HttpPool:
             return trio.lowlevel.Abort.SUCCEEDED
 
         with trio.CancelScope(deadline=deadline_s):
-            granted: HttpConnection | None = await trio.lowlevel.wait_task_rescheduled(abort)
-            return granted
+            await trio.lowlevel.wait_task_rescheduled(abort)
+            if not granted:
+                raise NotSent("pool", "pool_closed")
+            return granted[0]
         raise NotSent("pool", "timeout_pool")
 
     async def _open(self, site: Site[HttpConnection], deadline_s: float) -> HttpConnection:

@@ -103,12 +103,12 @@ class Slots(Generic[C]):
             return site, None
         surplus = None
         if self._places >= self._total_max:
-            host = min((other for other in self.sites.values() if other.idle), key=_longest_idle_s, default=None)
-            if host is None:
+            donor = min((other for other in self.sites.values() if other.idle), key=_longest_idle_s, default=None)
+            if donor is None:
                 self._tidy(site)
                 return site, None
-            surplus = host.idle.pop(0)
-            self._vacate(host)
+            surplus = donor.idle.pop(0)
+            self._vacate(donor)
         self._occupy(site)
         return site, Opening(surplus)
 

@@ -30,24 +30,25 @@ class ConnectionLock:
     """One statement at a time, first come, first served.
 
     Taking a free lock is no checkpoint: the wait for the statement is one, and a second would double the cost of scheduling.
+    Any task may release it, for a stream that its reader forgot is closed by a task of Trio's.
     """
 
-    __slots__ = ("_lock",)
+    __slots__ = ("_turn",)
 
     def __init__(self) -> None:
-        self._lock = trio.Lock()
+        self._turn = trio.Semaphore(1, max_value=1)
 
     def locked(self) -> bool:
-        return self._lock.locked()
+        return self._turn.value == 0
 
     async def __aenter__(self) -> None:
         try:
-            self._lock.acquire_nowait()
+            self._turn.acquire_nowait()
         except trio.WouldBlock:
-            await self._lock.acquire()
+            await self._turn.acquire()
 
     async def __aexit__(self, exc_type: object, exc: object, traceback: object) -> None:
-        self._lock.release()
+        self._turn.release()
 
 
 class TrioPipeline(AsyncPipeline):

@@ -155,6 +155,9 @@ class TrioConnection(psycopg.AsyncConnection[Row]):
         with suppress(psycopg.OperationalError):  # libpq may have closed the socket itself
             trio.lowlevel.notify_closing(self.pgconn.socket)
         self.pgconn.finish()
+        if self._pipeline is not None:  # else its unfinished generators would look for the answers as they are collected
+            self._pipeline.command_queue.clear()
+            self._pipeline.result_queue.clear()
 
     async def close(self) -> None:
         """Close. Never waits and is no checkpoint."""

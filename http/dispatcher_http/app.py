@@ -62,6 +62,13 @@ class App(QuartTrio):
             self.telemetry.count(request.method, rule.rule, response.status_code)
         return response
 
+    async def handle_websocket(self, websocket: Any) -> Any:
+        """The same for a websocket that is not upgraded yet."""
+        try:
+            return await super().handle_websocket(websocket)
+        except Exception as error:
+            return refusal(error)
+
     def log_exception(self, exception_info: Any) -> None:
         """Quart's own words would repeat the path and the exception's text."""
         failed("the surface", exception_info[1])

@@ -59,7 +59,9 @@ class IdleClock:
     async def _watch(self, scope: trio.CancelScope, action: Callable[[], Awaitable[None]]) -> None:
         with scope:
             await self._stopping()
-        # In use while the server stops: Hypercorn closes it after the answer.
+        # A request may have come in at the very last moment, or be under way while the server stops; Hypercorn closes the
+        # connection after its answer in the second case, and in the first one the next restart watches anew.
+        self._scope = None
         is_in_use = scope.deadline == inf
         if not (self._is_over or is_in_use):
             await action()

@@ -68,6 +68,8 @@ def configure(level: str, *, json_lines: bool = False, stream: IO[str] = sys.std
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # It tells of every statement of a migration; which were applied is enough, and whoever applies them says so.
+    logging.getLogger("yoyo").setLevel(logging.WARNING)
 
 
 class ServerLog(HypercornLogger):

@@ -64,7 +64,8 @@ async def open_servers(config: Config) -> AsyncIterator[Config]:
         postgres_url, redis_url, keys = config.postgres.url, config.redis.url, config.encryption_keys
         if postgres_url is None:
             postgres_url = await stack.enter_async_context(embedded_postgres(data_dir))
-            await trio.to_thread.run_sync(migrations.up, postgres_url)
+            for name in await trio.to_thread.run_sync(migrations.up, postgres_url):
+                logger.info("applied the migration %s", name)
             await _forget_the_dead(postgres_url, config)
             if keys is None:
                 keys = keys_of_folder(data_dir)

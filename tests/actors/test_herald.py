@@ -18,7 +18,7 @@ from actors.herald import CHANGED_TOPIC, Herald
 from actors.io.redis import Redis, Subscriber, open_redis, open_subscriber
 from actors.ports import Arrival
 from actors.redis_queue import RedisQueue
-from dispatcher.errors import Overloaded
+from dispatcher.errors import Overloaded, QueueUnavailable
 from dispatcher.keys import Keys, shard_of
 from dispatcher.model import NotificationId, OrganizationId
 from dispatcher.problems import Refused
@@ -225,6 +225,64 @@ async def test_after_a_lost_connection_the_missed_events_follow(redis_url: str) 
 
     assert numbers(told) == list(range(7))
     assert around.missed
+
+
+async def test_missed_events_follow_also_when_commands_work_later_than_the_subscription(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have connections of their own, which come back at their own time."""
+    async with running(redis_url) as around:
+        async with around.herald.listen(ORG, None) as events:
+            await around.announce(1)
+            told = await heard(events, 1)
+            execute_many, refusals = around.redis.execute_many, [QueueUnavailable("still away")] * 3
+
+            async def late(commands: Any) -> Any:
+                if refusals and commands[0][0] == "XRANGE":
+                    raise refusals.pop()
+                return await execute_many(commands)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(around.redis, "execute_many", late)
+                with redis.Redis.from_url(redis_url) as outsider:
+                    outsider.client_kill_filter(_type="pubsub")
+                await around.announce(5)
+                told += await heard(events, 5)
+            await around.announce(1)
+            told += await heard(events, 1)
+
+    assert numbers(told) == list(range(7))
+    assert refusals == []
+
+
+async def test_who_missed_more_than_fits_the_buffer_must_come_back_and_nobody_else_is_harmed(redis_url: str) -> None:
+    async with running(redis_url, buffer_max=10) as around:
+        async with around.herald.listen(ORG, None) as events, around.herald.listen(OTHER, None) as others:
+            await around.announce(1)
+            await heard(events, 1)
+            with redis.Redis.from_url(redis_url) as outsider:
+                outsider.client_kill_filter(_type="pubsub")
+            await around.announce(50)
+            theirs = await around.announce(1, OTHER)
+            with pytest.raises(Overloaded):
+                await heard(events, 50)
+            told = await heard(others, 1)
+
+    assert numbers(told) == theirs
+
+
+async def test_what_is_held_for_a_listener_that_reads_its_replay_slowly_is_bounded(redis_url: str) -> None:
+    async with running(redis_url, buffer_max=10) as around:
+        await around.announce(3)
+        async with around.herald.listen(ORG, "0") as events, around.herald.listen(ORG, None) as quick:
+            told = await heard(events, 1)
+            for _ in range(4):
+                await around.announce(5)
+                await heard(quick, 5)
+            with pytest.raises(Overloaded):
+                told += await heard(events, 20)
+
+    assert numbers(told) == [0]
 
 
 async def test_wake_ups_and_changes_are_handed_on(redis_url: str) -> None:

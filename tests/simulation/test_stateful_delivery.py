@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import pytest
+from attrs import evolve
 from delivery_world import Actor, Call, Fault, Process, Reply, World
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, Verbosity, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from attrs import evolve
-
 from actors.memory_store import MemoryStore
 from actors.memory_tables import Row
-from dispatcher.messages import Verdict
+from actors.ports import Admission, BatchAnswer, Existing, Page, Rescued
+from dispatcher.errors import StoreUnavailable
+from dispatcher.messages import Concluded, Verdict
 from dispatcher.model import Channel, DeadLetterReason, Delivery, NotificationId, OrganizationId, Status
+from dispatcher.outcome import Outcome, OutcomeClass
 
 ORGANIZATIONS = [OrganizationId("acme"), OrganizationId("other")]
 PROCESSES_MAX = 2
 ROUNDS_MAX = 400
 FINAL = (Status.DELIVERED, Status.FAILED)
+DELIVERED = Outcome(OutcomeClass.DELIVERED, "accepted")
 
 REPLIES = [Reply.OK, Reply.ACCEPTED_IN_SILENCE, *Reply]
 
@@ -198,35 +202,38 @@ class DeliveryMachine(RuleBasedStateMachine):
     # --- what must hold at any moment -------------------------------------------------------------------------------------
 
     @invariant()
-    def a_final_status_is_final(self) -> None:
+    def it_is_sound(self) -> None:
         self.world.fault = Fault.NONE
+        self.a_final_status_is_final()
+        self.attempts_stay_within_their_limit()
+        self.dead_letters_are_what_failed_and_nothing_else()
+        self.what_was_called_accepted_is_stored()
+        self.an_end_is_announced_only_after_it_is_on_record()
+        self.organizations_hold_no_more_than_they_may()
+
+    def a_final_status_is_final(self) -> None:
         for row in self.world.database.rows.values():
             before = self.seen.get(row.id)
             assert before not in FINAL or row.status is before
             self.seen[row.id] = row.status
 
-    @invariant()
     def attempts_stay_within_their_limit(self) -> None:
         for row in self.world.database.rows.values():
             assert 0 <= row.attempts <= row.attempts_max == 3 + row.rescues
 
-    @invariant()
     def dead_letters_are_what_failed_and_nothing_else(self) -> None:
         rows = self.world.database.rows.values()
         assert {row.id for row in rows if row.status is Status.FAILED} == set(self.world.database.dead_letters)
 
-    @invariant()
     def what_was_called_accepted_is_stored(self) -> None:
         assert self.world.accepted.keys() <= self.world.database.rows.keys()
 
-    @invariant()
     def an_end_is_announced_only_after_it_is_on_record(self) -> None:
         for notice in self.world.announced[self.announcements_seen :]:
             if notice["status"] in FINAL:
                 assert self.world.database.rows[notice["id"]].status == notice["status"]
         self.announcements_seen = len(self.world.announced)
 
-    @invariant()
     def organizations_hold_no_more_than_they_may(self) -> None:
         for process in self.world.processes:
             for actor in process.actors.values():
@@ -274,17 +281,15 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     def is_quiet(self) -> bool:
         all_final = all(row.status in FINAL for row in self.world.database.rows.values())
-        return all_final and not any(any(self.world.queue.holds(name).values()) for name in ORGANIZATIONS)
+        empty = not any(any(self.world.queue.holds(name).values()) for name in ORGANIZATIONS)
+        actors = [actor for process in self.world.processes for actor in process.actors.values()]
+        return all_final and empty and all(actor.core.is_idle and not actor.held for actor in actors)
 
     def judge(self) -> None:
         world = self.world
-        self.a_final_status_is_final()
+        self.it_is_sound()
         for row in world.database.rows.values():
             self.judge_row(row)
-        for process in world.processes:
-            for actor in process.actors.values():
-                assert actor.core.is_idle
-                assert not actor.held
 
     def judge_row(self, row: Row) -> None:
         provider = self.world.providers[row.channel]
@@ -314,5 +319,165 @@ def quiet() -> Iterator[None]:
 
 def test_any_history_ends_with_every_notification_in_one_final_state() -> None:
     run_state_machine_as_test(
-        DeliveryMachine, settings=settings(max_examples=150, stateful_step_count=60, suppress_health_check=list(HealthCheck))
+        DeliveryMachine,
+        settings=settings(max_examples=150, stateful_step_count=60, suppress_health_check=list(HealthCheck)),
     )
+
+
+# --- the machine has teeth ------------------------------------------------------------------------------------------------
+
+
+class OpenGate(MemoryStore):
+    def _gate(self, ids, closed, *, again):  # type: ignore[no-untyped-def]
+        for id in ids:
+            row = self.database.rows[id]
+            if row.status is Status.SENDING:
+                row.status = Status.QUEUED
+        return super()._gate(ids, closed, again=again)
+
+
+class GateForTheDead(MemoryStore):
+    def _gate(self, ids, closed, *, again):  # type: ignore[no-untyped-def]
+        for id in ids:
+            row = self.database.rows[id]
+            if row.status in FINAL:
+                row.status, row.attempts = Status.QUEUED, 0
+        return super()._gate(ids, closed, again=again)
+
+
+class UncheckedRecord(MemoryStore):
+    def _may_record(self, row: Row, verdict: Verdict) -> bool:
+        return True
+
+
+class RecordOfAnyAttempt(MemoryStore):
+    def _may_record(self, row: Row, verdict: Verdict) -> bool:
+        return row.status is Status.SENDING
+
+
+class EagerRescue(MemoryStore):
+    async def rescue(self, limit: int) -> Sequence[Rescued]:
+        """Everything that is being sent is taken for lost."""
+        return self._take_back(list(self._sending()))
+
+
+class UnmarkedRescue(MemoryStore):
+    def _take_back(self, rows: Iterable[Row]) -> list[Rescued]:
+        rows = list(rows)
+        rescued = super()._take_back(rows)
+        for row in rows:
+            row.unknowns -= 1
+        return rescued
+
+
+class NoRescue(MemoryStore):
+    async def rescue(self, limit: int) -> Sequence[Rescued]:
+        return []
+
+
+class NoWalk(MemoryStore):
+    async def queued(self, after: object, older_than_s: float, limit: int) -> Page:
+        return Page([], None)
+
+
+class BlindInsert(MemoryStore):
+    async def insert(
+        self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]
+    ) -> Mapping[tuple[OrganizationId, str], Existing]:
+        """Says accepted and hopes for the best."""
+        with suppress(StoreUnavailable):
+            return await super().insert(admissions, batch_answers)
+        return {}
+
+
+def broken_store(broken: type[MemoryStore]) -> type[Process]:
+    return type(f"ProcessWith{broken.__name__}", (Process,), {"store_class": broken})
+
+
+class AnnouncesBeforeItRecords(Process):
+    def record(self, actor: Actor, verdict: Verdict, *, again: bool) -> None:
+        self.will_settle(actor, verdict, is_ours=True)
+        self.will("record", lambda: self.really_record(verdict))
+
+    def really_record(self, verdict: Verdict) -> None:
+        with suppress(StoreUnavailable):
+            self.world.run(self.store.record([verdict], again=True))
+
+
+class RecordsBeforeItCalls(Process):
+    def make(self, call: Call, reply: Reply) -> None:
+        """At most once, and sometimes not at all."""
+        self.world.run(self.store.record([Verdict(call.delivery, DELIVERED, call.via, Status.DELIVERED)], again=False))
+        self.will("call", lambda: self.really_make(call, reply))
+        self.calls.remove(call)
+
+    def really_make(self, call: Call, reply: Reply) -> None:
+        self.world.providers[call.delivery.channel].call(self.key(call.delivery), reply)
+        call.actor.tell(Concluded(call.delivery, DELIVERED, call.via, 0.1))
+
+
+class CallsWithoutALease(Process):
+    @property
+    def may_call(self) -> bool:
+        return True
+
+
+class NewKeyForEachAttempt(Process):
+    def key(self, delivery: Delivery) -> str:
+        return f"{delivery.id}/{delivery.attempt}"
+
+
+class TakesSilenceForFailure(Process):
+    def record(self, actor: Actor, verdict: Verdict, *, again: bool) -> None:
+        super().record(actor, evolve(verdict, possible_double=False), again=again)
+
+
+class DoesNotMendActors(Process):
+    def mend_actor(self, organization_id: OrganizationId) -> None:
+        pass
+
+
+BROKEN = [
+    *map(
+        broken_store,
+        (
+            OpenGate,
+            GateForTheDead,
+            UncheckedRecord,
+            RecordOfAnyAttempt,
+            EagerRescue,
+            UnmarkedRescue,
+            NoRescue,
+            NoWalk,
+            BlindInsert,
+        ),
+    ),
+    AnnouncesBeforeItRecords,
+    RecordsBeforeItCalls,
+    CallsWithoutALease,
+    NewKeyForEachAttempt,
+    TakesSilenceForFailure,
+    DoesNotMendActors,
+]
+
+
+@pytest.mark.parametrize("habits", BROKEN)
+def test_the_machine_catches_what_is_broken(habits: type[Process]) -> None:
+    """Within a bounded number of histories, the same ones every time."""
+    machine = type(f"MachineOf{habits.__name__}", (DeliveryMachine,), {"habits": habits})
+
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(
+            machine,
+            settings=settings(
+                max_examples=400,
+                stateful_step_count=60,
+                derandomize=True,
+                database=None,
+                phases=[Phase.generate],
+                report_multiple_bugs=False,
+                print_blob=False,
+                verbosity=Verbosity.quiet,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )

@@ -254,6 +254,13 @@ async def test_a_store_that_is_away_is_a_503_that_says_when_to_come_back(
             assert response.headers["retry-after"] == "1"
 
 
+async def test_quart_itself_logs_types_and_places_only(surface: Surface, caplog: pytest.LogCaptureFixture) -> None:
+    surface.app.log_exception((ValueError, ValueError(CANARY), None))
+
+    assert "ValueError" in caplog.text
+    assert CANARY not in caplog.text
+
+
 async def test_nothing_personal_gets_into_a_log_or_an_error(
     surface: Surface, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

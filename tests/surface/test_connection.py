@@ -20,6 +20,12 @@ HOSTILE = [
     b"GET /healthz HTTP/1.1\r\nhost: a b/../@:99999999\r\n\r\n",
     b"GET /healthz HTTP/1.1\r\nhost: " + b"x." * 300 + b"\r\n\r\n",
     b"GET /healthz HTTP/1.1\r\nhost: [::1\r\n\r\n",
+    b"GET /healthz HTTP/1.1\r\nhost: a..b\r\n\r\n",
+    b"GET /healthz HTTP/1.1\r\nhost: " + b"x" * 70 + b"\r\n\r\n",
+    (
+        b"GET /v1/orgs/acme/stream HTTP/1.1\r\nhost: " + b"x" * 70 + b"\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+        b"sec-websocket-key: x\r\nsec-websocket-version: 13\r\n\r\n"
+    ),
     b"GET /healthz?%ff=%00&&&=&=== HTTP/1.1\r\nhost: x\r\n\r\n",
     b"GET /healthz HTTP/1.1\r\nhost: x\r\ncontent-length: 9" + b"9" * 5000 + b"\r\n\r\n",
     b"GET /healthz HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
@@ -41,7 +47,9 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("request_bytes", HOSTILE)
-async def test_no_bytes_end_the_server_or_get_a_5xx(surface: Surface, request_bytes: bytes) -> None:
+async def test_no_bytes_end_the_server_or_get_a_5xx(
+    surface: Surface, request_bytes: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     async with await trio.open_tcp_stream("127.0.0.1", surface.port) as stream:
         answer = b""
         with trio.fail_after(10):
@@ -54,6 +62,7 @@ async def test_no_bytes_end_the_server_or_get_a_5xx(surface: Surface, request_by
                 pass
 
     assert not answer.startswith(b"HTTP/1.1 5"), answer
+    assert not any(record.levelname == "ERROR" and "surface" in record.message for record in caplog.records)
     assert (await surface.client.get("/healthz")).status_code == 200
 
 
@@ -196,6 +205,25 @@ async def test_idle_time_does_not_count_while_the_connection_is_in_use(autojump_
         await clock.restart(tasks, closing)  # type: ignore[arg-type]
 
     assert closing.at_s == 3 * 1070 + 75
+
+
+@pytest.mark.parametrize("attempt", range(16))
+async def test_a_request_at_the_very_last_moment_does_not_make_a_connection_immortal(
+    attempt: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    closing = Closing()
+    async with trio.open_nursery() as nursery:
+        tasks = Tasks(nursery)
+        clock = IdleClock(75, trio.sleep_forever)
+        await clock.restart(tasks, closing)  # type: ignore[arg-type]
+        # Trio wakes this task and the clock's in the same turn, in either order.
+        await trio.sleep(75)
+        await clock.stop()
+        await trio.sleep(10)
+        if closing.at_s is None:
+            await clock.restart(tasks, closing)  # type: ignore[arg-type]
+
+    assert closing.at_s in (75, 160)
 
 
 async def test_a_connection_that_is_over_is_not_closed_again(autojump_clock: trio.testing.MockClock) -> None:

@@ -122,6 +122,15 @@ async def test_an_event_that_cannot_be_resumed_from_refuses_before_the_upgrade(s
     assert (refusal.status, refusal.document()["code"]) == (410, "events_gone")
 
 
+async def test_a_process_that_stops_takes_no_listeners(surface: Surface) -> None:
+    key = await surface.new_key("acme")
+    surface.app.stopping.set()
+
+    refusal = await refused(surface, headers=[(b"authorization", f"Bearer {key}".encode())])
+
+    assert (refusal.status, refusal.document()["code"]) == (503, "stopping")
+
+
 async def test_without_an_upgrade_the_address_asks_for_one(surface: Surface) -> None:
     response = await surface.client.get(PATH)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -274,6 +275,19 @@ async def test_a_connection_left_in_mid_answer_is_ended_at_the_server(pool: Pool
     assert await pool.fetch("SELECT count(*) FROM t") == [(0,)]
     await observer.until_gone(pid)
     assert await _all_connections_can_be_had(pool)
+
+
+@pytest.mark.filterwarnings("ignore:Async generator 'psycopg:ResourceWarning")
+async def test_a_connection_whose_stream_was_forgotten_is_not_lent_again(pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
+    async with pool.connection() as connection:
+        async for _ in connection.cursor().stream("SELECT generate_series(1, 100000)"):
+            break
+
+    assert await _all_connections_can_be_had(pool)
+    gc.collect()
+    await wait_all_tasks_blocked()
+    assert connection.closed
+    assert caplog.records == []
 
 
 async def test_a_connection_being_ended_still_counts(url: str, observer: Observer, mock_clock: MockClock) -> None:
