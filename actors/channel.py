@@ -86,7 +86,7 @@ class ChannelActor:
         """Make one call and tell how it ended. Raises nothing but Cancelled."""
         began_s = trio.current_time()
         try:
-            outcome = INTERRUPTED if began_s >= self._lease.start_until_s else await self._call(delivery)
+            outcome = await self._call(delivery) if self._lease.covers(delivery) else INTERRUPTED
         finally:
             self._under_way -= 1
         duration_s = trio.current_time() - began_s

@@ -15,6 +15,7 @@ import trio
 from actors.metrics import Metrics
 from actors.ports import Store
 from dispatcher.errors import StoreUnavailable
+from dispatcher.model import Delivery
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +37,12 @@ class Lease:
 
     @property
     def holds(self) -> bool:
-        """Whether a call may start now."""
+        """Whether calls may start now."""
         return trio.current_time() < self.start_until_s
+
+    def covers(self, delivery: Delivery) -> bool:
+        """Whether the call of an attempt may start now: the lease has held without a gap since it passed the gate."""
+        return trio.current_time() < self.start_until_s and delivery.term == self._store.term
 
     async def register(self) -> None:
         """Take the lease for the first time. Raises StoreUnavailable."""

@@ -35,6 +35,7 @@ class MemoryStore:
         self.database = database
         self.incarnation = incarnation
         self.interrupt = interrupt
+        self.term = 0
 
     async def insert(
         self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]
@@ -49,8 +50,9 @@ class MemoryStore:
         self, ids: Sequence[NotificationId], closed: Collection[tuple[OrganizationId, Channel]], *, again: bool
     ) -> Mapping[OrganizationId, Gated]:
         """Record the intent to send. ``again`` repeats a call whose answer was lost, for ids nobody else in this process holds."""
+        term = self.term  # the lease may lapse and be taken anew before the answer is here
         await self.interrupt("gate", Moment.BEFORE)
-        answer = self._gate(ids, closed, again=again)
+        answer = self._gate(ids, closed, term, again=again)
         await self.interrupt("gate", Moment.AFTER)
         return answer
 
@@ -63,6 +65,7 @@ class MemoryStore:
 
     async def register(self, lease_s: float) -> None:
         """Make this incarnation known; nothing passes the gate before."""
+        self.term += 1
         await self.interrupt("register", Moment.BEFORE)
         self.database.leases[self.incarnation] = self._now_s() + lease_s
         await self.interrupt("register", Moment.AFTER)
@@ -152,7 +155,7 @@ class MemoryStore:
         return existing
 
     def _gate(
-        self, ids: Sequence[NotificationId], closed: Collection[tuple[OrganizationId, Channel]], *, again: bool
+        self, ids: Sequence[NotificationId], closed: Collection[tuple[OrganizationId, Channel]], term: int, *, again: bool
     ) -> Mapping[OrganizationId, Gated]:
         if not all(map(is_uuid, ids)):
             raise StoreRefused("ids at the gate are none")
@@ -169,7 +172,7 @@ class MemoryStore:
             is_free = row.status is Status.QUEUED or ours_already
             due_in_s = row.due_in_s(now_s)
             if is_free and may_send and not is_closed and due_in_s <= DUE_SLACK_S:
-                deliveries.append(self._claim(row, now_s))
+                deliveries.append(self._claim(row, now_s, term))
             elif row.status is not Status.QUEUED:
                 dropped.append(id)
             elif due_in_s > 0.0:
@@ -180,7 +183,7 @@ class MemoryStore:
                 deferred.append((id, DEFERRED_S))
         return {organization_id: Gated(*four) for organization_id, four in lists.items()}
 
-    def _claim(self, row: Row, now_s: float) -> Delivery:
+    def _claim(self, row: Row, now_s: float, term: int) -> Delivery:
         if row.status is Status.QUEUED:
             row.attempts += 1
         row.status, row.claimed_by, row.updated_at_s = Status.SENDING, self.incarnation, now_s
@@ -194,6 +197,7 @@ class MemoryStore:
             row.attempts_max,
             row.created_at_s,
             row.expires_at_s,
+            term,
         )
 
     def _record(self, verdicts: Sequence[Verdict], *, again: bool) -> set[NotificationId]:

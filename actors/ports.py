@@ -128,6 +128,10 @@ class Page(NamedTuple):
 class Store(Protocol):
     """The durable state of notifications."""
 
+    @property
+    def term(self) -> int:
+        """How often this incarnation has registered. What passed the gate in an earlier term may be somebody else's by now."""
+
     async def insert(
         self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]
     ) -> Mapping[tuple[OrganizationId, str], Existing]:

@@ -49,7 +49,7 @@ def celery_contest(stack: ExitStack, servers: Servers, count: int) -> Contest:
     environment["BENCH_API_KEY"] = API_KEY
     from bench.celery_worker import app, send
 
-    command = [sys.executable, "-m", "bench.celery_ready", "--concurrency", str(CELERY_PROCESSES)]
+    command = [sys.executable, "-W", "ignore", "-m", "bench.celery_ready", "--concurrency", str(CELERY_PROCESSES)]
     worker = stack.enter_context(contestant(command, environment))
 
     def queue(laid: dict[str, list[str]]) -> None:
@@ -106,3 +106,6 @@ def report(turns: dict[str, list[Turn]], organizations: int) -> None:
         if name in turns:
             ratios = [ours.rate / theirs.rate for ours, theirs in zip(turns["dispatcher"], turns[name], strict=True)]
             print(f"dispatcher / {name}: {spread(ratios, 2)}   (to reach: {goal:g})")
+    shares = [ours.cpu_us["own"] / theirs.cpu_us["own"] for ours, theirs in zip(turns["dispatcher"], turns["floor"], strict=True)]
+    print(f"CPU of the dispatcher's process / CPU of the floor's: {spread(shares, 2)}")
+    print("The floor works strictly one step after another; the dispatcher overlaps its steps, so its rate can exceed the floor's.")

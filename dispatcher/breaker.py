@@ -106,6 +106,7 @@ class BreakerPolicy:
     window_s: float = number(30.0, "over which outcomes are counted", at_most=3600)
     calls_min: int = count(10, "calls in the window before it may open", at_most=100_000)
     failure_ratio: float = number(0.5, "share of failed calls that opens it", at_most=1)
+    failures_in_a_row: int = count(20, "failed calls, with no other between them, that open it at once", at_most=100_000)
     slow_ratio: float = number(0.9, "share of failed or slow calls that opens it", at_most=1)
     slow_call_s: float = number(15.0, "from which on a successful call counts as slow", at_most=3600)
     open_base_s: float = number(
@@ -150,7 +151,7 @@ class Breaker:
     """One breaker; written by its owner only. All times are seconds of the caller's monotonic clock."""
 
     __slots__ = (
-        "_calls", "_failures", "_generation", "_in_flight", "_passed", "_policy", "_ramp", "_reopens_at_s", "_slice",
+        "_calls", "_failed_in_a_row", "_failures", "_generation", "_in_flight", "_passed", "_policy", "_ramp", "_reopens_at_s", "_slice",
         "_slice_ends_s", "_slice_s", "_slices", "_slow", "_state", "_trips",
     )  # fmt: skip
 
@@ -213,13 +214,16 @@ class Breaker:
         self._calls += 1
         self._slice[0] += 1
         if verdict is Verdict.SUCCESS:
+            self._failed_in_a_row = 0
             if self._ramp is not None:
                 self._climb(now_s)
             return
         if verdict is Verdict.FAILURE:
+            self._failed_in_a_row += 1
             self._failures += 1
             self._slice[1] += 1
         else:
+            self._failed_in_a_row = 0
             self._slow += 1
             self._slice[2] += 1
         self._passed = 0
@@ -261,6 +265,10 @@ class Breaker:
 
     def _trip_if_due(self, now_s: float, random01: float) -> None:
         policy = self._policy
+        # Where many calls succeeded a moment ago, the share of failures rises slowly; a row of them says enough.
+        if self._failed_in_a_row >= policy.failures_in_a_row:
+            self._open(Event.FAILED_TOO_OFTEN, now_s, random01)
+            return
         # While ramping few calls are made, so few must be enough: with one at a time, each waiting for its deadline, the window
         # would never fill.
         calls_min = policy.calls_min if self._ramp is None else min(policy.calls_min, self._ramp)
@@ -286,7 +294,7 @@ class Breaker:
 
     def _forget(self, now_s: float) -> None:
         """Begin an empty window. Its slices hold calls, failures and slow calls; the totals run along."""
-        self._calls = self._failures = self._slow = 0
+        self._calls = self._failures = self._slow = self._failed_in_a_row = 0
         self._slice = [0, 0, 0]
         self._slices = [self._slice]
         self._slice_ends_s = now_s + self._slice_s

@@ -8,8 +8,9 @@ the world chooses which step of which process comes next and what goes wrong in 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from enum import Enum
+from functools import partial
 from math import inf
 from random import Random
 from typing import Any, NamedTuple, TypeVar
@@ -216,7 +217,7 @@ class World:
 
     def _on_wake(self, organization_id: OrganizationId) -> None:
         for process in self.processes:
-            process.will("hear a wake-up", lambda process=process: process.wake(organization_id))
+            process.will("hear a wake-up", partial(process.wake, organization_id))
 
 
 class Actor:
@@ -459,7 +460,7 @@ class Process:
         self.calls.remove(call)
         delivery = call.delivery
         outcome = INTERRUPTED
-        if self.may_call:
+        if self.may_call and delivery.term == self.store.term:
             row = self.world.database.rows[delivery.id]
             assert (row.status, row.claimed_by, row.attempts) == (Status.SENDING, self.incarnation, delivery.attempt), (
                 "a call was made without an intent on record"
@@ -476,7 +477,7 @@ class Process:
         self.steps.remove(step)
         step.take()
 
-    def gate(self, actor: Actor, ids: list[NotificationId], closed: frozenset[Channel], *, again: bool) -> None:
+    def gate(self, actor: Actor, ids: Sequence[NotificationId], closed: frozenset[Channel], *, again: bool) -> None:
         names = {(actor.organization_id, channel) for channel in closed}
         try:
             answer = self.world.run(self.store.gate(ids, names, again=again)).get(actor.organization_id, Gated(()))

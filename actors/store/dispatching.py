@@ -58,6 +58,7 @@ class PostgresStore:
     def __init__(self, pool: Pool, incarnation: str) -> None:
         self._pool = pool
         self.incarnation = incarnation
+        self.term = 0
 
     async def insert(
         self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]
@@ -115,6 +116,7 @@ class PostgresStore:
         names = [f"{organization_id}/{channel}" for organization_id, channel in closed]
         statement = GATE_AGAIN if again else GATE_OPEN if closed else GATE
         params = {"claimer": self.incarnation, "ids": sorted(ids), "closed": names}
+        term = self.term  # the lease may lapse and be taken anew before the answer is here
         with _translated("ids at the gate"):
             async with self._pool.connection() as connection:
                 rows = await (await connection.execute(statement, params)).fetchall()
@@ -127,7 +129,7 @@ class PostgresStore:
         deliveries: dict[OrganizationId, list[Delivery]] = {}
         for id, organization_id, channel, recipient, payload, attempt, attempts_max, created_at, expires_at in rows:
             delivery = Delivery(
-                id, organization_id, Channel(channel), recipient, payload, attempt, attempts_max, created_at, expires_at
+                id, organization_id, Channel(channel), recipient, payload, attempt, attempts_max, created_at, expires_at, term
             )
             deliveries.setdefault(organization_id, []).append(delivery)
         for organization_id, batch in deliveries.items():
@@ -176,6 +178,7 @@ class PostgresStore:
 
     async def register(self, lease_s: float) -> None:
         """Make this incarnation known; nothing passes the gate before."""
+        self.term += 1
         await self._pool.execute(REGISTER, (self.incarnation, lease_s))
 
     async def renew_lease(self, lease_s: float) -> bool:

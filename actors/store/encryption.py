@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -28,14 +29,19 @@ async def check(pool: Pool, keys: EncryptionKeys, random_bytes: RandomBytes) -> 
     Raises ConfigError, which names the key by its id: when a known id comes with other bytes, or credentials are sealed with a
     key that is not there.
     """
+    missing = set()
+    for (credentials,) in await pool.fetch("SELECT credentials FROM delivery_provider_configs"):
+        with suppress(ConfigError):  # a damaged one is the trouble of its organization, not of all
+            key_id = key_id_of(bytes(credentials))
+            if key_id not in keys.ids:
+                missing.add(key_id)
+    if missing:
+        raise ConfigError(
+            f"{KEYS_VARIABLE}: credentials in this database are sealed with {', '.join(map(repr, sorted(missing)))}, "
+            "which is not among the keys: add it after the first, then run `dispatcher credentials rotate`"
+        )
     for key_id, sealed in await pool.fetch("SELECT key_id, sealed FROM encryption_check"):
         if key_id not in keys.ids:
-            used = await pool.fetch("SELECT credentials FROM delivery_provider_configs")
-            if any(key_id_of(bytes(credentials)) == key_id for (credentials,) in used):
-                raise ConfigError(
-                    f"{KEYS_VARIABLE}: credentials in this database are sealed with the key {key_id!r}, "
-                    "which is not among the keys: add it after the first, then run `dispatcher credentials rotate`"
-                )
             continue
         try:
             opened = open_sealed(keys, bytes(sealed), _CONTEXT)
@@ -66,15 +72,14 @@ async def rotate(pool: Pool, keys: EncryptionKeys, random_bytes: RandomBytes, pr
     Raises ConfigError when a credential can not be opened with the keys there are; what was moved before stays moved.
     """
     rows = await pool.fetch("SELECT id, organization_id, credentials FROM delivery_provider_configs ORDER BY id")
-    waiting = [
-        (id, organization_id, bytes(sealed))
-        for id, organization_id, sealed in rows
-        if key_id_of(bytes(sealed)) != keys.sealing_id
-    ]
+    waiting = [(id, organization_id, bytes(sealed)) for id, organization_id, sealed in rows if not _is_sealed_with(sealed, keys)]
     moved = 0
     for id, organization_id, sealed in waiting:
         context = sealing_context(OrganizationId(organization_id), id)
-        anew = seal(keys, open_sealed(keys, sealed, context), context, random_bytes(NONCE_BYTES))
+        try:
+            anew = seal(keys, open_sealed(keys, sealed, context), context, random_bytes(NONCE_BYTES))
+        except ConfigError as error:
+            raise ConfigError(f"provider configuration {id} of organization {organization_id}: {error}") from None
         # A configuration that is replaced at this moment is sealed with the first key already.
         await pool.execute(
             "UPDATE delivery_provider_configs SET credentials = %s WHERE id = %s AND credentials = %s", (anew, id, sealed)
@@ -85,3 +90,11 @@ async def rotate(pool: Pool, keys: EncryptionKeys, random_bytes: RandomBytes, pr
     await check(pool, keys, random_bytes)
     await pool.execute("DELETE FROM encryption_check WHERE key_id <> %s", (keys.sealing_id,))
     return Rotation(moved, len(waiting))
+
+
+def _is_sealed_with(sealed: bytes, keys: EncryptionKeys) -> bool:
+    """Whether the first key sealed this. A damaged value was sealed with none."""
+    try:
+        return key_id_of(bytes(sealed)) == keys.sealing_id
+    except ConfigError:
+        return False

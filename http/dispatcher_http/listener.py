@@ -21,7 +21,7 @@ class StreamEnded(DispatcherError):
     """The stream was refused or closed. ``code`` is the HTTP status or the close code, 0 where nobody gave one."""
 
     def __init__(self, code: int, reason: str) -> None:
-        super().__init__(f"the event stream ended with {code}{f' ({reason})' if reason else ''}")
+        super().__init__(f"the event stream ended{f' with {code}' if code else ''}{f' ({reason})' if reason else ''}")
         self.code = code
 
 
@@ -29,28 +29,40 @@ class StreamEnded(DispatcherError):
 async def listen(url: str, organization_id: str, api_key: str, since: str | None = None) -> AsyncIterator[AsyncIterator[str]]:
     """Follow an organization's events: JSON texts, from after the position ``since``, or from now.
 
-    ``url`` is the dispatcher's, such as ``http://127.0.0.1:8080``. Raises StreamEnded when it is refused, and from the iterator when it
-    ends; OSError when there is nobody, TooSlowError when nobody answers.
+    ``url`` is the dispatcher's, such as ``http://127.0.0.1:8080``. Raises StreamEnded when it is refused, and from the iterator
+    when it ends; OSError when there is nobody, TooSlowError when nobody answers.
     """
     parts = urlsplit(url)
-    target = f"/v1/orgs/{quote(organization_id)}/stream" + (f"?since={quote(since)}" if since else "")
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    path = f"{parts.path.rstrip('/')}/v1/orgs/{quote(organization_id)}/stream"
+    target = path + (f"?since={quote(since)}" if since else "")
     with trio.fail_after(CONNECT_DEADLINE_S):
-        stream: trio.abc.Stream
-        if parts.scheme == "https":
-            stream = await trio.open_ssl_over_tcp_stream(parts.hostname or "", port, https_compatible=True)
-        else:
-            stream = await trio.open_tcp_stream(parts.hostname or "", port)
+        stream = await _connect(parts.scheme == "https", parts.hostname or "", parts.port)
     websocket = WSConnection(ConnectionType.CLIENT)
     async with stream, aclosing(_events(stream, websocket)) as events:
         headers = [(b"authorization", f"Bearer {api_key}".encode())]
         with trio.fail_after(CONNECT_DEADLINE_S):
-            await _send(stream, websocket.send(Request(host=parts.netloc, target=target, extra_headers=headers)))
+            host = parts.netloc.rpartition("@")[2]
+            await _send(stream, websocket.send(Request(host=host, target=target, extra_headers=headers)))
             first = await anext(events)
         if not isinstance(first, AcceptConnection):
             raise StreamEnded(first.status_code if isinstance(first, RejectConnection) else 0, "refused")
         async with aclosing(_texts(events)) as texts:
             yield texts
+
+
+async def _connect(tls: bool, host: str, port: int | None) -> trio.abc.Stream:
+    if not tls:
+        return await trio.open_tcp_stream(host, port or 80)
+    stream = await trio.open_ssl_over_tcp_stream(host, port or 443, https_compatible=True)
+    try:
+        await stream.do_handshake()
+    except trio.BrokenResourceError as error:
+        await trio.aclose_forcefully(stream)
+        raise StreamEnded(0, getattr(error.__cause__, "verify_message", None) or "no TLS connection") from error
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return stream
 
 
 async def _texts(events: AsyncIterator[Event]) -> AsyncGenerator[str, None]:

@@ -72,7 +72,7 @@ class Faulty:
 def delivery(number: int, recipient: str = "") -> Delivery:
     id = NotificationId(f"0192d3a4-7c1e-7f00-8000-{number:012d}")
     payload = {"subject": "Hello", "text": "Good day"}
-    return Delivery(id, ORG, Channel.EMAIL, recipient or f"reader{number}@example.org", payload, 1, 8, time.time())
+    return Delivery(id, ORG, Channel.EMAIL, recipient or f"reader{number}@example.org", payload, 1, 8, time.time(), term=1)
 
 
 def bind(url: str) -> Bound:

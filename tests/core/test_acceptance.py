@@ -44,7 +44,12 @@ def test_a_good_item_becomes_an_item() -> None:
     item = checked(user_id="u1", locale="pt_br", idempotency_key="k-1", expires_at="2030-01-01T00:00:00Z")
 
     assert isinstance(item, Item)
-    assert (item.channel, item.recipient, item.template, item.locale) == (Channel.EMAIL, "reader@example.org", "purchase", "pt-BR")
+    assert (item.channel, item.recipient, item.template, item.locale) == (
+        Channel.EMAIL,
+        "reader@example.org",
+        "purchase",
+        "pt-BR",
+    )
     assert item.variables == {"name": "Ada"}
     assert item.expires_at_s == 1_893_456_000.0
     assert item.idempotency_key == "k-1"

@@ -3,6 +3,7 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
+from attrs import evolve
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -21,7 +22,15 @@ from dispatcher.breaker import (
 from dispatcher.outcome import OutcomeClass
 
 POLICY = BreakerPolicy(
-    window_s=10.0, calls_min=4, failure_ratio=0.5, slow_ratio=0.75, open_base_s=8.0, open_cap_s=20.0, probes=2, ramp_calls_max=4
+    window_s=10.0,
+    calls_min=4,
+    failure_ratio=0.5,
+    failures_in_a_row=6,
+    slow_ratio=0.75,
+    open_base_s=8.0,
+    open_cap_s=20.0,
+    probes=2,
+    ramp_calls_max=4,
 )
 
 # The whole product, written out a second time: None stands for "can not happen".
@@ -151,6 +160,18 @@ def test_failures_leave_the_window() -> None:
 
     assert state(breaker) is State.CLOSED
     assert breaker.statistics().calls == 3
+
+
+def test_failures_and_slow_calls_leave_the_window_one_by_one() -> None:
+    breaker = Breaker(evolve(POLICY, calls_min=1000), 0.0)
+    for second, verdict in enumerate((Verdict.FAILURE, Verdict.SLOW, Verdict.FAILURE, Verdict.SLOW)):
+        call(breaker, verdict, float(second))
+    seen = []
+    for second in range(9, 15):
+        call(breaker, Verdict.SUCCESS, float(second))
+        seen.append((breaker.statistics().failures, breaker.statistics().slow))
+
+    assert seen == [(2, 2), (1, 2), (1, 1), (0, 1), (0, 0), (0, 0)]
 
 
 def test_an_open_breaker_refuses_until_its_time() -> None:
@@ -314,6 +335,29 @@ def test_the_end_of_the_ramp_makes_the_next_trip_a_first_one() -> None:
     assert breaker.reopens_at_s == 208.0
 
 
+def test_a_row_of_failures_opens_it_however_many_succeeded_before() -> None:
+    breaker = Breaker(POLICY, 0.0)
+    for _ in range(1_000):
+        call(breaker, Verdict.SUCCESS, 0.0)
+    for _ in range(POLICY.failures_in_a_row - 1):
+        call(breaker, Verdict.FAILURE, 0.0)
+    assert state(breaker) is State.CLOSED
+    call(breaker, Verdict.FAILURE, 0.0)
+
+    assert state(breaker) is State.OPEN
+
+
+@pytest.mark.parametrize("between", [Verdict.SUCCESS, Verdict.SLOW])
+def test_any_other_end_begins_the_row_anew(between: Verdict) -> None:
+    breaker = Breaker(POLICY, 0.0)
+    for _ in range(1_000):
+        call(breaker, Verdict.SUCCESS, 0.0)
+    for verdict in [Verdict.FAILURE] * 5 + [between] + [Verdict.FAILURE] * 5:
+        call(breaker, verdict, 0.0)
+
+    assert state(breaker) is State.CLOSED
+
+
 def test_statistics_tell_the_window() -> None:
     breaker = Breaker(POLICY, 0.0)
     for verdict in (Verdict.SUCCESS, Verdict.FAILURE, Verdict.SLOW):
@@ -413,6 +457,10 @@ class BreakerAgainstModel(RuleBasedStateMachine):
             return
         self.streak = 0
         recent = [kind for at, kind in self.outcomes if at > self.slice() - 10]
+        row = [kind for _, kind in self.outcomes[-6:]]
+        if row == [Verdict.FAILURE] * 6:
+            self.opens()
+            return
         failed, slow = recent.count(Verdict.FAILURE), recent.count(Verdict.SLOW)
         enough = POLICY.calls_min if self.bound is None else min(POLICY.calls_min, self.bound)
         if len(recent) >= enough and (failed >= 0.5 * len(recent) or failed + slow >= 0.75 * len(recent)):

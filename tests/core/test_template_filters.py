@@ -60,6 +60,8 @@ def code(name: str, value: Any, *arguments: Any, **keywords: Any) -> str:
         ("abs", -3, (), 3),
         ("round", 2.567, (2,), 2.57),
         ("round", 2.5, (0, "ceil"), 3.0),
+        ("round", 2.31, (1, "ceil"), 2.4),
+        ("round", 2.39, (1, "floor"), 2.3),
         ("round", -2.5, (0, "floor"), -3.0),
         ("round", 7.0, (0, "ceil"), 7.0),
         ("int", "42", (), 42),
@@ -198,6 +200,14 @@ def test_a_long_text_is_never_free(name: str) -> None:
     FILTERS[name](rendering, "ab " * 2000, *ARGUMENTS.get(name, ()))
 
     assert rendering.spent >= 6000 / 64
+
+
+def test_looking_for_tags_costs_more_than_changing_case() -> None:
+    stripping, changing = Rendering(), Rendering()
+    FILTERS["striptags"](stripping, "ab " * 2000)
+    FILTERS["upper"](changing, "ab " * 2000)
+
+    assert stripping.spent > 5 * changing.spent
 
 
 def test_these_are_all_and_none_of_them_reaches_for_attributes() -> None:

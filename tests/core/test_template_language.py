@@ -19,6 +19,7 @@ ALLOWED = [
     "{% for a in b %}{{ loop.index }}{{ loop.cycle('x', 'y') }}{{ loop.previtem.name }}{% else %}none{% endfor %}",
     "{% for k, v in a.items() %}{{ k }}{% endfor %}{% for k in a.keys() %}{{ a.get(k) }}{{ a.get(k, 1) }}{% endfor %}",
     "{% for a in b if a.c > 1 %}{{ a }}{% endfor %}{% for i in range(1, 10, 2) %}{{ i }}{% endfor %}{{ a.values() }}",
+    "{{ range(n)|join }}{{ range(m, n)|join }}",
     "{% set a, b = c, d %}{% set e = [1, 'x', (2, 3), {'k': v}] %}",
     "{{ a|upper|replace('x', y)|default(b, boolean=true) }} {{ a is defined and b is not divisibleby(c) }}",
     "{{ 'x' if a else 'y' }} {{ 'x' if a }}",

@@ -150,6 +150,16 @@ def test_a_long_list_is_never_free(name: str) -> None:
     assert rendering.spent > 9000 / 5
 
 
+def test_sorting_costs_for_every_comparison() -> None:
+    numbers, texts, plain = Rendering(), Rendering(), Rendering()
+    LIST_FILTERS["list"](plain, [1] * 4000)
+    LIST_FILTERS["sort"](numbers, [1] * 4000)
+    LIST_FILTERS["sort"](texts, ["x"] * 4000)
+
+    assert numbers.spent > 5 * plain.spent
+    assert texts.spent > 4000 * 12
+
+
 @pytest.mark.parametrize("name", sorted(LIST_FILTERS))
 def test_a_list_that_is_too_long_is_refused(name: str) -> None:
     arguments = {"batch": (3,), "groupby": (0,), "rejectattr": (0,), "selectattr": (0,)}.get(name, ())

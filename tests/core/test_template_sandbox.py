@@ -100,6 +100,7 @@ def test_what_the_author_calls_safe_is_not_escaped() -> None:
         ("{{ user.name }}", {"user": {}}, "user.name"),
         ("{{ user.name }}", {"user": {"name": None}}, "user.name"),
         ("{{ user.name.first }}", {"user": {"name": {}}}, "user.name.first"),
+        ("{{ user.name.first }}", {"user": {}}, "user.name"),
         ("{{ seats[0]['row'] }}", {"seats": [{}]}, "seats[0].row"),
         ("{{ seats[7] }}", {"seats": []}, "seats[7]"),
         ("{{ seats[key] }}", {"seats": {}, "key": "hush"}, "seats"),
@@ -180,6 +181,29 @@ def test_a_source_that_can_not_be_compiled_is_told_by_code_and_line(source: str,
 
     assert (error.value.code, error.value.line) == (code, line)
     assert error.value.__context__ is error.value.__cause__ is None
+
+
+def test_what_is_evaluated_is_what_is_paid() -> None:
+    def spent(source: str, **variables: Any) -> int:
+        budget = Budget(50_000, 10_000)
+        compiled(source).run(variables, budget, 10_000)
+        return 50_000 - budget.steps_left
+
+    loop = "{% for a in b %}{{ a }}{{ a }}{{ a }}{% endfor %}"
+
+    assert spent("{{ a }}" * 100, a=1) == 101
+    assert spent(loop, b=[1] * 128) - spent(loop, b=[1] * 64) == 64 * 5 + 64 // 4 + 1
+    assert spent("{{ range(1000)|length }}") - spent("{{ range(500)|length }}") == 500
+    with pytest.raises(TemplateError, match="template_steps_exceeded"):
+        run("{{ 1 }}" * 100, steps=100)
+
+
+def test_the_output_may_be_exactly_as_long_as_allowed() -> None:
+    source = "{% for i in range(10) %}ab{% endfor %}"
+
+    assert len(run(source, length=20)) == 20
+    with pytest.raises(TemplateError, match="template_output_too_large"):
+        run(source, length=19)
 
 
 def test_an_error_has_nothing_of_a_value_in_its_traceback() -> None:

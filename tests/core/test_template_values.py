@@ -170,6 +170,11 @@ def test_joining_makes_nothing_safe(parts: list[str], separator: str, result: st
     assert isinstance(found, Markup) == (result != "<i>")
 
 
+@pytest.mark.parametrize(("parts", "separator"), [(["x" * 1000] * 101, ""), (["x"] * 1000, "-" * 101)])
+def test_joined_text_is_bounded_before_it_is_made(parts: list[str], separator: str) -> None:
+    assert code(joined, Rendering(), parts, separator) == "template_value_too_large"
+
+
 @pytest.mark.parametrize(
     ("pattern", "values", "result"),
     [
@@ -191,7 +196,9 @@ def test_no_other_directive_exists(pattern: str) -> None:
 
 
 def test_formatted_text_is_bounded_before_it_is_made() -> None:
-    assert code(formatted, Rendering(), "%s" * 1000, ("x" * 1000,) * 1000) == "template_value_too_large"
+    assert code(formatted, Rendering(), "%s" * 100, ("x" * 1000,) * 100) == "template_value_too_large"
+    assert code(formatted, Rendering(), "%99.99f" * 300, (1e300,) * 300) == "template_value_too_large"
+    assert len(formatted(Rendering(), "%99.99f" * 100, (1e300,) * 100)) < 100_000
     assert code(formatted, Rendering(), "%s", ([],)) == "template_value_wrong"
     assert formatted(Rendering(), Markup("<b>%s"), ("<i>",)) == "<b>&lt;i&gt;"
 

@@ -256,6 +256,12 @@ def test_declared_variables_have_defaults_and_may_be_required() -> None:
             compiled.render_payload(variables)
 
 
+def test_a_variable_that_is_only_declared_may_be_left_out() -> None:
+    template = evolve(SMS, body_template="x{% if name is defined %}{{ name }}{% endif %}", variables={"name": {}})
+
+    assert CompiledTemplate.of(template).render_payload({}) == {"text": "x"}
+
+
 def test_a_required_variable_is_required_even_where_it_is_not_used() -> None:
     template = evolve(SMS, body_template="x", variables={"name": {"required": True}})
 
@@ -301,6 +307,13 @@ def test_size_counts_bytes_and_not_characters() -> None:
 
     assert render(compiled, {"a": "ä" * 50}, limits) == "ä" * 50
     assert code(render, compiled, {"a": "ä" * 51}, limits) == "template_output_too_large"
+
+
+def test_a_payload_may_be_exactly_as_large_as_allowed() -> None:
+    template = evolve(MAIL, subject="ab", body_template="cde", html_template="fghi")
+
+    assert CompiledTemplate.of(template, Limits(output_bytes_max=9)).render_payload({})["html"] == "fghi"
+    assert code(CompiledTemplate.of(template, Limits(output_bytes_max=8)).render_payload, {}) == "template_output_too_large"
 
 
 def test_steps_and_size_are_limits_of_the_whole_payload() -> None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 from attrs import evolve
-from delivery_world import Actor, Call, Fault, Process, Reply, World
+from delivery_world import LEASE_S, Actor, Call, Fault, Process, Reply, World
 from hypothesis import HealthCheck, Phase, Verbosity, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
@@ -41,6 +41,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 2**32 - 1))
     def begin(self, seed: int) -> None:
         self.world = World(seed, self.habits)
+        self.world.start_process()
         process = self.world.start_process()
         for channel in (Channel.EMAIL, Channel.SMS, Channel.EMAIL, Channel.SMS):
             process.accept(ORGANIZATIONS[0], channel, None, b"first", None)
@@ -156,17 +157,23 @@ class DeliveryMachine(RuleBasedStateMachine):
             actor.process.crash_actor(actor)
 
     @precondition(lambda self: len(self.world.processes) == PROCESSES_MAX)
-    @rule(index=any_index)
-    def freeze(self, index: int) -> None:
-        """One process stands still and does not know; the others are awake."""
+    @rule(index=any_index, choices=st.lists(any_index, min_size=5, max_size=20))
+    def stand_still(self, index: int, choices: list[int]) -> None:
+        """One process stands still, does not know it, and loses its lease; the other one takes over and works."""
         for number, process in enumerate(self.world.processes):
             process.frozen = number == index % PROCESSES_MAX
+        self.world.advance(LEASE_S + 2.0)
+        self.mend(0, Fault.NONE, 0)
+        self.work_through(0, choices)
 
     @precondition(lambda self: any(process.frozen for process in self.world.processes))
-    @rule()
-    def thaw(self) -> None:
+    @rule(choices=st.lists(any_index, min_size=1, max_size=20))
+    def go_on(self, choices: list[int]) -> None:
+        """It wakes up where it was, before anything else happens to it."""
         for process in self.world.processes:
-            process.frozen = False
+            if process.frozen:
+                process.frozen = False
+                self.work_through(self.world.processes.index(process), choices)
 
     @precondition(lambda self: len(self.world.processes) == PROCESSES_MAX)
     @rule(index=any_index)
@@ -328,21 +335,21 @@ def test_any_history_ends_with_every_notification_in_one_final_state() -> None:
 
 
 class OpenGate(MemoryStore):
-    def _gate(self, ids, closed, *, again):  # type: ignore[no-untyped-def]
+    def _gate(self, ids, closed, term, *, again):  # type: ignore[no-untyped-def]
         for id in ids:
             row = self.database.rows[id]
             if row.status is Status.SENDING:
                 row.status = Status.QUEUED
-        return super()._gate(ids, closed, again=again)
+        return super()._gate(ids, closed, term, again=again)
 
 
 class GateForTheDead(MemoryStore):
-    def _gate(self, ids, closed, *, again):  # type: ignore[no-untyped-def]
+    def _gate(self, ids, closed, term, *, again):  # type: ignore[no-untyped-def]
         for id in ids:
             row = self.database.rows[id]
             if row.status in FINAL:
                 row.status, row.attempts = Status.QUEUED, 0
-        return super()._gate(ids, closed, again=again)
+        return super()._gate(ids, closed, term, again=again)
 
 
 class UncheckedRecord(MemoryStore):
@@ -373,6 +380,13 @@ class UnmarkedRescue(MemoryStore):
 class NoRescue(MemoryStore):
     async def rescue(self, limit: int) -> Sequence[Rescued]:
         return []
+
+
+class OneTermForEver(MemoryStore):
+    async def register(self, lease_s: float) -> None:
+        """Forgets that the lease had lapsed."""
+        await super().register(lease_s)
+        self.term = 0
 
 
 class NoWalk(MemoryStore):
@@ -448,6 +462,7 @@ BROKEN = [
             EagerRescue,
             UnmarkedRescue,
             NoRescue,
+            OneTermForEver,
             NoWalk,
             BlindInsert,
         ),
