@@ -10,11 +10,11 @@
         └──────────────────────────────────────────────────────────┘
                                PROBES_PASSED
 
-*Closed*: every call is permitted and outcomes are counted in a sliding window; enough calls with enough failures among them
-trip the breaker. *Open*: nothing is permitted until a jittered time has passed, which doubles with each trip that follows
-another. *Half open*: a few real calls are permitted; all must succeed, one failure reopens. Then it is closed again, but
-ramping: 1, 2, 4 … calls at once, doubled as they succeed, so that everybody who waited does not arrive in one instant. Only the
-end of the ramp makes the next trip a first one again.
+*Closed*: every call is permitted and outcomes are counted in a sliding window; enough calls with enough failures among them,
+or enough failures in a row, trip the breaker. *Open*: nothing is permitted until a jittered time has passed, which doubles with
+each trip that follows another. *Half open*: a few real calls are permitted; all must succeed, one failure reopens. Then it is
+closed again, but ramping: 1, 2, 4 … calls at once, doubled as they succeed, so that everybody who waited does not arrive in one
+instant. Only the end of the ramp makes the next trip a first one again.
 
 Each state has a generation, and a permit remembers the one it was given in. Invariant: a permit of an earlier generation
 changes nothing, so calls begun before the trip, however late they end, neither fail the probes nor pass for them; and each
@@ -151,8 +151,8 @@ class Breaker:
     """One breaker; written by its owner only. All times are seconds of the caller's monotonic clock."""
 
     __slots__ = (
-        "_calls", "_failed_in_a_row", "_failures", "_generation", "_in_flight", "_passed", "_policy", "_ramp", "_reopens_at_s", "_slice",
-        "_slice_ends_s", "_slice_s", "_slices", "_slow", "_state", "_trips",
+        "_calls", "_failed_in_a_row", "_failures", "_generation", "_in_flight", "_passed", "_policy", "_ramp", "_reopens_at_s",
+        "_slice", "_slice_ends_s", "_slice_s", "_slices", "_slow", "_state", "_trips",
     )  # fmt: skip
 
     def __init__(self, policy: BreakerPolicy, now_s: float) -> None:
@@ -294,10 +294,13 @@ class Breaker:
 
     def _forget(self, now_s: float) -> None:
         """Begin an empty window. Its slices hold calls, failures and slow calls; the totals run along."""
-        self._calls = self._failures = self._slow = self._failed_in_a_row = 0
-        self._slice = [0, 0, 0]
-        self._slices = [self._slice]
-        self._slice_ends_s = now_s + self._slice_s
+        self._calls: int = 0
+        self._failures: int = 0
+        self._slow: int = 0
+        self._failed_in_a_row = 0
+        self._slice: list[int] = [0, 0, 0]
+        self._slices: list[list[int]] = [self._slice]
+        self._slice_ends_s: float = now_s + self._slice_s
 
     def _advance(self, now_s: float) -> None:
         """Move the window on to ``now_s`` and drop the slices that left it."""

@@ -230,7 +230,6 @@ async def run(write: Callable[[str], None]) -> bool:
     progress = Progress(write, sys.stdout.isatty())
     with tempfile.TemporaryDirectory(prefix="dispatcher-demo-") as folder:
         progress.say("Starting Postgres, Valkey, the sandbox and the dispatcher ...")
-        config = from_mapping({**SETTINGS, "DISPATCHER_DATA_DIR": folder})
         async with open_sandbox() as sandbox:
             sandbox.change(honour_idempotency_keys=True)
             config = from_mapping({**SETTINGS, "DISPATCHER_DATA_DIR": folder, "DISPATCHER_PROVIDER_URLS_EXTRA": sandbox.url})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections import deque
 from datetime import UTC, datetime
 from pathlib import PurePath
@@ -70,6 +71,18 @@ def configure(level: str, *, json_lines: bool = False, stream: IO[str] = sys.std
     root.setLevel(level.upper())
     # It tells of every statement of a migration; which were applied is enough, and whoever applies them says so.
     logging.getLogger("yoyo").setLevel(logging.WARNING)
+
+
+def describe_the_unhandled() -> None:
+    """From now on this process describes exceptions nobody handled, where Python would print their texts."""
+
+    def show(error: BaseException | None) -> None:
+        if error is not None:
+            sys.stderr.write(f"Unhandled: {describe(error)}\n")
+
+    sys.excepthook = lambda kind, error, traceback: show(error)
+    sys.unraisablehook = lambda unraisable: show(unraisable.exc_value)
+    threading.excepthook = lambda unhandled: show(unhandled.exc_value)
 
 
 class ServerLog(HypercornLogger):
