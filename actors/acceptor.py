@@ -34,6 +34,9 @@ from dispatcher.templates import CompiledTemplate, MissingVariable, TemplateErro
 
 logger = logging.getLogger(__name__)
 
+TURN_S = 0.005
+"""How long one batch may render before the other tasks get a turn. A single item may take longer, within its steps."""
+
 LoadTemplate = Callable[[OrganizationId, str, Channel, str | None], Awaitable[CompiledTemplate | None]]
 LoadChannels = Callable[[OrganizationId], Awaitable[frozenset[Channel]]]
 StoredAnswer = Callable[[OrganizationId, str], Awaitable[tuple[bytes, bytes] | None]]
@@ -183,7 +186,11 @@ class Acceptor:
                     raise Refused(_key_problem("idempotency_key_reused", "This key was used before with another batch."))
                 return Answer(202, stored[1], {"Idempotent-Replayed": "true"})
         prepared: list[Admission | Problem] = []
+        pause_at_s = trio.current_time() + TURN_S
         for index, item in enumerate(handed.items):
+            if trio.current_time() >= pause_at_s:
+                await trio.lowlevel.checkpoint()
+                pause_at_s = trio.current_time() + TURN_S
             if isinstance(item, Item):
                 key = item.idempotency_key or (None if header_key is None else f"{header_key}#{index}")
                 prepared.append(await self._prepare(organization_id, item, key, now_unix_s))

@@ -69,7 +69,7 @@ class ChannelState:
         if reopens_at_s is not None:
             looks.append(reopens_at_s - now_s)
         if self._bucket is not None and self._bucket.available(now_s) < 1:
-            looks.append(self._bucket.at_s - now_s + (1.0 - self._bucket.level) / self._bucket.rate_per_s)
+            looks.append(self._bucket.reaches_s(1) - now_s)
         return max(TURN_MIN_S, *looks) if looks else None
 
     def begin(self, id: str, now_s: float) -> bool:

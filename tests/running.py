@@ -125,7 +125,9 @@ class Customer:
     key: str = field(repr=False)
     client: httpx.AsyncClient = field(repr=False)
 
-    async def call(self, method: str, path: str, document: object = None, headers: Mapping[str, str] | None = None) -> httpx.Response:
+    async def call(
+        self, method: str, path: str, document: object = None, headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
         """One request below the organization's own address."""
         return await self.client.request(
             method,
@@ -285,7 +287,7 @@ class Program:
         """Its URL, once it says that it serves."""
         with trio.fail_after(PATIENCE_S):
             while (found := re.search(r"^Serving on (\S+)\n", self.out, re.MULTILINE)) is None:
-                assert self.process.returncode is None, self.err
+                assert self._unread, self.err
                 await self._news.wait()
         return found[1]
 
@@ -293,6 +295,7 @@ class Program:
         """Wait until this stands in what it wrote."""
         with trio.fail_after(PATIENCE_S):
             while words not in self.out + self.err:
+                assert self._unread, self.err
                 await self._news.wait()
 
     async def ended(self) -> int:
@@ -322,7 +325,9 @@ class Program:
 @asynccontextmanager
 async def program(*arguments: str, settings: Mapping[str, str]) -> AsyncIterator[Program]:
     """Run ``dispatcher`` with these arguments and, of our own environment, only what it needs. Killed at the end of the block."""
-    inherited = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "TMPDIR", "COVERAGE_PROCESS_START")}
+    inherited = {
+        name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "TMPDIR", "COVERAGE_PROCESS_START")
+    }
     process = await trio.lowlevel.open_process(
         [sys.executable, "-m", "dispatcher_http", *arguments],
         stdout=subprocess.PIPE,

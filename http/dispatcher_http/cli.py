@@ -73,7 +73,8 @@ def _faults(error: BaseException) -> Iterable[BaseException]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the process's exit status. Without ``arguments`` it is the whole process that is the command."""
     if arguments is None:
-        
+        from dispatcher_http.logs import describe_the_unhandled
+
         describe_the_unhandled()
     try:
         status = dispatcher.main(arguments, prog_name="dispatcher", standalone_mode=False)

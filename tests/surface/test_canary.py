@@ -6,12 +6,14 @@ events, what the process writes. The last tests plant the mark in each place and
 
 from __future__ import annotations
 
+import logging
 import os
-import signal
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import orjson
@@ -39,15 +41,14 @@ from canary import (
     logged,
     monitored,
 )
-from dispatcher.organization import Organization
 from dispatcher.messages import Concluded
+from dispatcher.organization import Organization
 from dispatcher.providers.sendgrid import BoundSendGrid
 from dispatcher.templates import CompiledTemplate
 from dispatcher_http.listener import StreamEnded, listen
-from dispatcher_sandbox.behaviour import Outage
 from dispatcher_sandbox.sandbox import Sandbox, open_sandbox
 from http_peer import Peer, peers
-from running import Customer, Running, dispatching, enrol, environment, http_client, program, provider, store, until
+from running import ROOT, Customer, Running, dispatching, enrol, environment, http_client, program, provider, store, until
 
 TEMPLATE = {
     "name": "ticket",
@@ -248,22 +249,31 @@ REFUSED: dict[str, tuple[int, Callable[[House], Any]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("way", REFUSED)
-async def test_refused(house: House, way: str) -> None:
-    status, attempt = REFUSED[way]
+async def test_refused_in_every_way(house: House) -> None:
+    for way, (status, attempt) in REFUSED.items():
+        answer = await attempt(house)
 
-    assert (await attempt(house)).status_code == status
+        assert answer.status_code == status, way
+        assert house.watch.found() == [], way
+
+    assert await house.acme.statuses() == {}
 
 
 async def test_refused_in_a_batch(house: House) -> None:
     items = [marked(recipient=MARK), templated(template=MARK), templated(variables={}), MARK, {MARK: MARK}, marked(), [RECIPIENT]]
-    answer = await house.call("POST", "notifications", {"items": [item for item in items if not isinstance(item, dict) or MARK not in item]})
+    answer = await house.call(
+        "POST", "notifications", {"items": [item for item in items if not isinstance(item, dict) or MARK not in item]}
+    )
 
     assert answer.json()["rejected"] == 5
 
 
 async def test_a_template_that_loops_at_the_wrong_time(house: House) -> None:
-    loops = {**TEMPLATE, "name": "loops", "body_template": "{% for a in range(9999) %}{% for b in range(9999) %}{{ name }}{% endfor %}{% endfor %}"}
+    loops = {
+        **TEMPLATE,
+        "name": "loops",
+        "body_template": "{% for a in range(9999) %}{% for b in range(9999) %}{{ name }}{% endfor %}{% endfor %}",
+    }
     added = await house.acme.call("POST", "templates", loops)
     refused = await house.call("POST", "notifications", templated(template="loops"))
     preview = await house.call("POST", f"templates/{added.json()['id']}/preview", {"variables": {"name": VARIABLE}})
@@ -304,7 +314,11 @@ def echoes(status: bytes, *, headers: bool = True) -> Callable[[Peer], Any]:
         while (received := await peer.request()) is not None:
             said = received.body.decode() + received.headers[b"authorization"].decode()
             body = orjson.dumps({"errors": [{"message": said, "field": RECIPIENT, "help": said}]})
-            more = f"x-message-id: {RECIPIENT} \u00fc\r\nlocation: https://{MARK}.example/\r\nretry-after: {MARK}\r\n".encode() if headers else b""
+            more = (
+                f"x-message-id: {RECIPIENT} \u00fc\r\nlocation: https://{MARK}.example/\r\nretry-after: {MARK}\r\n".encode()
+                if headers
+                else b""
+            )
             head = b"HTTP/1.1 " + status + b" " + MARK.encode() + b"\r\ncontent-type: application/json\r\n" + more
             await peer.send(head + b"content-length: %d\r\n\r\n" % len(body) + body)
 
@@ -331,33 +345,43 @@ async def chunks_nonsense(peer: Peer) -> None:
 
 
 PROVIDERS = {
-    **{f"echoes {status}": echoes(status.encode()) for status in ("200", "301", "400", "401", "403", "404", "413", "418", "429", "500", "503", "999")},
+    **{
+        f"echoes {status}": echoes(status.encode())
+        for status in ("200", "301", "400", "401", "403", "404", "413", "418", "429", "500", "503", "999")
+    },
     "talks nonsense": talks_nonsense,
     "breaks off": breaks_off,
     "chunks nonsense": chunks_nonsense,
 }
 
 
-@pytest.mark.parametrize("kind", PROVIDERS)
-async def test_a_provider_that_says_too_much(
-    kind: str, database_url: str, redis_url: str, capfd: pytest.CaptureFixture[str]
-) -> None:
-    async with peers(PROVIDERS[kind]) as peer:
-        async with watched(database_url, redis_url, (str(peer.origin),), attempts_max="2") as house:
-            config = (await house.acme.get("providers"))["items"][0]["id"]
-            await house.call("PUT", f"providers/{config}", {"settings": provider(str(peer.origin))["settings"]})
-            async with house.acme.listen() as feed:
+async def test_providers_that_say_too_much(database_url: str, redis_url: str, capfd: pytest.CaptureFixture[str]) -> None:
+    async with AsyncExitStack() as stack:
+        origins = {kind: str((await stack.enter_async_context(peers(script))).origin) for kind, script in PROVIDERS.items()}
+        house = await stack.enter_async_context(watched(database_url, redis_url, tuple(origins.values()), attempts_max="2"))
+        config = (await house.acme.get("providers"))["items"][0]["id"]
+        async with house.acme.listen() as feed:
+            for kind, origin in origins.items():
+                before = await tries(house)
+                await house.call("PUT", f"providers/{config}", {"settings": provider(origin)["settings"]})
                 await house.call("POST", "notifications", {"items": [marked(), templated()]})
-                await until(lambda: tried(house))
-                house.watch.events(feed.heard)
+                await until(lambda before=before: more_tries(house, before))
+
+                assert house.watch.found() == [], kind
+            house.watch.events(feed.heard)
     for name, text in zip(("standard output", "standard error"), capfd.readouterr(), strict=True):
         house.watch.saw(name, text)
 
     assert house.watch.found() == []
 
 
-async def tried(house: House) -> bool:
-    return any(name.startswith("dispatcher_attempts_total") for name in await house.running.metrics())
+async def tries(house: House) -> float:
+    """How many attempts have ended so far."""
+    return sum(value for name, value in (await house.running.metrics()).items() if name.startswith("dispatcher_attempts_total"))
+
+
+async def more_tries(house: House, than: float) -> bool:
+    return await tries(house) > than
 
 
 # --- crashes -----------------------------------------------------------------------------------------------------------------------------
@@ -393,7 +417,7 @@ async def test_a_crash_while_reading(house: House, monkeypatch: pytest.MonkeyPat
 async def test_a_crash_while_sending(house: House, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     monkeypatch.setattr(BoundSendGrid, method, explodes)
     await house.call("POST", "notifications", {"items": [marked()]})
-    await until(lambda: tried(house))
+    await until(lambda: more_tries(house, 0))
 
 
 async def test_a_crash_of_an_organization(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -444,3 +468,120 @@ async def test_servers_that_refuse_everything(house: House, database_url: str) -
         connection.execute("ALTER TABLE notifications RENAME COLUMN receiver TO recipient")
 
     assert all(answer.status_code >= 422 for answer in answers)
+
+
+# --- a process ---------------------------------------------------------------------------------------------------------------------------
+
+CRASHING = f"""
+from actors.ledger import Ledger
+
+async def explode(self, batch):
+    raise RuntimeError(f"{RECIPIENT} {{batch!r}}") from KeyError("{CONTENT}")
+
+Ledger._flush_records = explode
+"""
+
+
+async def test_a_process_that_dies_of_a_fault_of_ours(servers_folder: Path, tmp_path: Path) -> None:
+    """Talkative, and ended by an exception nobody handles. Its private servers write logs of their own."""
+    (tmp_path / "sitecustomize.py").write_text(CRASHING)
+    data_dir = servers_folder / tmp_path.name
+    watch = Watch()
+    async with open_sandbox() as sandbox, http_client() as client:
+        settings = environment(
+            None, None, [sandbox.url], data_dir=str(data_dir), log_level="debug", encryption_keys="", drain_s="1"
+        )
+        settings["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{ROOT}{os.pathsep}{ROOT / 'http'}"
+        async with program("serve", settings=settings) as dispatcher:
+            url = await dispatcher.serving()
+            running = read_running(data_dir / "postgres")
+            assert running is not None
+            assert running.url is not None
+            async with store(running.url) as pool:
+                acme = Customer(url, "acme", await enrol(pool, "acme"), client)
+            watch.secrets.append(acme.key.removeprefix("ndk_"))
+            await acme.post("providers", provider(sandbox.url, api_key=CREDENTIAL))
+            await acme.post("templates", TEMPLATE)
+            await acme.call("POST", "notifications", templated(variables={}))
+            await acme.post("notifications", {"items": [marked(), templated()]})
+            status = await dispatcher.ended()
+    watch.saw("standard output", dispatcher.out)
+    watch.saw("standard error", dispatcher.err)
+    for log in data_dir.glob("*/server.log*"):
+        watch.saw(str(log), log.read_bytes())
+
+    assert status == 1
+    assert " DEBUG " in dispatcher.err
+    assert "RuntimeError at " in dispatcher.err.splitlines()[-1]
+    assert watch.found() == []
+
+
+# --- the search itself ---------------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_search_finds_what_is_planted_anywhere(
+    database_url: str, redis_url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with psycopg.connect(database_url, autocommit=True) as session, redis.Redis.from_url(redis_url) as client:
+        async with watched(database_url, redis_url) as house:
+            await house.outcomes(marked(), marked(recipient=BOUNCING))
+            assert house.watch.found() == []
+            logging.getLogger("actors.anything").debug("sent to %s", RECIPIENT)
+            house.running.service.node.metrics.codes["email", RECIPIENT] += 1
+            client.set("a key", RECIPIENT)
+            house.watch.answer(await house.acme.call("GET", "notifications"))
+            house.watch.events([{"type": "notification.created", "recipient": RECIPIENT}])
+            session.execute("UPDATE attempts SET code = 'http_400: ' || (SELECT recipient FROM notifications LIMIT 1)")
+            session.execute(f"SELECT '{RECIPIENT}'")
+            print(RECIPIENT)
+    house.watch.saw("standard output", capfd.readouterr().out)
+
+    assert house.watch.found() == [
+        "Postgres attempts.code", "Postgres statements", "Redis", "Redis commands", "answers", "standard output", "the log",
+        "the metrics", "the stream",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["string", "name", "list", "set", "zset", "hash", "stream"])
+def test_the_search_looks_into_every_kind_of_key(kind: str, redis_url: str) -> None:
+    watch = Watch()
+    with redis.Redis.from_url(redis_url) as client:
+        {
+            "string": lambda: client.set("k", RECIPIENT),
+            "name": lambda: client.set(RECIPIENT, "v"),
+            "list": lambda: client.rpush("k", "a", RECIPIENT),
+            "set": lambda: client.sadd("k", "a", RECIPIENT),
+            "zset": lambda: client.zadd("k", {"a": 1, RECIPIENT: 2}),
+            "hash": lambda: client.hset("k", "field", RECIPIENT),
+            "stream": lambda: client.xadd("k", {"e": RECIPIENT}),
+        }[kind]()
+    watch.redis(redis_url)
+
+    assert watch.found() == ["Redis"]
+
+
+def test_the_search_hears_what_is_only_published(redis_url: str) -> None:
+    watch = Watch()
+    with monitored(watch, redis_url), redis.Redis.from_url(redis_url) as client:
+        client.eval("redis.call('PUBLISH', 'topic', ARGV[1] .. '.org')", 0, RECIPIENT.removesuffix(".org"))
+
+    assert watch.found() == ["Redis commands"]
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        MARK.upper(),
+        quote(RECIPIENT),
+        RECIPIENT.encode().hex(),
+        *(b64encode(f"{'x' * shift}{RECIPIENT}".encode()).decode() for shift in range(3)),
+        *(urlsafe_b64encode(f"{'x' * shift}{MARK}".encode()).decode() for shift in range(3)),
+        repr(f"{RECIPIENT}\n"),
+        orjson.dumps([CONTENT]).decode(),
+    ],
+)
+def test_the_search_knows_other_spellings(spelt: str) -> None:
+    watch = Watch()
+    watch.saw("here", spelt)
+
+    assert watch.found() == ["here"]

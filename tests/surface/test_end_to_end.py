@@ -103,8 +103,6 @@ async def test_one_notification_lives_its_whole_life(acme: Customer, sandbox: Sa
     assert dict(sandbox.ledger.organizations.items()) == {"acme": 1}
 
 
-
-
 async def test_a_template_is_rendered_when_the_notification_is_accepted(acme: Customer, sandbox: Sandbox) -> None:
     template_id = await add_template(acme, "Your seat: {{ seat }}")
     async with acme.listen() as feed:
@@ -142,7 +140,9 @@ async def test_a_bad_item_of_a_batch_sinks_no_other(acme: Customer, sandbox: San
         "accepted", "rejected", "rejected", "rejected", "accepted", "rejected", "duplicate", "rejected", "rejected", "accepted",
     ]  # fmt: skip
     assert (answer["accepted"], answer["duplicates"], answer["rejected"]) == (3, 1, 6)
-    assert {item["index"]: (item["problem"]["code"], item["problem"].get("pointer")) for item in verdicts if "problem" in item} == {
+    assert {
+        item["index"]: (item["problem"]["code"], item["problem"].get("pointer")) for item in verdicts if "problem" in item
+    } == {
         1: ("template_variable_missing", "/items/1/variables/seat"),
         2: ("field_invalid", "/items/2/recipient"),
         3: ("template_unknown", "/items/3/template"),
@@ -285,7 +285,9 @@ async def test_another_provider_is_used_from_the_next_notification_on(
             assert elsewhere.ledger.requests == 0
 
 
-async def test_a_refused_key_pauses_the_channel_until_a_better_one_comes(acme: Customer, running: Running, sandbox: Sandbox) -> None:
+async def test_a_refused_key_pauses_the_channel_until_a_better_one_comes(
+    acme: Customer, running: Running, sandbox: Sandbox
+) -> None:
     config = (await acme.get("providers"))["items"][0]["id"]
     await acme.call("PUT", f"providers/{config}", provider(sandbox.url, api_key="expired"))
     async with acme.listen() as feed:
@@ -364,9 +366,7 @@ async def test_an_outage_opens_the_breaker_and_heals(acme: Customer, running: Ru
     assert {sandbox.ledger.effects(id) for id in ids} == {1}
 
 
-async def test_one_organizations_outage_delays_no_other(
-    database_url: str, redis_url: str, sandbox: Sandbox
-) -> None:
+async def test_one_organizations_outage_delays_no_other(database_url: str, redis_url: str, sandbox: Sandbox) -> None:
     async with open_sandbox() as silent, dispatching(database_url, redis_url, [sandbox, silent]) as running:
         silent.change(outage=Outage.SILENT)
         acme, hall = await running.customer("acme"), await running.customer("hall")

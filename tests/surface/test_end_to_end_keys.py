@@ -61,7 +61,9 @@ async def all_delivered_once(customer: Customer, sandbox: Sandbox, ids: list[str
 
 @pytest.mark.parametrize("in_header", [True, False])
 async def test_a_repeated_notification_gets_the_first_answer_again(acme: Customer, sandbox: Sandbox, in_header: bool) -> None:
-    document, key = (mail("ada@example.org"), "order-1") if in_header else (mail("ada@example.org", idempotency_key="order-1"), None)
+    document, key = (
+        (mail("ada@example.org"), "order-1") if in_header else (mail("ada@example.org", idempotency_key="order-1"), None)
+    )
     first, second = await accept(acme, document, key), await accept(acme, document, key)
     await all_delivered_once(acme, sandbox, [first.json()["id"]])
     third = await accept(acme, dict(reversed(document.items())), key)

@@ -184,7 +184,9 @@ async def test_without_a_key_or_with_a_wrong_one_nobody_is_let_in(acme: Customer
     nonsense = Customer(acme.url, "acme", "please", acme.client)
     for customer in (wrong, nonsense):
         for method, path, document in REQUESTS:
-            answer = await customer.call(method, path.format(**dict.fromkeys(("notification", "template", "provider", "letter"), NOBODYS_ID)), document)
+            answer = await customer.call(
+                method, path.format(**dict.fromkeys(("notification", "template", "provider", "letter"), NOBODYS_ID)), document
+            )
 
             assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated"), (method, path)
             assert answer.headers["www-authenticate"].startswith("Bearer")

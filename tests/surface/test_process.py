@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
-import redis
-import trio
 
 from actors.embedded.folder import holders, in_use, read_running
 from dispatcher_sandbox.behaviour import Outage
@@ -188,7 +185,9 @@ async def test_two_processes_share_the_work_and_send_nothing_twice(database_url:
                 ids = await acme.send_all(recipients(300)) + await beside.send_all(recipients(300))
                 outcomes = [await feed.outcomes(ids) for feed in (here, there)]
             shares = [
-                samples((await acme.client.get(f"{url}/metrics")).text)['dispatcher_attempts_total{channel="email",outcome="delivered"}']
+                samples((await acme.client.get(f"{url}/metrics")).text)[
+                    'dispatcher_attempts_total{channel="email",outcome="delivered"}'
+                ]
                 for url in urls
             ]
 

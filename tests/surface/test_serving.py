@@ -172,7 +172,9 @@ async def test_configured_servers_are_used_and_nothing_is_started(database_url: 
     assert not (tmp_path / "data").exists()
 
 
-async def test_one_server_may_be_configured_and_the_other_private(database_url: str, servers_folder: Path, tmp_path: Path) -> None:
+async def test_one_server_may_be_configured_and_the_other_private(
+    database_url: str, servers_folder: Path, tmp_path: Path
+) -> None:
     data_dir = servers_folder / tmp_path.name
     config = from_mapping(environment(database_url, None, data_dir=str(data_dir)))
     async with open_servers(config) as complete, open_service(complete) as service, http_client() as client:

@@ -94,7 +94,9 @@ async def test_a_key_that_seals_nothing_any_more_may_be_left_out(pool: Pool) -> 
 async def test_one_damaged_row_stops_no_start(pool: Pool, new_id: NewId) -> None:
     await add(pool, new_id(), keys(k1=ONE))
     await add(pool, new_id(), keys(k1=ONE))
-    await pool.execute("UPDATE delivery_provider_configs SET credentials = 'x' WHERE id = (SELECT min(id::text)::uuid FROM delivery_provider_configs)")
+    await pool.execute(
+        "UPDATE delivery_provider_configs SET credentials = 'x' WHERE id = (SELECT min(id::text)::uuid FROM delivery_provider_configs)"
+    )
     await check(pool, keys(k1=ONE))
 
     assert await usable(pool, keys(k1=ONE)) == 1
@@ -140,9 +142,7 @@ async def test_a_rotation_that_lacks_a_key_names_the_configuration_and_loses_not
 async def test_a_configuration_replaced_meanwhile_keeps_its_new_credentials(pool: Pool, new_id: NewId) -> None:
     id = new_id()
     await add(pool, id, keys(k1=ONE))
-    newer = vault.seal(
-        keys(k2=TWO), b'{"api_key":"SG.newer"}', providers.sealing_context(ACME, id), secrets.token_bytes(12)
-    )
+    newer = vault.seal(keys(k2=TWO), b'{"api_key":"SG.newer"}', providers.sealing_context(ACME, id), secrets.token_bytes(12))
 
     replaced = False
 
