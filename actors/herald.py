@@ -44,8 +44,8 @@ _START: Position = (0, 0)
 class _Listener:
     """One open listener. ``seen`` is the position it has heard up to, ``behind`` is set when its buffer overflowed.
 
-    While the stream is being read for it, live events are ``held``, so that none is missed and none comes twice. A gap in them makes
-    the reading ``torn``: it has to be done once more.
+    While the stream is being read for it, live events are ``held``, so that none is missed and none comes twice. A gap in them
+    makes the reading ``torn``: it has to be done once more.
     """
 
     send: trio.MemorySendChannel[bytes]

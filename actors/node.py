@@ -359,5 +359,6 @@ async def open_node(config: Config, *, incarnation: str, random: Random, unix_s:
                 yield node
             finally:
                 with trio.CancelScope(deadline=trio.current_time() + d.drain_s + 10.0, shield=True):
-                    await node.drain(d.drain_s)
+                    if not await node.drain(d.drain_s):
+                        logger.warning("the drain ended before everything did; whoever runs next takes it back")
             nursery.cancel_scope.cancel()

@@ -104,7 +104,7 @@ class OrganizationActor:
         self._loads = 0  # counts loads begun, so that an older one that ends later is not believed
         self._failure: Exception | None = None
         self._draining = False
-        self._heard_at_s = -inf
+        self._worked_at_s = -inf  # when it last held something
         self._empty = trio.Event()  # set whenever nothing is held in flight after an event, and when the actor ends
 
     # --- for everybody --------------------------------------------------------------------------------------------------
@@ -121,12 +121,12 @@ class OrganizationActor:
         try:
             while self._inbox:
                 now = Now(trio.current_time(), self._with.unix_s())
-                self._heard_at_s = now.s
                 for command in self._core.handle(self._inbox.popleft(), now):
                     self._carry_out(command)
-            self._balance_permits()
+            self._balance_permits(now.s)
         except Exception as error:
             self._failure = error
+            self._abandon()
             self._nursery.cancel_scope.cancel()
         finally:
             self._handling = False
@@ -154,14 +154,14 @@ class OrganizationActor:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                self._worked_at_s = trio.current_time()
                 self.tell(Woken())
                 while not await self._sleep(asleep):
                     self.tell(Woken())
                 nursery.cancel_scope.cancel()
         finally:
             self._nursery = None
-            for channel in self._channels.values():
-                channel.abandon()
+            self._abandon()
             self._with.permits.release(self._permits_held)
             self._permits_held = 0
             self._empty.set()
@@ -177,8 +177,8 @@ class OrganizationActor:
             await self._empty.wait()
 
     async def _sleep(self, asleep: Callable[[], bool]) -> bool:
-        """Wait for the timer. True when, after ``idle_s`` in which it heard nothing, the organization may leave."""
-        while (now_s := trio.current_time()) < (until_s := min(self._wake_at_s, self._heard_at_s + self._with.idle_s)):
+        """Wait for the timer. True when, after ``idle_s`` in which it held nothing, the organization may leave."""
+        while (now_s := trio.current_time()) < (until_s := min(self._wake_at_s, self._worked_at_s + self._with.idle_s)):
             self._timer = trio.Event()
             with trio.move_on_at(min(until_s, self._refresh_at_s)):
                 await self._timer.wait()  # an earlier wake-up was asked for
@@ -188,6 +188,7 @@ class OrganizationActor:
         if now_s >= self._wake_at_s:
             self._wake_at_s = inf
             return False
+        self._worked_at_s = now_s
         idle = self.is_idle
         try:
             # It may have heard something while it asked, so it is asked again.
@@ -310,11 +311,18 @@ class OrganizationActor:
     def _server_away_s(self) -> float:
         return SERVER_AWAY_RETRY_S * (0.5 + self._with.random.random())
 
-    def _balance_permits(self) -> None:
+    def _abandon(self) -> None:
+        """Begin none of the calls that wait: whoever mends this actor takes them back."""
+        for channel in self._channels.values():
+            channel.abandon()
+
+    def _balance_permits(self, now_s: float) -> None:
         """Give back the permits that no id in flight and no claim under way needs any more."""
         needed = len(self._core.in_flight) + self._claiming
         if self._permits_held > needed:
             self._with.permits.release(self._permits_held - needed)
             self._permits_held = needed
+        if self._core.in_flight:
+            self._worked_at_s = now_s
         if not needed:
             self._empty.set()

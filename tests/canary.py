@@ -1,6 +1,7 @@
 """Personal data that can be recognised wherever it turns up, and a look at every place where it must not.
 
-All of it carries one mark that occurs nowhere else, so the scan is a search for the mark, also as base64, hex or percent-encoded text.
+All of it carries one mark that occurs nowhere else, so the scan is a search for the mark, also as base64, hex or
+percent-encoded text.
 """
 
 from __future__ import annotations

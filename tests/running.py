@@ -1,7 +1,7 @@
 """A whole dispatcher for tests, in this process or in one of its own, and the customers who use it over HTTP and websocket.
 
-Everything is real: Postgres, Valkey, sockets. What tests wait for is something they can see (an event, an answer, a process's end), and
-every wait ends at :data:`PATIENCE_S`.
+Everything is real: Postgres, Valkey, sockets. What tests wait for is something they can see (an event, an answer, a process's
+end), and every wait ends at :data:`PATIENCE_S`.
 """
 
 from __future__ import annotations
@@ -325,9 +325,7 @@ class Program:
 @asynccontextmanager
 async def program(*arguments: str, settings: Mapping[str, str]) -> AsyncIterator[Program]:
     """Run ``dispatcher`` with these arguments and, of our own environment, only what it needs. Killed at the end of the block."""
-    inherited = {
-        name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "TMPDIR", "COVERAGE_PROCESS_START")
-    }
+    inherited = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "TMPDIR")}
     process = await trio.lowlevel.open_process(
         [sys.executable, "-m", "dispatcher_http", *arguments],
         stdout=subprocess.PIPE,

@@ -57,7 +57,7 @@ def sent(sandbox: Sandbox) -> bytes:
     return sandbox.ledger.recent[-1].body
 
 
-# --- one notification ------------------------------------------------------------------------------------------------------------
+# --- one notification ---------------------------------------------------------------------------------------
 
 
 async def test_one_notification_lives_its_whole_life(acme: Customer, sandbox: Sandbox) -> None:
@@ -156,7 +156,7 @@ async def test_a_bad_item_of_a_batch_sinks_no_other(acme: Customer, sandbox: San
     assert sandbox.ledger.accepted == 3
 
 
-# --- attempts that fail --------------------------------------------------------------------------------------------------------------
+# --- attempts that fail -------------------------------------------------------------------------------------
 
 
 async def test_a_hard_bounce_becomes_a_dead_letter_and_may_be_sent_again(acme: Customer, sandbox: Sandbox) -> None:
@@ -249,7 +249,7 @@ async def test_a_lost_answer_is_marked_as_a_possible_double(
     assert sandbox.ledger.effects(id) == effects
 
 
-# --- changes take effect ---------------------------------------------------------------------------------------------------------------
+# --- changes take effect ------------------------------------------------------------------------------------
 
 
 async def test_without_a_provider_nothing_is_accepted_and_with_one_everything_is(running: Running, sandbox: Sandbox) -> None:
@@ -345,7 +345,7 @@ async def test_a_change_reaches_every_process(database_url: str, redis_url: str,
         await until(is_missing)
 
 
-# --- an outage -------------------------------------------------------------------------------------------------------------------------
+# --- an outage ----------------------------------------------------------------------------------------------
 
 
 async def test_an_outage_opens_the_breaker_and_heals(acme: Customer, running: Running, sandbox: Sandbox) -> None:

@@ -1,4 +1,4 @@
-"""Handing the same in twice: one notification, one effect, the first answer again; and an answer for whoever means something else."""
+"""Handing the same in twice: one notification, one effect, the first answer again; and a refusal for something else."""
 
 from __future__ import annotations
 

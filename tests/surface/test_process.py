@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -40,9 +41,9 @@ async def customer(url: str, postgres_url: str, sandbox: Sandbox) -> AsyncIterat
         yield acme
 
 
-def rows(postgres_url: str, sql: str) -> list[tuple[object, ...]]:
+def rows(postgres_url: str, sql: LiteralString) -> list[tuple[Any, ...]]:
     with psycopg.connect(postgres_url, autocommit=True) as connection:
-        return connection.execute(sql).fetchall()  # type: ignore[call-overload,no-any-return]
+        return connection.execute(sql).fetchall()
 
 
 def recipients(count: int) -> Iterator[str]:
@@ -57,7 +58,7 @@ def embedded_url(data_dir: Path) -> str:
     return running.url
 
 
-# --- start and end ------------------------------------------------------------------------------------------------------------------
+# --- start and end ------------------------------------------------------------------------------------------
 
 
 async def test_it_says_one_line_serves_and_ends_when_asked(data_dir: Path, sandbox: Sandbox) -> None:
@@ -120,7 +121,7 @@ async def test_asked_twice_it_ends_at_once(database_url: str, redis_url: str, sa
     assert rows(database_url, "SELECT status FROM notifications") == [("sending",)]
 
 
-# --- killed ---------------------------------------------------------------------------------------------------------------------------
+# --- killed -------------------------------------------------------------------------------------------------
 
 
 async def test_killed_in_the_middle_it_finds_everything_again_when_it_is_started_again(data_dir: Path, sandbox: Sandbox) -> None:
@@ -165,13 +166,14 @@ async def test_a_killed_process_is_replaced_by_the_one_beside_it(database_url: s
                 first.signal(signal.SIGKILL)
                 await first.ended()
                 # What its lease's end would bring, without waiting for it.
-                rows(database_url, f"DELETE FROM incarnations WHERE id = '{incarnation}' RETURNING id")
+                with psycopg.connect(database_url, autocommit=True) as connection:
+                    connection.execute("DELETE FROM incarnations WHERE id = %s", [incarnation])
                 await until(lambda: survivor.all_delivered(ids))
 
     assert {sandbox.ledger.effects(id) for id in ids} == {1}
 
 
-# --- company and weather -----------------------------------------------------------------------------------------------------------------
+# --- company and weather ------------------------------------------------------------------------------------
 
 
 async def test_two_processes_share_the_work_and_send_nothing_twice(database_url: str, redis_url: str, sandbox: Sandbox) -> None:

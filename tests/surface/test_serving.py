@@ -1,4 +1,4 @@
-"""What ``dispatcher serve`` says when it can not start: one clear line, a status that is not zero, never a traceback or a password."""
+"""What ``dispatcher serve`` says when it can not start: one clear line and a status that is not zero, never a password."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_a_data_folder_in_use(fail_to_start: Start, servers_folder: Path, tmp_pa
     assert line.startswith(f"the data folder {data_dir}/postgres is in use by process {os.getpid()}: ")
 
 
-# --- what is served ------------------------------------------------------------------------------------------------------------------
+# --- what is served -----------------------------------------------------------------------------------------
 
 
 async def test_configured_servers_are_used_and_nothing_is_started(database_url: str, redis_url: str, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ async def usable(pool: Pool, given: EncryptionKeys) -> int:
     return len(await Loaders(pool, given, ()).providers(ACME))
 
 
-# --- at start ------------------------------------------------------------------------------------------------------------------
+# --- at start -----------------------------------------------------------------------------------------------
 
 
 async def test_the_keys_of_the_first_start_fit_every_later_one(pool: Pool, new_id: NewId) -> None:
@@ -95,14 +95,15 @@ async def test_one_damaged_row_stops_no_start(pool: Pool, new_id: NewId) -> None
     await add(pool, new_id(), keys(k1=ONE))
     await add(pool, new_id(), keys(k1=ONE))
     await pool.execute(
-        "UPDATE delivery_provider_configs SET credentials = 'x' WHERE id = (SELECT min(id::text)::uuid FROM delivery_provider_configs)"
+        "UPDATE delivery_provider_configs SET credentials = 'x' "
+        "WHERE id = (SELECT min(id::text)::uuid FROM delivery_provider_configs)"
     )
     await check(pool, keys(k1=ONE))
 
     assert await usable(pool, keys(k1=ONE)) == 1
 
 
-# --- rotation --------------------------------------------------------------------------------------------------------------------
+# --- rotation -----------------------------------------------------------------------------------------------
 
 
 async def test_after_a_rotation_the_old_key_is_not_needed(pool: Pool, new_id: NewId) -> None:
