@@ -131,3 +131,21 @@ async def test_cancelled_callers_give_their_places_back(autojump_clock: trio.tes
         nursery.cancel_scope.cancel()
 
     assert (callers.statistics().calling, line.under_way) == (0, 0)
+
+
+async def test_a_resting_caller_serves_again(autojump_clock: trio.testing.MockClock) -> None:
+    called: list[str] = []
+    callers = Callers(2)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(callers.run)
+        await trio.testing.wait_all_tasks_blocked()
+        for name in ("a", "b", "c"):
+            callers.join(Line(name, 4, 4, called, released()))
+            await trio.testing.wait_all_tasks_blocked()
+            assert callers.statistics().calling == 0
+        tasks = len(nursery.child_tasks)
+        nursery.cancel_scope.cancel()
+
+    assert sorted(called) == sorted(f"{name}{number}" for name in "abc" for number in range(4))
+    assert tasks == 1
+    assert callers.statistics().calling == 0
