@@ -4,7 +4,7 @@ A channel with attempts to make stands in line; a caller takes one attempt from 
 end of the line if it has more, and makes the call. So every call goes to the channel that has waited longest for one (a long
 queue never delays a short one by more than a round), a caller that finishes finds its next work without a task switch, and no
 task is ever parked for want of a connection. At most ``calls_max`` calls are under way. Callers start with the work and rest when
-nobody is in line: waking one costs a third of starting one.
+nobody is in line: waking one is cheaper than starting one.
 """
 
 from __future__ import annotations

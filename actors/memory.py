@@ -1,8 +1,9 @@
 """The queue port in memory: what Redis would do, step for step, on a clock of the caller's.
 
-For tests and for simulations that need thousands of crashes a second; the same conformance suite holds it and Redis to one behaviour.
-Every operation is one atomic step between two moments at which an :data:`Interrupt` is awaited, so that a test can let a server be away
-(raise before), lose an answer (raise after), be slow, or be cancelled. The store port is in :mod:`actors.memory_store`.
+For tests and for simulations that need thousands of crashes a second; the same conformance suite holds it and Redis to one
+behaviour. Every operation is one atomic step between two moments at which an :data:`Interrupt` is awaited, so that a test can let
+a server be away (raise before), lose an answer (raise after), be slow, or be cancelled. The store port is in
+:mod:`actors.memory_store`.
 """
 
 from __future__ import annotations

@@ -49,7 +49,10 @@ class MemoryStore:
     async def gate(
         self, ids: Sequence[NotificationId], closed: Collection[tuple[OrganizationId, Channel]], *, again: bool
     ) -> Mapping[OrganizationId, Gated]:
-        """Record the intent to send. ``again`` repeats a call whose answer was lost, for ids nobody else in this process holds."""
+        """Record the intent to send.
+
+        ``again`` repeats a call whose answer was lost, for ids nobody else in this process holds.
+        """
         term = self.term  # the lease may lapse and be taken anew before the answer is here
         await self.interrupt("gate", Moment.BEFORE)
         answer = self._gate(ids, closed, term, again=again)

@@ -1,4 +1,4 @@
-"""The tables of the store in memory: what is on disk and outlives every process. :mod:`actors.memory_store` reads and writes them.
+"""The tables of the store in memory: what is on disk and outlives every process; :mod:`actors.memory_store` writes them.
 
 Columns that only the surface reads are left out. Times are Unix seconds.
 """

@@ -150,6 +150,7 @@ class Node:
             random=random,
         )
         self.herald = make_herald(self.organizations)
+        self._ledger_runs = False
         self.janitor = Janitor(self.store, self.queue, self.metrics, sweep_s=d.sweep_s, random=random, unix_s=unix_s)
 
     # --- for the surface ----------------------------------------------------------------------------------------------------
@@ -224,7 +225,7 @@ class Node:
             self._below = nursery
             # Not supervised: a batch that a failed ledger lost is on nobody's mind any more, so the process must end and be
             # rescued.
-            nursery.start_soon(self.ledger.run)
+            nursery.start_soon(self._run_ledger)
             for name, child in (("lease", self.lease.run), ("acceptor", self.acceptor.run)):
                 nursery.start_soon(self._supervised, name, child)
             async with trio.open_nursery() as above:
@@ -248,7 +249,8 @@ class Node:
             await self.organizations.drain()
         self._above.cancel_scope.cancel()
         with trio.move_on_after(5.0) as flushing:
-            await self.ledger.barrier()
+            if self._ledger_runs:
+                await self.ledger.barrier()
             self.ledger.close()
         try:
             with trio.move_on_after(2.0):
@@ -257,6 +259,13 @@ class Node:
             logger.warning("the lease could not be given up and will run out by itself: %s", error)
         self._below.cancel_scope.cancel()
         return not (patience.cancelled_caught or flushing.cancelled_caught)
+
+    async def _run_ledger(self) -> None:
+        self._ledger_runs = True
+        try:
+            await self.ledger.run()
+        finally:
+            self._ledger_runs = False
 
     async def _supervised(self, name: str, child: Callable[[], Any]) -> None:
         await supervise(name, child, BUDGET, self._random)

@@ -95,7 +95,8 @@ SETTLE = Script(
     + _ANNOUNCE
     + """
 -- KEYS: queue, inflight, delayed, events, active, parked sets in the order of the parked ids.
--- ARGV: organization, topic, wake topic, counts of done, delayed, requeued, parked; then the ids (delayed as ms, id); then announcements.
+-- ARGV: organization, topic, wake topic, counts of done, delayed, requeued, parked; then the ids (delayed as ms, id); then
+-- announcements.
 local done, delayed, requeued, parked = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local at = 8
 local last = at + done - 1

@@ -108,4 +108,4 @@ def report(turns: dict[str, list[Turn]], organizations: int) -> None:
             print(f"dispatcher / {name}: {spread(ratios, 2)}   (to reach: {goal:g})")
     shares = [ours.cpu_us["own"] / theirs.cpu_us["own"] for ours, theirs in zip(turns["dispatcher"], turns["floor"], strict=True)]
     print(f"CPU of the dispatcher's process / CPU of the floor's: {spread(shares, 2)}")
-    print("The floor works strictly one step after another; the dispatcher overlaps its steps, so its rate can exceed the floor's.")
+    print("The floor takes one step after another; the dispatcher overlaps its steps, so its rate can exceed the floor's.")

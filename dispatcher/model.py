@@ -52,8 +52,8 @@ class Delivery:
     """One notification that passed the gate: the intent to send it is on record, this attempt is ours.
 
     ``payload`` is the rendered content, by channel; for email ``{"subject", "text"?, "html"?}``.
-    ``attempt`` counts from 1. ``created_at_s`` and ``expires_at_s`` are Unix seconds. ``term`` is the term of the lease under which
-    the attempt is ours.
+    ``attempt`` counts from 1. ``created_at_s`` and ``expires_at_s`` are Unix seconds. ``term`` is the term of the lease under
+    which the attempt is ours.
     """
 
     id: NotificationId

@@ -1,4 +1,4 @@
-"""A dispatcher in memory: the real actors on Trio's virtual clock, with queue and store in memory and providers that do as they are told."""
+"""A dispatcher in memory: the real actors on Trio's virtual clock, with queue and store in memory and an obedient provider."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from dispatcher.backoff import RetryPolicy
 from dispatcher.breaker import BreakerPolicy
 from dispatcher.http_message import HttpRequest, HttpResponse, Origin
 from dispatcher.ids import uuid7
-from dispatcher.messages import Event, ProviderPolicy
+from dispatcher.messages import Command, Event, ProviderPolicy
 from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId
-from dispatcher.organization import Command, Now, Organization
+from dispatcher.organization import Now, Organization
 from dispatcher.outcome import Outcome, OutcomeClass
 from dispatcher.providers.provider import Limits
 from dispatcher.recent import RecentIds

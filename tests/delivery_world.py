@@ -1,14 +1,15 @@
 """A world in which whole processes deliver, crash and come back, without a task, a socket or a second of real time.
 
-The decisions (:class:`dispatcher.organization.Organization`) and the janitor are the real ones, queue and store are the ones in
-memory. What the actors do between them is done here step by step: every command of a core becomes a :class:`Step`, and whoever drives
-the world chooses which step of which process comes next and what goes wrong in it.
+The decisions (:class:`dispatcher.organization.Organization`) and the janitor are the real ones, queue and store are the ones
+in memory. What the actors do between them is done here step by step: every command of a core becomes a :class:`Step`, and whoever
+drives the world chooses which step of which process comes next and what goes wrong in it.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from enum import Enum
 from functools import partial
 from math import inf
@@ -285,10 +286,8 @@ class Actor:
     def _claim(self, n: int) -> None:
         event: Event = ClaimFailed(1.0)
         if self.process.may_call and not self.process.draining:
-            try:
+            with suppress(QueueUnavailable):
                 event = self.process.world.run(self.process.world.queue.claim(self.organization_id, n))
-            except QueueUnavailable:
-                pass
         self.tell(event)
 
     def _unpark(self, channel: Channel, n: int) -> None:
@@ -319,9 +318,7 @@ class Process:
         self.calls: list[Call] = []
         self.frozen = False
         self.draining = False
-        self.janitor = Janitor(
-            self.store, world.queue, Metrics(), sweep_s=15.0, random=world.random, unix_s=world.unix_s
-        )
+        self.janitor = Janitor(self.store, world.queue, Metrics(), sweep_s=15.0, random=world.random, unix_s=world.unix_s)
         world.run(self.store.register(LEASE_S))
         self._start_until_s = world.now_s + LEASE_S - CALL_S
 
@@ -363,14 +360,14 @@ class Process:
             pass
 
     def mend(self) -> None:
-        try:
+        with suppress(StoreUnavailable, QueueUnavailable):
             self.world.run(self.janitor.mend())
-        except (StoreUnavailable, QueueUnavailable):
-            pass
 
     # --- what producers and operators do ------------------------------------------------------------------------------------
 
-    def accept(self, organization_id: OrganizationId, channel: Channel, key: str | None, content: bytes, life_s: float | None) -> None:
+    def accept(
+        self, organization_id: OrganizationId, channel: Channel, key: str | None, content: bytes, life_s: float | None
+    ) -> None:
         """Accept one notification, or learn what its key stands for already."""
         world = self.world
         id = world.next_id()

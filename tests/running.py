@@ -6,6 +6,7 @@ end), and every wait ends at :data:`PATIENCE_S`.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -13,8 +14,8 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -236,6 +237,18 @@ class Running:
     async def metrics(self) -> dict[str, float]:
         """Every sample by name and labels, as it stands in the text."""
         return samples((await self.client.get(f"{self.url}/metrics")).text)
+
+
+@contextmanager
+def own_root_logger() -> Iterator[None]:
+    """Around what configures logging: afterwards the root logger is what it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 def samples(text: str) -> dict[str, float]:

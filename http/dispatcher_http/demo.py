@@ -7,6 +7,7 @@ says while it happens, ends with what became of each group, and leaves nothing b
 from __future__ import annotations
 
 import secrets
+import signal
 import sys
 import tempfile
 import time
@@ -226,7 +227,30 @@ class Demo:
 
 
 async def run(write: Callable[[str], None]) -> bool:
-    """Tell the story in a scratch folder. True when everything became of it what should have."""
+    """Tell the story. True when everything became of it what should have.
+
+    Raises KeyboardInterrupt after a SIGINT or SIGTERM, when everything is cleaned up.
+    """
+    good = interrupted = False
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                nonlocal interrupted
+                async for _ in signals:
+                    interrupted = True
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
+            good = await _run(write)
+            nursery.cancel_scope.cancel()
+    if interrupted:
+        raise KeyboardInterrupt
+    return good
+
+
+async def _run(write: Callable[[str], None]) -> bool:
+    """Tell the story in a scratch folder."""
     progress = Progress(write, sys.stdout.isatty())
     with tempfile.TemporaryDirectory(prefix="dispatcher-demo-") as folder:
         progress.say("Starting Postgres, Valkey, the sandbox and the dispatcher ...")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -13,7 +13,7 @@ import trio.testing
 
 from actors.acceptor import Acceptor, Answer
 from actors.cache import HotCache
-from actors.memory import MemoryQueue, Moment
+from actors.memory import MemoryQueue, Moment, checkpoint
 from actors.memory_store import MemoryStore
 from actors.memory_tables import MemoryDatabase
 from actors.metrics import Metrics
@@ -69,7 +69,9 @@ class Bench:
             random=Random(7),
         )
 
-    async def load_template(self, _org: OrganizationId, name: str, _channel: Channel, _locale: str | None) -> CompiledTemplate | None:
+    async def load_template(
+        self, _org: OrganizationId, name: str, _channel: Channel, _locale: str | None
+    ) -> CompiledTemplate | None:
         await trio.lowlevel.checkpoint()
         self.templates_loaded.append(name)
         return CompiledTemplate.of(TEMPLATE) if name == "purchase" else None
@@ -100,10 +102,10 @@ def body(answer: Answer) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def bench(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> AsyncIterator[Bench]:
+async def bench(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> Bench:
     bench = Bench()
     nursery.start_soon(bench.acceptor.run)
-    yield bench
+    return bench
 
 
 async def test_an_accepted_notification_is_stored_rendered_queued_and_announced(bench: Bench) -> None:
@@ -164,7 +166,8 @@ async def test_two_keys_for_one_item_are_refused(bench: Bench) -> None:
 
 
 async def test_the_same_key_twice_in_one_batch_is_one_notification(bench: Bench) -> None:
-    answer = await bench.accept({"items": [item(1, idempotency_key="k"), item(1, idempotency_key="k"), item(2, idempotency_key="k")]})
+    keyed = [item(number, idempotency_key="k") for number in (1, 1, 2)]
+    answer = await bench.accept({"items": keyed})
 
     first, second, third = body(answer)["items"]
     assert (first["status"], second["status"], third["status"]) == ("accepted", "duplicate", "rejected")
@@ -264,7 +267,7 @@ async def test_without_postgres_nothing_is_accepted(bench: Bench) -> None:
     with pytest.raises(StoreUnavailable):
         await bench.accept(item())
 
-    bench.store.interrupt = lambda *_: trio.lowlevel.checkpoint()
+    bench.store.interrupt = checkpoint
     assert (await bench.accept(item())).status == 202
 
 
@@ -290,7 +293,7 @@ async def test_an_answer_lost_on_the_way_back_is_made_good_by_the_key(bench: Ben
     bench.store.interrupt = lost
     with pytest.raises(StoreUnavailable):
         await bench.accept(item(), "order-1")
-    bench.store.interrupt = lambda *_: trio.lowlevel.checkpoint()
+    bench.store.interrupt = checkpoint
 
     assert (await bench.accept(item(), "order-1")).status == 202
     assert len(bench.database.rows) == 1

@@ -1,4 +1,4 @@
-"""A channel concludes every attempt exactly once, whatever the provider does. Real sockets: the pool and the sandbox are the real ones."""
+"""A channel concludes every attempt exactly once, whatever the provider does. Pool, sockets and sandbox are the real ones."""
 
 from __future__ import annotations
 

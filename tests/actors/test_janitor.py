@@ -6,9 +6,9 @@ import logging
 
 import pytest
 import trio
-from actor_world import ACME, LEASE_S, OTHER, ActorWorld, Operations, unix_s
 from trio.testing import MockClock
 
+from actor_world import ACME, LEASE_S, OTHER, ActorWorld, Operations, unix_s
 from actors.janitor import GRACE_S, Janitor
 from actors.memory import Moment
 from actors.memory_store import MemoryStore

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import trio
-from actor_world import ACME, CALL_S, IDLE_S, IN_FLIGHT_MAX, LEASE_S, ActorWorld, Operations, order_of
 from trio.testing import MockClock
 
+from actor_world import ACME, CALL_S, IDLE_S, IN_FLIGHT_MAX, LEASE_S, ActorWorld, Operations, order_of
 from actors.memory import Moment
 from actors.permits import PermitStatistics
 from dispatcher.errors import QueueUnavailable, StoreUnavailable
@@ -187,9 +187,7 @@ async def test_a_channel_without_a_provider_does_not_stand_in_the_way_of_another
 
 @pytest.mark.parametrize("operation", ["claim", "unpark", "settle"])
 @pytest.mark.parametrize("moment", Moment)
-async def test_redis_being_away_costs_time_and_nothing_else(
-    autojump_clock: MockClock, operation: str, moment: Moment
-) -> None:
+async def test_redis_being_away_costs_time_and_nothing_else(autojump_clock: MockClock, operation: str, moment: Moment) -> None:
     world = ActorWorld()
     world.queue.interrupt = operations = Operations()
     operations.on[operation, moment] = fails(8, QueueUnavailable)
@@ -204,9 +202,7 @@ async def test_redis_being_away_costs_time_and_nothing_else(
 
 @pytest.mark.parametrize("operation", ["gate", "record"])
 @pytest.mark.parametrize("moment", Moment)
-async def test_postgres_being_away_costs_time_and_nothing_else(
-    autojump_clock: MockClock, operation: str, moment: Moment
-) -> None:
+async def test_postgres_being_away_costs_time_and_nothing_else(autojump_clock: MockClock, operation: str, moment: Moment) -> None:
     world = ActorWorld()
     world.store.interrupt = operations = Operations()
     operations.on[operation, moment] = fails(5, StoreUnavailable)
@@ -370,9 +366,7 @@ async def test_a_claim_that_waits_for_permits_is_not_made_after_a_drain_began(au
 
 @pytest.mark.parametrize("where", ["claim", "gate", "call", "record", "settle", "unpark", "retire"])
 @pytest.mark.parametrize("moment", Moment)
-async def test_cancelled_anywhere_it_gives_every_permit_back(
-    autojump_clock: MockClock, where: str, moment: Moment
-) -> None:
+async def test_cancelled_anywhere_it_gives_every_permit_back(autojump_clock: MockClock, where: str, moment: Moment) -> None:
     world = ActorWorld()
     world.queue.interrupt = world.store.interrupt = operations = Operations()
     operations.on[where, moment] = hang

@@ -1,4 +1,4 @@
-"""The registry: one actor per organization, started on demand, put to sleep, mended after a crash, quarantined when it keeps failing."""
+"""The registry: one actor per organization, started on demand, put to sleep, mended after a crash, quarantined when it must."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import logging
 
 import pytest
 import trio
-from actor_world import ACME, BUDGET, IDLE_S, LEASE_S, OTHER, SWEEP_S, ActorWorld, Operations
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from actor_world import ACME, BUDGET, IDLE_S, LEASE_S, OTHER, SWEEP_S, ActorWorld, Operations
 from actors.memory import Moment
 from actors.organizations import QUARANTINE_S
 from dispatcher.errors import QueueUnavailable, StoreUnavailable
@@ -112,7 +112,7 @@ async def test_a_sleeping_organization_wakes_for_a_retry_that_is_due(autojump_cl
 
 @pytest.mark.parametrize("checkpoints", range(8))
 async def test_a_wake_up_during_the_falling_asleep_is_not_lost(autojump_clock: MockClock, checkpoints: int) -> None:
-    """Whatever the moment: before the registry lets go the actor stays, afterwards another one starts, and never are there two."""
+    """Before the registry lets go the actor stays, afterwards another one starts, and never are there two."""
     world = ActorWorld()
     world.queue.interrupt = operations = Operations()
     ids: list[NotificationId] = []
@@ -223,9 +223,7 @@ async def test_the_sweep_goes_on_after_redis_was_away(autojump_clock: MockClock)
 
 
 @pytest.mark.parametrize("event_type", [Gated, Concluded, Settled])
-async def test_what_a_crashed_actor_held_is_taken_back_and_delivered(
-    autojump_clock: MockClock, event_type: type[Event]
-) -> None:
+async def test_what_a_crashed_actor_held_is_taken_back_and_delivered(autojump_clock: MockClock, event_type: type[Event]) -> None:
     world = ActorWorld()
     world.dislikes = Crashes(event_type)
     async with world.running():

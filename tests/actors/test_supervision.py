@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -40,7 +41,7 @@ async def test_a_child_that_returns_is_done(autojump_clock: MockClock) -> None:
 async def test_a_child_that_fails_is_started_again_after_a_jittered_pause(autojump_clock: MockClock) -> None:
     child, starts = child_that(ValueError(), ValueError(), None)
     await supervise("child", child, BUDGET, Random(1))
-    pauses = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(starts)]
 
     assert len(starts) == 3
     assert all(1.0 <= pause < 3.0 for pause in pauses)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 import redis as redis_py
@@ -65,7 +65,7 @@ class MemoryWorld:
 class RedisWorld:
     def __init__(self, redis: Redis, client: redis_py.Redis) -> None:
         self.queue: Queue = RedisQueue(redis, lease_s=LEASE_S, shards=SHARDS)
-        self._client = client
+        self._client: Any = client  # whose annotations know neither of its defaults nor of the protocol in use
 
     def pass_time(self, seconds: float) -> None:
         for kind in ("inflight", "delayed", "active"):
@@ -568,7 +568,7 @@ async def test_wake_ups_are_published_when_a_queue_fills_and_when_ids_are_handed
             with redis_py.Redis.from_url(redis_url) as last:
                 last.publish(Keys().wake(shard_of(ACME, SHARDS)), "end")
 
-        heard = []
+        heard: list[bytes] = []
         while not heard or heard[-1] != b"end":
             message = pubsub.get_message(timeout=10)
             if message is not None:

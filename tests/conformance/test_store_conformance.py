@@ -142,7 +142,8 @@ class PostgresWorld:
     def stored(self, id: NotificationId) -> Stored | None:
         row = self._connection.execute(
             """SELECT status, attempts, attempts_max, unknowns, rescues, claimed_by::text,
-                      round(extract(epoch FROM next_retry_at - now()))::int, reason, provider, provider_config_id::text, provider_message_id
+                      round(extract(epoch FROM next_retry_at - now()))::int, reason,
+                      provider, provider_config_id::text, provider_message_id
                FROM notifications WHERE id = %s""",
             (id,),
         ).fetchone()
@@ -541,9 +542,7 @@ async def test_a_delivery_is_recorded_with_who_made_it(world: World, store: Stor
     ours = await store.record([delivered(delivery)], again=False)
 
     assert ours == {delivery.id}
-    assert world.stored(delivery.id) == Stored(
-        "delivered", 1, 8, 0, 0, None, None, None, "sendgrid", CONFIG, "m-1"
-    )
+    assert world.stored(delivery.id) == Stored("delivered", 1, 8, 0, 0, None, None, None, "sendgrid", CONFIG, "m-1")
     assert world.timeline(delivery.id) == []
     assert world.dead_letter(delivery.id) is None
 
@@ -584,9 +583,7 @@ async def test_a_refunded_attempt_is_not_counted(world: World, store: Store) -> 
 
 async def test_a_possible_double_is_marked(world: World, store: Store) -> None:
     delivery = await attempt(world, store)
-    lost = verdict(
-        delivery, OutcomeClass.UNKNOWN, Status.QUEUED, "timeout_read", possible_double=True, retry_in_s=0.0
-    )
+    lost = verdict(delivery, OutcomeClass.UNKNOWN, Status.QUEUED, "timeout_read", possible_double=True, retry_in_s=0.0)
     await store.record([lost], again=False)
     stored = world.stored(delivery.id)
 
@@ -602,9 +599,7 @@ async def test_a_failure_for_good_becomes_a_dead_letter_with_its_reason(
     delivery = await attempt(world, store)
     await store.record([failed(delivery, reason)], again=False)
 
-    assert world.stored(delivery.id) == Stored(
-        "failed", 1, 8, 0, 0, None, None, "http_400", "sendgrid", CONFIG, None
-    )
+    assert world.stored(delivery.id) == Stored("failed", 1, 8, 0, 0, None, None, "http_400", "sendgrid", CONFIG, None)
     assert world.dead_letter(delivery.id) == (reason.value, "http_400")
     assert world.timeline(delivery.id) == [(1, "hard", "http_400")]
 
@@ -613,9 +608,7 @@ async def test_a_verdict_without_a_provider_keeps_the_one_known(world: World, st
     delivery = await attempt(world, store)
     await store.record([again_in(delivery, 0.0)], again=False)
     (second,) = (await gated(store, [delivery.id])).deliveries
-    expired = Verdict(
-        second, Outcome(OutcomeClass.HARD, "expired"), None, Status.FAILED, dead=DeadLetterReason.EXPIRED
-    )
+    expired = Verdict(second, Outcome(OutcomeClass.HARD, "expired"), None, Status.FAILED, dead=DeadLetterReason.EXPIRED)
     await store.record([expired], again=False)
     stored = world.stored(delivery.id)
 
@@ -872,9 +865,7 @@ async def walk(store: Store, older_than_s: float, limit: int) -> list[tuple[Orga
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])
-async def test_a_walk_meets_every_queued_row_once_in_the_order_of_its_last_change(
-    world: World, store: Store, limit: int
-) -> None:
+async def test_a_walk_meets_every_queued_row_once_in_the_order_of_its_last_change(world: World, store: Store, limit: int) -> None:
     late = await inserted(world, store, 2)
     world.pass_time(10)
     early = await inserted(world, store, 3, first=10, organization_id=OTHER)

@@ -25,9 +25,7 @@ def started(policy: ProviderPolicy = POLICY, now_s: float = 0.0) -> ChannelState
     return ChannelState.start(policy, BREAKER, now_s)
 
 
-def conclude(
-    state: ChannelState, id: str, kind: OutcomeClass, now_s: float, retry_after_s: float | None = None
-) -> str | None:
+def conclude(state: ChannelState, id: str, kind: OutcomeClass, now_s: float, retry_after_s: float | None = None) -> str | None:
     return state.conclude(id, Outcome(kind, "code", retry_after_s=retry_after_s), 0.1, now_s, lambda: 0.0, RETRY)
 
 
@@ -145,9 +143,7 @@ def test_what_is_not_the_providers_health_never_opens_the_breaker(kind: OutcomeC
 
 
 @pytest.mark.parametrize(("hint_s", "pause_s"), [(None, RATE_LIMITED_PAUSE_S), (7.0, 7.0), (1e9, 60.0)])
-def test_a_429_pauses_the_channel_for_as_long_as_the_provider_asked_within_reason(
-    hint_s: float | None, pause_s: float
-) -> None:
+def test_a_429_pauses_the_channel_for_as_long_as_the_provider_asked_within_reason(hint_s: float | None, pause_s: float) -> None:
     state = started()
     (id,) = begun(state, 1, 0.0)
     conclude(state, id, OutcomeClass.RATE_LIMITED, 1.0, hint_s)

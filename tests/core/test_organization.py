@@ -608,7 +608,8 @@ def test_in_any_dialogue_what_is_claimed_is_held_until_settled_and_gated_once(da
         event: Event
         if not asked or data.draw(st.booleans()):
             event = Woken()
-            if under_way and data.draw(st.booleans()):
+            an_attempt_ends = data.draw(st.booleans())
+            if an_attempt_ends and under_way:
                 ended = under_way.pop(data.draw(st.integers(0, len(under_way) - 1)))
                 event = Concluded(ended, data.draw(st.sampled_from([OK, SOFT, HARD, INTERRUPTED])), MAIL, 0.1)
         else:

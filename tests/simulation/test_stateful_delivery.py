@@ -9,7 +9,6 @@ from contextlib import suppress
 
 import pytest
 from attrs import evolve
-from delivery_world import ATTEMPTS_MAX, LEASE_S, Actor, Call, Fault, Process, Reply, World
 from hypothesis import HealthCheck, Phase, Verbosity, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
@@ -17,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from actors.memory_store import MemoryStore
 from actors.memory_tables import Row
 from actors.ports import Admission, BatchAnswer, Existing, Page, Rescued
+from delivery_world import ATTEMPTS_MAX, LEASE_S, Actor, Call, Fault, Process, Reply, World
 from dispatcher.errors import StoreUnavailable
 from dispatcher.messages import Concluded, Verdict
 from dispatcher.model import Channel, DeadLetterReason, Delivery, NotificationId, OrganizationId, Status

@@ -12,7 +12,7 @@ import pytest
 from dispatcher_http import demo
 from dispatcher_http.cli import main
 from dispatcher_http.demo_story import TEMPLATES, Expected, Group, groups, purchase
-from running import program
+from running import own_root_logger, program
 
 SETTINGS = {
     **demo.SETTINGS,
@@ -42,7 +42,8 @@ def scratch(servers_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path.mkdir(mode=0o755)
     monkeypatch.setattr(tempfile, "tempdir", str(path))
     before = servers()
-    yield path
+    with own_root_logger():
+        yield path
     assert list(path.iterdir()) == []
     assert servers() <= before
 
@@ -102,7 +103,7 @@ async def test_interrupted_it_cleans_up_as_well(scratch: Path) -> None:
         status = await running.ended()
 
     assert status == 130
-    assert running.err == "Interrupted.\n"
+    assert running.err.strip() == "Interrupted."
 
 
 def test_the_story_is_told_in_two_languages() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 from base64 import b64encode
@@ -18,7 +17,7 @@ from dispatcher.config import from_mapping
 from dispatcher_http.cli import main
 from dispatcher_http.serving import open_servers, open_service
 from dispatcher_sandbox.sandbox import open_sandbox
-from running import KEYS, dispatching, environment, http_client, provider
+from running import KEYS, dispatching, environment, http_client, own_root_logger, provider
 
 OTHER_KEY = b64encode(b"x" * 32).decode()
 
@@ -26,11 +25,8 @@ OTHER_KEY = b64encode(b"x" * 32).decode()
 @pytest.fixture(autouse=True)
 def root_logger() -> Iterator[None]:
     """The command takes the root logger over."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    with own_root_logger():
+        yield
 
 
 Start = Callable[..., str]

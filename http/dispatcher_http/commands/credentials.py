@@ -23,6 +23,8 @@ def rotate() -> None:
     """Encrypt every credential with the first key of DISPATCHER_ENCRYPTION_KEYS.
 
     To rotate: put a new key in front (new:…,old:…), restart every dispatcher, run this, then drop the old key.
+    Where several dispatchers run, add the new key behind the old one first and restart them all: one that lacks it can not
+    open what others seal.
     """
     config = configuration()
     keys = config.encryption_keys
