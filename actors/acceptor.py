@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 import trio
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from actors import announcements
 from actors.batcher import Batcher, BatcherStatistics
@@ -25,7 +25,7 @@ from actors.cache import HotCache
 from actors.metrics import Metrics
 from actors.ports import Admission, Arrival, BatchAnswer, Existing, Queue, Store
 from actors.supervision import describe
-from dispatcher.acceptance import AcceptLimits, HandedIn, Item, parse, too_large
+from dispatcher.acceptance import AcceptLimits, HandedIn, Item, expired, parse, too_large
 from dispatcher.errors import DispatcherError, QueueUnavailable, StoreRefused, StoreUnavailable
 from dispatcher.ids import uuid7
 from dispatcher.model import Channel, NotificationId, OrganizationId
@@ -40,6 +40,8 @@ TURN_S = 0.005
 LoadTemplate = Callable[[OrganizationId, str, Channel, str | None], Awaitable[CompiledTemplate | None]]
 LoadChannels = Callable[[OrganizationId], Awaitable[frozenset[Channel]]]
 StoredAnswer = Callable[[OrganizationId, str], Awaitable[tuple[bytes, bytes] | None]]
+_Prepared = Admission | Existing | Problem
+"""What became of an item: a row to insert, what its key stands for already, or why it is refused."""
 Keyed = Mapping[tuple[OrganizationId, str], Existing]
 
 
@@ -126,19 +128,15 @@ class Acceptor:
         when Postgres is away (with a key, the request may be repeated without risk).
         """
         now_unix_s = floor(self._unix_s() * 1000) / 1000  # finer fractions would not be the same on their way back from Postgres
-        handed = parse(body, self._limits, now_unix_s)
+        handed = parse(body, self._limits)
         keys = self._keys_of(organization_id, handed, idempotency_key)
         busy = keys & self._under_way
         if busy:
-            raise Refused(
-                Problem(
-                    409,
-                    "request_in_progress",
-                    "A request with this key is still running",
-                    "The same idempotency key is being worked on; ask again with the same body.",
-                    retry_after_s=1,
-                )
-            )
+            if not handed.is_batch or (organization_id, _batch_key(idempotency_key)) in busy:
+                raise Refused(_IN_PROGRESS)
+            items = [_IN_PROGRESS if _is_busy(organization_id, item, busy) else item for item in handed.items]
+            handed = evolve(handed, items=items)
+            keys -= busy
         self._under_way |= keys
         try:
             if handed.is_batch:
@@ -156,21 +154,31 @@ class Acceptor:
             raise Refused(item)
         if header_key is not None and item.idempotency_key not in (None, header_key):
             raise Refused(_key_problem("idempotency_key_ambiguous", "The Idempotency-Key header and the field name two keys."))
-        prepared = await self._prepare(organization_id, item, header_key or item.idempotency_key, now_unix_s)
+        key = header_key or item.idempotency_key
+        cache = self._cache_of(organization_id)
+        (prepared,) = await self._recall(
+            organization_id, [(item, key)], [await self._prepare(cache, organization_id, item, key, now_unix_s)]
+        )
         if isinstance(prepared, Problem):
             raise Refused(prepared)
-        request = await self._insert(_Request(organization_id, (prepared,), None))
-        if prepared.id in request.refused:
-            raise Refused(_UNSTORABLE)
-        existing = _existing(prepared, request.existing)
+        existing: Existing | None
+        if isinstance(prepared, Existing):
+            existing = prepared
+        else:
+            request = await self._insert(_Request(organization_id, (prepared,), None))
+            if prepared.id in request.refused:
+                raise Refused(_UNSTORABLE)
+            existing = _existing(prepared, request.existing)
         headers = {}
-        id, created_at_s = prepared.id, now_unix_s
         if existing is not None:
-            if existing.request_hash != prepared.request_hash:
+            if existing.request_hash != item.request_hash:
                 self._metrics.accepted["conflict"] += 1
-                raise Refused(_key_problem("idempotency_key_reused", "This key was used before with another notification."))
+                raise Refused(_REUSED)
             id, created_at_s = existing.id, existing.created_at_unix_s
             headers["Idempotent-Replayed"] = "true"
+        else:
+            assert isinstance(prepared, Admission)
+            id, created_at_s = prepared.id, now_unix_s
         self._metrics.accepted["accepted" if existing is None else "duplicate"] += 1
         document = {"id": id, "status": "queued", "channel": item.channel.value, "created_at": _rfc3339(created_at_s)}
         headers["Location"] = f"/v1/orgs/{organization_id}/notifications/{id}"
@@ -185,17 +193,22 @@ class Acceptor:
                 if stored[0] != handed.request_hash:
                     raise Refused(_key_problem("idempotency_key_reused", "This key was used before with another batch."))
                 return Answer(202, stored[1], {"Idempotent-Replayed": "true"})
-        prepared: list[Admission | Problem] = []
+        prepared: list[_Prepared] = []
+        keyed: list[tuple[Item | Problem, str | None]] = []
+        cache = self._cache_of(organization_id)  # once: a passing one, for an organization that may not run, serves all items
         pause_at_s = trio.current_time() + TURN_S
         for index, item in enumerate(handed.items):
             if trio.current_time() >= pause_at_s:
                 await trio.lowlevel.checkpoint()
                 pause_at_s = trio.current_time() + TURN_S
+            key = None
             if isinstance(item, Item):
-                key = item.idempotency_key or (None if header_key is None else f"{header_key}#{index}")
-                prepared.append(await self._prepare(organization_id, item, key, now_unix_s))
+                key = item.idempotency_key or (None if header_key is None else f"{header_key} {index}")
+                prepared.append(await self._prepare(cache, organization_id, item, key, now_unix_s))
             else:
                 prepared.append(item)
+            keyed.append((item, key))
+        prepared = await self._recall(organization_id, keyed, prepared)
         request = _Request(organization_id, [p for p in prepared if isinstance(p, Admission)], None)
         if header_key is not None:
             request.batch_answer = BatchAnswer(
@@ -211,13 +224,33 @@ class Acceptor:
             self._metrics.accepted[verdict.removesuffix("s")] += document[verdict]
         return Answer(202, orjson.dumps(document))
 
+    async def _recall(
+        self, organization_id: OrganizationId, keyed: Sequence[tuple[Item | Problem, str | None]], prepared: Sequence[_Prepared]
+    ) -> list[_Prepared]:
+        """Put what a key already stands for in place of a refusal: a replay is a replay even when its template is gone by now."""
+        keys = [key for (_, key), one in zip(keyed, prepared, strict=True) if key is not None and isinstance(one, Problem)]
+        if not keys:
+            return list(prepared)
+        known = await self._store.known(organization_id, keys)
+        recalled: list[_Prepared] = []
+        for (item, key), one in zip(keyed, prepared, strict=True):
+            existing = known.get(key) if key is not None and isinstance(one, Problem) else None
+            if existing is None:
+                recalled.append(one)
+            else:
+                assert isinstance(item, Item)
+                recalled.append(existing if existing.request_hash == item.request_hash else _REUSED)
+        return recalled
+
     # --- one item ---------------------------------------------------------------------------------------------------------
 
     async def _prepare(
-        self, organization_id: OrganizationId, item: Item, key: str | None, now_unix_s: float
+        self, cache: HotCache[Any], organization_id: OrganizationId, item: Item, key: str | None, now_unix_s: float
     ) -> Admission | Problem:
         """Render an item into the row to insert, or say why it can not be."""
-        cache = self._cache_of(organization_id)
+        problem = expired(item, now_unix_s)
+        if problem is not None:
+            return problem
         channels = cache.peek("channels")
         if channels is None:
             channels = await cache.get("channels", lambda: self._load_channels(organization_id))
@@ -280,7 +313,7 @@ class Acceptor:
         }
         if header_key is not None:
             # A batch and a single notification may carry the same header without meaning the same.
-            keys.add((organization_id, header_key + "#" if handed.is_batch else header_key))
+            keys.add((organization_id, _batch_key(header_key) if handed.is_batch else header_key))
         return keys
 
     # --- into Postgres ----------------------------------------------------------------------------------------------------
@@ -371,6 +404,24 @@ _UNSTORABLE = Problem(
 )
 
 
+_IN_PROGRESS = Problem(
+    409,
+    "request_in_progress",
+    "A request with this key is still running",
+    "The same idempotency key is being worked on; ask again with the same body.",
+    retry_after_s=1,
+)
+
+
+def _batch_key(header_key: str | None) -> str:
+    """What stands for the key of a whole batch, apart from those of items: they hold no spaces."""
+    return f"{header_key} "
+
+
+def _is_busy(organization_id: OrganizationId, item: Item | Problem, busy: set[tuple[OrganizationId, str]]) -> bool:
+    return isinstance(item, Item) and (organization_id, item.idempotency_key) in busy
+
+
 def _weight(request: _Request) -> int:
     return max(1, len(request.admissions))
 
@@ -383,13 +434,17 @@ def _existing(admission: Admission, existing: Keyed) -> Existing | None:
     return None if found is None or found.id == admission.id else found
 
 
-def _batch_document(prepared: Sequence[Admission | Problem], existing: Keyed, refused: set[NotificationId]) -> dict[str, Any]:
+def _batch_document(prepared: Sequence[_Prepared], existing: Keyed, refused: set[NotificationId]) -> dict[str, Any]:
     counts = {"accepted": 0, "duplicates": 0, "rejected": 0}
     items: list[dict[str, Any]] = []
     for index, one in enumerate(prepared):
         problem: Problem | None
         if isinstance(one, Problem):
             problem = one
+        elif isinstance(one, Existing):
+            counts["duplicates"] += 1
+            items.append({"index": index, "status": "duplicate", "id": one.id})
+            continue
         elif one.id in refused:
             problem = _UNSTORABLE
         else:
@@ -402,7 +457,7 @@ def _batch_document(prepared: Sequence[Admission | Problem], existing: Keyed, re
                 counts["duplicates"] += 1
                 items.append({"index": index, "status": "duplicate", "id": found.id})
                 continue
-            problem = _key_problem("idempotency_key_reused", "This key was used before with another notification.")
+            problem = _REUSED
         counts["rejected"] += 1
         items.append({"index": index, "status": "rejected", "problem": problem.below(f"/items/{index}").document()})
     return {**counts, "items": items}
@@ -414,6 +469,9 @@ def _rfc3339(unix_s: float) -> str:
 
 def _key_problem(code: str, detail: str) -> Problem:
     return Problem(422, code, "The idempotency key can not be used", detail, "/idempotency_key")
+
+
+_REUSED = _key_problem("idempotency_key_reused", "This key was used before with another notification.")
 
 
 def _no_provider(channel: Channel) -> Problem:

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
 import trio
@@ -18,7 +18,7 @@ from actors import announcements
 from actors.metrics import Metrics
 from actors.ports import Arrival, Page, Queue, Rescued, Settlement, Store
 from dispatcher.errors import QueueUnavailable, StoreUnavailable
-from dispatcher.model import NotificationId, OrganizationId
+from dispatcher.model import DeadLetterReason, NotificationId, OrganizationId
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,14 @@ ROWS_MAX = 2_000
 """Rows of one look. What is left waits for the next."""
 GRACE_S = 30.0
 """How long a queued row may be unchanged before it is looked for in Redis: longer than any accept takes to push it."""
+
+
+def count_rescued(metrics: Metrics, rescued: Sequence[Rescued]) -> None:
+    """Count what was taken back, and what of it is poison."""
+    metrics.events["rescued"] += len(rescued)
+    for row in rescued:
+        if row.dead:
+            metrics.dead_letters[row.channel.value, DeadLetterReason.POISON.value] += 1
 
 
 class Janitor:
@@ -64,7 +72,7 @@ class Janitor:
     async def rescue(self) -> None:
         """Take back the attempts of lapsed incarnations and queue them again."""
         while rescued := await self._store.rescue(ROWS_MAX):
-            self._metrics.events["rescued"] += len(rescued)
+            count_rescued(self._metrics, rescued)
             logger.warning("rescued %d attempts of processes that are gone", len(rescued))
             await self._queue.enqueue(list(self._arrivals(rescued)))
             if len(rescued) < ROWS_MAX:
@@ -85,17 +93,25 @@ class Janitor:
             logger.warning("Redis knew nothing of %d queued notifications; they are queued again", reseeded)
 
     async def restore(self) -> None:
-        """Look at the next old queued rows and put back those that Redis does not know."""
+        """Look at the next old queued rows and put back those that Redis does not know.
+
+        When it knows none of a whole page, more is lost than a look a round could mend: then all queued rows are put back.
+        """
         page = await self._store.queued(self._after, GRACE_S, ROWS_MAX)
         self._after = page.after
+        missing = 0
         by_organization: dict[OrganizationId, list[NotificationId]] = {}
         for organization_id, id, _ in page.rows:
             by_organization.setdefault(organization_id, []).append(id)
         for organization_id, ids in by_organization.items():
             restored = await self._queue.restore(organization_id, ids)
+            missing += restored
             if restored:
                 self._metrics.events["restored"] += restored
                 logger.warning("organization %s: %d queued notifications were unknown to Redis", organization_id, restored)
+        if page.after is not None and missing == len(page.rows):
+            self._after = None
+            await self.reseed()
 
     async def _put_back(self, page: Page) -> None:
         ready: dict[OrganizationId, list[NotificationId]] = {}

@@ -21,6 +21,8 @@ from dispatcher.model import Channel, NotificationId, OrganizationId
 
 ANNOUNCEMENTS_MAX = 1000
 """Announcements kept per organization, as the stream in Redis keeps them."""
+TIME_CHARS = 13
+"""The millisecond in front of an id."""
 DUE_MAX = 1000
 """Ids put back in one claim because their lease or their delay ran out."""
 
@@ -171,12 +173,12 @@ class MemoryQueue:
         """Put back ids that the store says are queued and the queue may have lost. Returns how many were missing."""
         await self.interrupt("restore", Moment.BEFORE)
         lists = self._of(organization_id)
-        head = lists.queue[-1] if lists.queue else None
+        head_ms = lists.queue[-1][:TIME_CHARS] if lists.queue else None
         missing = [
             id
             for id in sorted(ids, reverse=True)
             if not (
-                (head is not None and head <= id)
+                (head_ms is not None and head_ms <= id[:TIME_CHARS])
                 or id in lists.inflight
                 or id in lists.delayed
                 or any(id in parked for parked in lists.parked.values())

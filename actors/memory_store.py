@@ -18,6 +18,7 @@ from dispatcher.errors import StoreRefused
 from dispatcher.ids import is_uuid
 from dispatcher.messages import Gated, Verdict
 from dispatcher.model import Channel, DeadLetterReason, Delivery, NotificationId, OrganizationId, Status
+from dispatcher.outcome import OutcomeClass
 
 DUE_SLACK_S = 0.01
 """How far ahead of its time a row may pass the gate: the queue counts in whole milliseconds."""
@@ -45,6 +46,15 @@ class MemoryStore:
         existing = self._insert(admissions, batch_answers)
         await self.interrupt("insert", Moment.AFTER)
         return existing
+
+    async def known(self, organization_id: OrganizationId, idempotency_keys: Sequence[str]) -> Mapping[str, Existing]:
+        """What these keys of one organization stand for already. Keys that are new are left out."""
+        await self.interrupt("known", Moment.BEFORE)
+        ids = {key: self.database.keys.get((organization_id, key)) for key in idempotency_keys}
+        rows = {key: self.database.rows[id] for key, id in ids.items() if id is not None}
+        known = {key: Existing(row.id, row.request_hash, row.created_at_s) for key, row in rows.items()}
+        await self.interrupt("known", Moment.AFTER)
+        return known
 
     async def gate(
         self, ids: Sequence[NotificationId], closed: Collection[tuple[OrganizationId, Channel]], *, again: bool
@@ -171,8 +181,9 @@ class MemoryStore:
                 continue
             deliveries, parked, deferred, dropped = lists.setdefault(row.organization_id, ([], [], [], []))
             is_closed = (row.organization_id, row.channel) in closed
-            ours_already = again and row.status is Status.SENDING and row.claimed_by == self.incarnation
-            is_free = row.status is Status.QUEUED or ours_already
+            if again and row.status is Status.SENDING and row.claimed_by == self.incarnation:
+                row.status, row.attempts, row.claimed_by = Status.QUEUED, row.attempts - 1, None
+            is_free = row.status is Status.QUEUED
             due_in_s = row.due_in_s(now_s)
             if is_free and may_send and not is_closed and due_in_s <= DUE_SLACK_S:
                 deliveries.append(self._claim(row, now_s, term))
@@ -187,8 +198,7 @@ class MemoryStore:
         return {organization_id: Gated(*four) for organization_id, four in lists.items()}
 
     def _claim(self, row: Row, now_s: float, term: int) -> Delivery:
-        if row.status is Status.QUEUED:
-            row.attempts += 1
+        row.attempts += 1
         row.status, row.claimed_by, row.updated_at_s = Status.SENDING, self.incarnation, now_s
         return Delivery(
             row.id,
@@ -237,7 +247,9 @@ class MemoryStore:
         row.reason = outcome.code
         if via is not None:
             row.provider, row.provider_config_id = via.provider, via.config_id
-        self.database.timeline.append(TimelineRow(row.id, attempt, outcome.kind.value, outcome.code, now_s, row.next_retry_at_s))
+        if outcome.kind is not OutcomeClass.INTERRUPTED:  # what never began is no attempt
+            entry = TimelineRow(row.id, attempt, outcome.kind.value, outcome.code, now_s, row.next_retry_at_s)
+            self.database.timeline.append(entry)
         if verdict.dead is not None:
             self.database.dead_letters.setdefault(row.id, DeadLetter(verdict.dead, outcome.code))
 
@@ -307,4 +319,4 @@ def _stands_in(row: Row, verdict: Verdict) -> bool:
     """Whether the row already says what the verdict would write: an earlier try of ours did it."""
     reason = None if verdict.status is Status.DELIVERED else verdict.outcome.code
     attempts = verdict.delivery.attempt - verdict.refund
-    return row.claimed_by is None and (row.status, row.attempts, row.reason) == (verdict.status, attempts, reason)
+    return (row.status, row.attempts, row.reason) == (verdict.status, attempts, reason)

@@ -59,6 +59,10 @@ ACCEPT_TICK_S = 0.002
 """How long inserts are gathered under load. A lone request does not wait for it."""
 RECENT_IDS_MAX = 5_000
 """Delivered ids one organization remembers, per generation."""
+FLUSH_S = 5.0
+"""How long a drain tries to write down what is known, once no more calls are waited for."""
+RELEASE_S = 2.0
+"""How long it tries to give the lease up."""
 BUDGET = RestartBudget()
 
 
@@ -230,12 +234,10 @@ class Node:
                 nursery.start_soon(self._supervised, name, child)
             async with trio.open_nursery() as above:
                 self._above = above
-                for name, child in (
-                    ("callers", self.callers.run),
-                    ("organizations", self.organizations.run),
-                    ("herald", self.herald.run),
-                    ("janitor", self.janitor.run),
-                ):
+                # These two hold what is under way for every organization, so they are not started again either.
+                above.start_soon(self.callers.run)
+                above.start_soon(self.organizations.run)
+                for name, child in (("herald", self.herald.run), ("janitor", self.janitor.run)):
                     above.start_soon(self._supervised, name, child)
                 task_status.started()
 
@@ -248,12 +250,12 @@ class Node:
             self.acceptor.close()
             await self.organizations.drain()
         self._above.cancel_scope.cancel()
-        with trio.move_on_after(5.0) as flushing:
+        with trio.move_on_after(FLUSH_S) as flushing:
             if self._ledger_runs:
                 await self.ledger.barrier()
             self.ledger.close()
         try:
-            with trio.move_on_after(2.0):
+            with trio.move_on_after(RELEASE_S):
                 await self.store.release_lease()
         except StoreUnavailable as error:
             logger.warning("the lease could not be given up and will run out by itself: %s", error)
@@ -367,7 +369,7 @@ async def open_node(config: Config, *, incarnation: str, random: Random, unix_s:
             try:
                 yield node
             finally:
-                with trio.CancelScope(deadline=trio.current_time() + d.drain_s + 10.0, shield=True):
+                with trio.CancelScope(deadline=trio.current_time() + d.drain_s + FLUSH_S + 2 * RELEASE_S, shield=True):
                     if not await node.drain(d.drain_s):
                         logger.warning("the drain ended before everything did; whoever runs next takes it back")
             nursery.cancel_scope.cancel()

@@ -184,7 +184,7 @@ class OrganizationActor:
                 await self._timer.wait()  # an earlier wake-up was asked for
             if trio.current_time() >= self._refresh_at_s:
                 self._refresh_at_s = inf
-                self._start(self._load_providers)
+                self.reload()
         if now_s >= self._wake_at_s:
             self._wake_at_s = inf
             return False

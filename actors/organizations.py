@@ -14,6 +14,7 @@ from random import Random
 import trio
 
 from actors import announcements
+from actors.janitor import count_rescued
 from actors.ledger import Ledger
 from actors.metrics import Metrics
 from actors.organization import OrganizationActor
@@ -170,6 +171,7 @@ class Organizations:
         self._metrics.events["actor_restart"] += 1
         await self._ledger.barrier()
         rescued = await self._store.disown(organization_id)
+        count_rescued(self._metrics, rescued)
         ids = [row.id for row in rescued if not row.dead]
         if rescued:
             now_unix_s = self._unix_s()

@@ -141,6 +141,9 @@ class Store(Protocol):
         Raises StoreRefused, and inserts nothing, when a row can not be stored.
         """
 
+    async def known(self, organization_id: OrganizationId, idempotency_keys: Sequence[str]) -> Mapping[str, Existing]:
+        """What these keys of one organization stand for already. Keys that are new are left out."""
+
     async def gate(
         self, ids: Sequence[NotificationId], closed: Collection[tuple[OrganizationId, Channel]], *, again: bool
     ) -> Mapping[OrganizationId, Gated]:

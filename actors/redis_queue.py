@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from actors.io.redis import Command, Encodable, Redis, Reply, Script, ScriptCall
 from actors.ports import PARKED_LOOK_AGAIN_S, Arrival, Settlement
 from actors.redis_scripts import CLAIM, ENQUEUE, RESTORE, RETIRE, SETTLE, UNPARK
-from dispatcher.errors import QueueUnavailable
+from dispatcher.errors import Overloaded, QueueUnavailable
 from dispatcher.keys import Keys, shard_of
 from dispatcher.messages import Claimed, Unparked
 from dispatcher.model import Channel, NotificationId, OrganizationId
@@ -46,7 +46,7 @@ class RedisQueue:
                     (organization_id, self._keys.topic(organization_id), self._keys.wake(shard), len(ids), *ids, *announcements),
                 )
             )
-        _raise_first(await self._redis.run_many(calls))
+        _raise_first(await self._call(calls))
 
     async def claim(self, organization_id: OrganizationId, n: int) -> Claimed:
         """Move up to ``n`` ids to in-flight under a lease, after putting back those whose lease or delay ran out."""
@@ -59,7 +59,7 @@ class RedisQueue:
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Take ids out of in-flight. Repeating a settlement does no harm."""
-        replies = await self._redis.run_many([self._settle_call(settlement) for settlement in settlements])
+        replies = await self._call([self._settle_call(settlement) for settlement in settlements])
         _raise_first([reply for reply in replies if isinstance(reply, QueueUnavailable)])
         for settlement, reply in zip(settlements, replies, strict=True):
             if isinstance(reply, Exception):
@@ -133,14 +133,23 @@ class RedisQueue:
         ]
 
     async def _ask(self, *commands: Command) -> list[Reply]:
-        replies = await self._redis.execute_many(commands)
+        try:
+            replies = await self._redis.execute_many(commands)
+        except Overloaded as error:
+            raise QueueUnavailable(f"Redis does not keep up: {error}") from error
         _raise_first(replies)
         return replies
 
     async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Encodable]) -> Reply:
-        replies = await self._redis.run_many([(script, keys, args)])
+        replies = await self._call([(script, keys, args)])
         _raise_first(replies)
         return replies[0]
+
+    async def _call(self, calls: Sequence[ScriptCall]) -> list[Reply]:
+        try:
+            return await self._redis.run_many(calls)
+        except Overloaded as error:
+            raise QueueUnavailable(f"Redis does not keep up: {error}") from error
 
 
 def _raise_first(replies: Sequence[Reply]) -> None:

@@ -172,13 +172,15 @@ RESTORE = Script(
     + """
 -- KEYS: queue, inflight, delayed, active, parked sets. ARGV: organization, wake topic, ids oldest first.
 -- Returns how many were missing.
--- Ids are time-ordered and the queue is first in, first out: one not older than its head may still stand in it. It is left alone
--- until the head has passed it, so the list is never searched. A repeat would do no harm: the gate lets each id through once.
+-- Ids begin with their millisecond (13 characters) and the queue is first in, first out: one not older than its head may still
+-- stand in it. It is left alone until the head has passed it, so the list is never searched. A repeat would do no harm: the gate
+-- lets each id through once.
 local head = redis.call('LINDEX', KEYS[1], -1)
+local head_ms = head and string.sub(head, 1, 13)
 local missing = 0
 for i = #ARGV, 3, -1 do
   local id = ARGV[i]
-  local present = head and head <= id
+  local present = head_ms and head_ms <= string.sub(id, 1, 13)
   for k = 2, #KEYS do
     present = present or (k ~= 4 and redis.call('ZSCORE', KEYS[k], id))
   end

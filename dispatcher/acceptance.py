@@ -77,7 +77,7 @@ class AcceptLimits:
     item_bytes_max: int
 
 
-def parse(body: bytes, limits: AcceptLimits, now_unix_s: float) -> HandedIn:
+def parse(body: bytes, limits: AcceptLimits) -> HandedIn:
     """Read a request body. Raises Refused when it is not JSON, or not an object of one of the two forms."""
     try:
         document = orjson.loads(body)
@@ -90,7 +90,7 @@ def parse(body: bytes, limits: AcceptLimits, now_unix_s: float) -> HandedIn:
     if not isinstance(document, dict):
         raise Refused(_invalid("", 'must be an object: one notification, or {"items": [...]}', "body_invalid"))
     if "items" not in document:
-        return HandedIn(False, [parse_item(document, limits, now_unix_s)], b"")
+        return HandedIn(False, [parse_item(document, limits)], b"")
     rows = document["items"]
     if len(document) > 1:
         raise Refused(_invalid("", 'a batch has only the field "items"', "field_unknown"))
@@ -107,11 +107,14 @@ def parse(body: bytes, limits: AcceptLimits, now_unix_s: float) -> HandedIn:
             )
         )
     digest = blake2b(body, digest_size=HASH_BYTES).digest()
-    return HandedIn(True, [parse_item(row, limits, now_unix_s) for row in rows], digest)
+    return HandedIn(True, [parse_item(row, limits) for row in rows], digest)
 
 
-def parse_item(row: Any, limits: AcceptLimits, now_unix_s: float) -> Item | Problem:
-    """Check one notification. All its faults are in the problem that comes back, the first of them in front."""
+def parse_item(row: Any, limits: AcceptLimits) -> Item | Problem:
+    """Check one notification. All its faults are in the problem that comes back, the first of them in front.
+
+    Only what it is in itself is checked here, never what time it is or what is configured.
+    """
     if not isinstance(row, dict):
         return _invalid("", "must be an object", "item_invalid")
     try:
@@ -154,8 +157,6 @@ def parse_item(row: Any, limits: AcceptLimits, now_unix_s: float) -> Item | Prob
         expires_at_s = _instant(row["expires_at"])
         if expires_at_s is None:
             faults.append(_invalid("/expires_at", "must be an RFC 3339 time with a zone, such as 2026-01-31T12:00:00Z"))
-        elif expires_at_s <= now_unix_s:
-            faults.append(_invalid("/expires_at", "lies in the past", "already_expired"))
     if not row.keys() <= FIELDS:
         faults.append(_invalid("", f"has an unknown field; known are {', '.join(sorted(FIELDS))}", "field_unknown"))
     if faults:
@@ -174,6 +175,13 @@ def parse_item(row: Any, limits: AcceptLimits, now_unix_s: float) -> Item | Prob
         expires_at_s,
         blake2b(canonical, digest_size=HASH_BYTES).digest(),
     )
+
+
+def expired(item: Item, now_unix_s: float) -> Problem | None:
+    """Why an item that has outlived its ``expires_at`` is refused. Asked apart from the rest: a replay of it is no less a replay."""
+    if item.expires_at_s is None or item.expires_at_s > now_unix_s:
+        return None
+    return _invalid("/expires_at", "lies in the past", "already_expired")
 
 
 def together(faults: Sequence[Problem]) -> Problem:
@@ -256,4 +264,5 @@ def _instant(value: Any) -> float | None:
         instant = datetime.fromisoformat(value)
     except ValueError:
         return None
-    return instant.timestamp() if instant.tzinfo is not None else None
+    # Years that every zone can show, on both ends.
+    return instant.timestamp() if instant.tzinfo is not None and 1970 < instant.year < 9999 else None

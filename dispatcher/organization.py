@@ -93,6 +93,7 @@ class Organization:
     _claiming_n: int = field(default=0, init=False)
     _gating_n: int = field(default=0, init=False)
     _parked: dict[Channel, int] = field(factory=dict, init=False)  # channels that have parked ids, as far as we know
+    _parked_meanwhile: set[Channel] = field(factory=set, init=False)  # of those, the ones parked into while an Unpark is asked
     _unparking: set[Channel] = field(factory=set, init=False)  # an Unpark is under way
     _unparked: set[Channel] = field(factory=set, init=False)  # ids came back and were not claimed yet: no more before they are
     _leaving: dict[NotificationId, float | Channel] = field(factory=dict, init=False)  # by id: due again in s, or parked for
@@ -152,7 +153,7 @@ class Organization:
             known = self.channels.get(channel)
             if known is None or not known.covers(policy):
                 self.channels[channel] = ChannelState.start(policy, self.breaker, now.s)
-                self._parked.setdefault(channel, 1)  # not known until asked: an earlier life may have parked some
+            self._parked.setdefault(channel, 1)  # not known until asked: an earlier life or another process may have parked some
         self._hinted = True
 
     def _claimed(self, event: Claimed, now: Now, commands: list[Command]) -> None:
@@ -193,6 +194,8 @@ class Organization:
                     continue
                 if isinstance(whither, Channel):
                     self._parked[whither] = self._parked.get(whither, 0) + 1
+                    if whither in self._unparking:
+                        self._parked_meanwhile.add(whither)
                 elif whither <= 0.0:
                     self._hinted = True
                 else:
@@ -207,8 +210,9 @@ class Organization:
         self._unparking.discard(event.channel)
         if event.left:
             self._parked[event.channel] = event.left
-        else:
+        elif event.channel not in self._parked_meanwhile:  # else the answer may be older than what was parked since
             self._parked.pop(event.channel, None)
+        self._parked_meanwhile.discard(event.channel)
         if event.moved:
             self._unparked.add(event.channel)
             self._hinted = True

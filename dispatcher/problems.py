@@ -27,8 +27,10 @@ class Problem:
     errors: tuple[Problem, ...] = field(default=())
 
     def below(self, prefix: str) -> Problem:
-        """The same problem with its pointer moved under ``prefix``, for an item inside a batch."""
-        return evolve(self, pointer=prefix + (self.pointer or ""))
+        """The same problem with every pointer moved under ``prefix``, for an item inside a batch."""
+        return evolve(
+            self, pointer=prefix + (self.pointer or ""), errors=tuple(error.below(prefix) for error in self.errors)
+        )
 
     def document(self) -> dict[str, Any]:
         """The body of an ``application/problem+json`` answer."""

@@ -7,7 +7,7 @@ drives the world chooses which step of which process comes next and what goes wr
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from enum import Enum
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 import orjson
-from attrs import define, field, frozen
+from attrs import frozen
 
 from actors import announcements
 from actors.janitor import Janitor
@@ -27,6 +27,7 @@ from actors.memory_store import MemoryStore
 from actors.memory_tables import MemoryDatabase
 from actors.metrics import Metrics
 from actors.ports import Admission, Arrival, Settlement
+from delivery_provider import Provider, Reply
 from dispatcher.backoff import RetryPolicy
 from dispatcher.breaker import BreakerPolicy
 from dispatcher.errors import QueueUnavailable, StoreUnavailable
@@ -57,7 +58,6 @@ from dispatcher.messages import (
 )
 from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId, Status
 from dispatcher.organization import INTERRUPTED, Now, Organization
-from dispatcher.outcome import Outcome, OutcomeClass
 from dispatcher.recent import RecentIds
 
 T = TypeVar("T")
@@ -79,50 +79,6 @@ class Fault(Enum):
     """It could not be asked: nothing happened."""
     LOST = "lost"
     """It has acted, and the answer was lost."""
-
-
-class Reply(Enum):
-    """How a provider meets one call."""
-
-    OK = "ok"
-    HARD = "hard"
-    SOFT = "soft"
-    RATE_LIMITED = "rate_limited"
-    MISCONFIGURED = "misconfigured"
-    ACCEPTED_IN_SILENCE = "accepted_in_silence"
-    """It takes the message, and its answer is lost."""
-    SILENCE = "silence"
-    """The request is lost on the way, but nobody can tell."""
-
-
-_REFUSALS = {
-    Reply.HARD: Outcome(OutcomeClass.HARD, "http_400"),
-    Reply.SOFT: Outcome(OutcomeClass.SOFT, "http_503"),
-    Reply.RATE_LIMITED: Outcome(OutcomeClass.RATE_LIMITED, "http_429", retry_after_s=3.0),
-    Reply.MISCONFIGURED: Outcome(OutcomeClass.MISCONFIGURED, "http_401"),
-    Reply.SILENCE: Outcome(OutcomeClass.UNKNOWN, "timeout_read"),
-}
-
-
-@define
-class Provider:
-    """A provider. ``accepted`` counts by key what it took responsibility for, ``effects`` what reached the recipient."""
-
-    honours_keys: bool
-    accepted: Counter[str] = field(factory=Counter)
-    effects: Counter[str] = field(factory=Counter)
-
-    def call(self, key: str, reply: Reply) -> Outcome:
-        """One call. Who honours keys repeats its first answer."""
-        replays = self.honours_keys and key in self.accepted
-        if reply in (Reply.OK, Reply.ACCEPTED_IN_SILENCE) or (replays and reply is Reply.HARD):
-            self.accepted[key] += 1
-            if not replays:
-                self.effects[key] += 1
-            if reply is Reply.ACCEPTED_IN_SILENCE:
-                return Outcome(OutcomeClass.UNKNOWN, "timeout_read")
-            return Outcome(OutcomeClass.DELIVERED, "accepted")
-        return _REFUSALS[reply]
 
 
 class Call(NamedTuple):
@@ -351,6 +307,10 @@ class Process:
                 return
             actor = self.actors[organization_id] = Actor(self, organization_id)
         actor.tell(Woken())
+
+    def reload(self) -> None:
+        for actor in self.actors.values():
+            self.will("load", actor.load, actor)
 
     def sweep(self) -> None:
         try:

@@ -21,8 +21,8 @@ from actors.store.statements import (
     EXISTING,
     FORGET_ALL,
     GATE,
-    GATE_AGAIN,
     GATE_OPEN,
+    HAND_BACK,
     INSERT,
     KEEP_ANSWERS,
     LEFT_OUT,
@@ -106,6 +106,11 @@ class PostgresStore:
             for organization_id, key, id, request_hash, created_at in await found.fetchall()
         }
 
+    async def known(self, organization_id: OrganizationId, idempotency_keys: Sequence[str]) -> Mapping[str, Existing]:
+        """What these keys of one organization stand for already. Keys that are new are left out."""
+        rows = await self._pool.fetch(EXISTING, ([organization_id] * len(idempotency_keys), list(idempotency_keys)))
+        return {key: Existing(id, bytes(request_hash), created_at) for _, key, id, request_hash, created_at in rows}
+
     async def gate(
         self, ids: Sequence[NotificationId], closed: Collection[tuple[OrganizationId, Channel]], *, again: bool
     ) -> Mapping[OrganizationId, Gated]:
@@ -114,11 +119,13 @@ class PostgresStore:
         ``again`` repeats a call whose answer was lost, for ids nobody else in this process holds.
         """
         names = [f"{organization_id}/{channel}" for organization_id, channel in closed]
-        statement = GATE_AGAIN if again else GATE_OPEN if closed else GATE
+        statement = GATE_OPEN if closed else GATE
         params = {"claimer": self.incarnation, "ids": sorted(ids), "closed": names}
         term = self.term  # the lease may lapse and be taken anew before the answer is here
         with _translated("ids at the gate"):
             async with self._pool.connection() as connection:
+                if again:
+                    await connection.execute(HAND_BACK, params)
                 rows = await (await connection.execute(statement, params)).fetchall()
                 left_out: list[tuple[str, str, str, str, float | None]] = []
                 if len(rows) < len(ids):

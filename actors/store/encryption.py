@@ -58,6 +58,12 @@ async def check(pool: Pool, keys: EncryptionKeys, random_bytes: RandomBytes) -> 
     )
 
 
+async def check_none_needed(pool: Pool) -> None:
+    """Refuse to go on without keys when credentials are stored: nothing could be sent. Raises ConfigError."""
+    if await pool.fetch("SELECT 1 FROM delivery_provider_configs LIMIT 1"):
+        raise ConfigError(f"{KEYS_VARIABLE}: credentials are stored in this database, so the keys that open them must be set")
+
+
 @frozen
 class Rotation:
     """How far a rotation is: ``moved`` of ``total`` configurations that were sealed with another key."""

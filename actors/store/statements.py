@@ -33,24 +33,23 @@ FROM json_to_recordset(%s::json) AS r(organization_id text, idempotency_key text
 ON CONFLICT DO NOTHING
 """
 
+# What passed in a try whose answer was lost goes back first, whatever has become of the lease since: nobody is sending it.
+HAND_BACK = """
+UPDATE notifications SET status = 'queued', attempts = attempts - 1, claimed_by = NULL
+WHERE id = ANY(%(ids)s::uuid[]) AND status = 'sending' AND claimed_by = %(claimer)s
+"""
 _GATE = """
 UPDATE notifications
-SET status = 'sending', attempts = attempts + {step}, claimed_by = %(claimer)s, updated_at = now()
-WHERE id = ANY(%(ids)s::uuid[]) AND {free}
+SET status = 'sending', attempts = attempts + 1, claimed_by = %(claimer)s, updated_at = now()
+WHERE id = ANY(%(ids)s::uuid[]) AND status = 'queued'
   AND (next_retry_at IS NULL OR next_retry_at <= now() + interval '10 milliseconds'){open}
   AND EXISTS (SELECT FROM incarnations WHERE incarnations.id = %(claimer)s AND lease_until > now())
 RETURNING id, organization_id, channel, recipient, payload, attempts, attempts_max,
           extract(epoch FROM created_at)::float8, extract(epoch FROM expires_at)::float8
 """
 _OPEN = " AND NOT (organization_id || '/' || channel = ANY(%(closed)s::text[]))"
-_AGAIN = {
-    "step": "CASE status WHEN 'queued' THEN 1 ELSE 0 END",
-    "free": "(status = 'queued' OR (status = 'sending' AND claimed_by = %(claimer)s))",
-}
-_FIRST = {"step": "1", "free": "status = 'queued'"}
-GATE = _GATE.format(**_FIRST, open="")
-GATE_OPEN = _GATE.format(**_FIRST, open=_OPEN)
-GATE_AGAIN = _GATE.format(**_AGAIN, open=_OPEN)
+GATE = _GATE.format(open="")
+GATE_OPEN = _GATE.format(open=_OPEN)
 
 # What the gate did not let through, and why: only queued rows have a future here.
 LEFT_OUT = """
@@ -84,7 +83,7 @@ WITH u AS (
 ), timeline AS (
     INSERT INTO attempts
         (notification_id, attempt, organization_id, outcome, code, provider, provider_config_id, at, next_retry_at)
-    SELECT id, attempt, organization_id, outcome, code, provider, config_id, clock_timestamp(), next_retry_at
+    SELECT id, attempt, organization_id, outcome, code, provider, config_id, now(), next_retry_at
     FROM done WHERE outcome <> 'interrupted'  -- what never began is no attempt
 ), dead AS (
     INSERT INTO dead_letters (notification_id, organization_id, reason, code, channel, provider, created_at)
@@ -99,7 +98,7 @@ RECORDED = """
 SELECT n.id
 FROM notifications n
 JOIN unnest(%s::uuid[], %s::text[], %s::smallint[], %s::text[]) AS u(id, status, attempts, reason) ON n.id = u.id
-WHERE n.claimed_by IS NULL AND n.status = u.status AND n.attempts = u.attempts AND n.reason IS NOT DISTINCT FROM u.reason
+WHERE n.status = u.status AND n.attempts = u.attempts AND n.reason IS NOT DISTINCT FROM u.reason
 """
 
 RENEW = """
@@ -128,7 +127,7 @@ WITH lost AS (
     RETURNING n.id, n.organization_id, n.channel, n.attempts, n.status
 ), timeline AS (
     INSERT INTO attempts (notification_id, attempt, organization_id, outcome, code, at)
-    SELECT id, attempts, organization_id, 'unknown', 'process_lost', clock_timestamp() FROM done
+    SELECT id, attempts, organization_id, 'unknown', 'process_lost', now() FROM done
 ), dead AS (
     INSERT INTO dead_letters (notification_id, organization_id, reason, code, channel, created_at)
     SELECT id, organization_id, 'poison', 'process_lost', channel, now() FROM done WHERE status = 'failed'

@@ -183,6 +183,8 @@ async def _prepare(config: Config, seeded: random.Random) -> None:
     async with _pool(config.postgres.url, config, seeded) as pool:
         if config.encryption_keys is not None:
             await encryption.check(pool, config.encryption_keys, secrets.token_bytes)
+        else:
+            await encryption.check_none_needed(pool)
 
 
 @asynccontextmanager

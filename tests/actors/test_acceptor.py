@@ -47,10 +47,11 @@ class Bench:
         self.store = store(self.database, "0192d3a4-7c1e-7f00-8000-0123456789ab")
         self.queue = MemoryQueue(lambda: NOW + trio.current_time(), lease_s=60)
         self.metrics = Metrics()
+        self.later_s = 0.0
         self.woken: list[str] = []
         self.templates_loaded: list[str] = []
         self.channels = frozenset({Channel.EMAIL})
-        cache: HotCache[Any] = HotCache(ttl_min_s=300, ttl_max_s=900, random=Random(1))
+        self.cache: HotCache[Any] = HotCache(ttl_min_s=300, ttl_max_s=900, random=Random(1))
         self.acceptor = Acceptor(
             self.store,
             self.queue,
@@ -60,12 +61,12 @@ class Bench:
             rows_max=100,
             pending_max=pending_max,
             tick_s=0.002,
-            cache_of=lambda _: cache,
+            cache_of=lambda _: self.cache,
             load_template=self.load_template,
             load_channels=self.load_channels,
             stored_answer=self.stored_answer,
             wake=self.woken.append,
-            unix_s=lambda: NOW + trio.current_time(),
+            unix_s=lambda: NOW + self.later_s,
             random=Random(7),
         )
 
@@ -186,6 +187,23 @@ async def test_a_batch_under_a_key_is_replayed_as_a_whole(bench: Bench) -> None:
     assert len(bench.database.rows) == 1
 
 
+async def test_a_replay_is_a_replay_even_when_nothing_it_needs_is_there_any_more(bench: Bench) -> None:
+    """The template is gone, the provider removed, and its time has passed: the first answer still stands."""
+    document = item(expires_at="2090-01-01T00:00:00Z")
+    batch = {"items": [item(1, idempotency_key="b-1"), item(2, idempotency_key="b-2")]}
+    first, first_batch = await bench.accept(document, "order-1"), await bench.accept(batch)
+    bench.later_s = 80 * 366 * 86_400.0
+    bench.cache.drop()
+    bench.channels = frozenset()
+
+    assert (await bench.accept(document, "order-1")).body == first.body
+    assert await bench.refused(item(9), "order-1") == (422, "idempotency_key_reused")
+    assert await bench.refused(item(9), "order-2") == (422, "provider_missing")
+    again = body(await bench.accept({"items": [*batch["items"], item(3, idempotency_key="b-1"), item(4)]}))["items"]
+    assert [one["status"] for one in again] == ["duplicate", "duplicate", "rejected", "rejected"]
+    assert [one["id"] for one in again[:2]] == [one["id"] for one in body(first_batch)["items"]]
+
+
 async def test_while_the_first_is_on_its_way_the_second_is_told_to_come_back(bench: Bench) -> None:
     seen: list[tuple[int, str]] = []
 
@@ -198,6 +216,22 @@ async def test_while_the_first_is_on_its_way_the_second_is_told_to_come_back(ben
 
     assert seen == [(409, "request_in_progress")]
     assert (await bench.accept(item(), "order-1")).headers["Idempotent-Replayed"] == "true"
+
+
+async def test_a_busy_key_sinks_no_other_item_of_a_batch(bench: Bench) -> None:
+    seen: list[dict[str, Any]] = []
+
+    async def meanwhile(operation: str, moment: Moment) -> None:
+        await trio.lowlevel.checkpoint()
+        if (operation, moment) == ("insert", Moment.BEFORE) and not seen:
+            seen.append({})
+            seen.append(body(await bench.accept({"items": [item(1, idempotency_key="k"), item(2)]})))
+
+    bench.store.interrupt = meanwhile
+    await bench.accept(item(1, idempotency_key="k"))
+
+    refused, accepted = seen[1]["items"]
+    assert (refused["problem"]["code"], accepted["status"]) == ("request_in_progress", "accepted")
 
 
 async def test_requests_of_one_moment_share_an_insert(bench: Bench) -> None:

@@ -12,7 +12,7 @@ from actor_world import ACME, LEASE_S, OTHER, ActorWorld, Operations, unix_s
 from actors.janitor import GRACE_S, Janitor
 from actors.memory import Moment
 from actors.memory_store import MemoryStore
-from actors.ports import RESCUES_MAX
+from actors.ports import RESCUES_MAX, Arrival
 from dispatcher.errors import QueueUnavailable, StoreUnavailable
 from dispatcher.messages import Verdict
 from dispatcher.model import NotificationId, Status
@@ -176,14 +176,30 @@ async def test_the_walk_over_old_rows_reaches_all_of_them_in_turns(
     sweeper = janitor(world)
     await sweeper.mend()
     ids = await world.store_rows(10)
+    await world.queue.enqueue([Arrival(ACME, ids[:1] + ids[4:5] + ids[8:9], ())])
+    held = list((await world.queue.claim(ACME, 100)).ids)
     await trio.sleep(GRACE_S + 1.0)
     restored: list[NotificationId] = []
     for _ in range(3):
         await sweeper.mend()
         restored.extend((await world.queue.claim(ACME, 100)).ids)
 
-    assert restored == ids
-    assert world.metrics.events["restored"] == 10
+    assert sorted(restored + held) == ids
+    assert world.metrics.events["restored"] == 7
+
+
+async def test_when_a_whole_page_is_lost_everything_is_put_back_at_once(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.janitor.ROWS_MAX", 4)
+    world = ActorWorld()
+    sweeper = janitor(world)
+    await sweeper.mend()
+    ids = await world.store_rows(50)
+    await trio.sleep(GRACE_S + 1.0)
+    await sweeper.mend()
+
+    assert set((await world.queue.claim(ACME, 1_000)).ids) == set(ids)
 
 
 async def test_all_dead_attempts_are_rescued_in_one_round_however_many(

@@ -78,6 +78,25 @@ async def test_it_is_counted_from_before_it_was_asked_for(autojump_clock: MockCl
     assert not world.lease.holds
 
 
+async def test_a_renewal_as_well_is_counted_from_before_it_was_asked_for(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    world = World()
+    asked_s: list[float] = []
+
+    async def stall() -> None:
+        asked_s.append(trio.current_time())
+        await trio.sleep(5.0)
+        world.away = len(asked_s) > 2
+
+    await world.lease.register()
+    world.stall = stall
+    nursery.start_soon(world.lease.run)
+    await trio.sleep(LEASE_S)
+
+    assert world.lease.start_until_s == asked_s[1] + LEASE_S - CALL_S
+
+
 async def test_renewed_in_time_it_never_runs_out(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     world = World()
     await world.lease.register()

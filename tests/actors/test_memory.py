@@ -83,6 +83,7 @@ async def test_every_operation_names_itself_and_is_interrupted_twice() -> None:
         "restore": memory.restore(ACME, []),
         "survived": memory.survived(),
         "insert": store.insert([], []),
+        "known": store.known(ACME, []),
         "gate": store.gate([], frozenset(), again=False),
         "record": store.record([], again=False),
         "register": store.register(60.0),

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 import trio
 
+import actors.node
 import migrations
 from actors.janitor import Janitor
 from actors.node import Node, open_node
@@ -153,8 +154,9 @@ async def test_a_drain_while_redis_is_away_ends_and_loses_nothing(database_url: 
 
 
 async def test_a_drain_while_postgres_is_away_ends_as_well(
-    servers_folder: Path, tmp_path: Path, redis_url: str, sandbox: Sandbox
+    servers_folder: Path, tmp_path: Path, redis_url: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(actors.node, "FLUSH_S", 0.2)
     sandbox.change(honour_idempotency_keys=True)
     server = StoppableServer(servers_folder / tmp_path.name)
     server.start()

@@ -9,12 +9,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actor_world import ACME, CALL_S, IDLE_S, IN_FLIGHT_MAX, LEASE_S, ActorWorld, Operations, order_of
+from actor_world import ACME, CALL_S, EPOCH_S, IDLE_S, IN_FLIGHT_MAX, LEASE_S, SWEEP_S, ActorWorld, Operations, order_of
 from actors.memory import Moment
 from actors.permits import PermitStatistics
 from dispatcher.errors import QueueUnavailable, StoreUnavailable
 from dispatcher.messages import Woken
-from dispatcher.model import Channel, NotificationId
+from dispatcher.model import Channel, NotificationId, OrganizationId
 
 
 async def hang() -> None:
@@ -75,6 +75,30 @@ async def test_a_retry_is_made_when_it_is_due_and_not_by_the_sweep(autojump_cloc
     for due_s, (_, called_s) in zip(retries, world.provider.called[1:], strict=True):
         assert due_s is not None
         assert due_s - 0.01 <= 1_700_000_000.0 + called_s <= due_s + 0.1
+
+
+async def test_of_many_retries_each_is_made_when_it_is_due(autojump_clock: MockClock) -> None:
+    """A timer set for one does not make another late."""
+    world = ActorWorld()
+    tried: set[NotificationId] = set()
+
+    async def conduct(id: NotificationId) -> int:
+        await trio.sleep(0.05 * (order_of(id) % 4))  # so that their timers are set one after the other
+        first = id not in tried
+        tried.add(id)
+        return 503 if first else 202
+
+    world.provider.conduct = conduct
+    async with world.running():
+        ids = [id for name in ("a", "b", "c") for id in await world.accept(3, OrganizationId(name))]
+        await trio.sleep(SWEEP_S / 2)
+    due_s = {row.notification_id: row.next_retry_at_s for row in world.database.timeline}
+    last_s = dict(world.provider.called)
+
+    assert world.statuses(ids) == {"delivered"}
+    for id in ids:
+        assert due_s[id] is not None
+        assert EPOCH_S + last_s[id] - (due_s[id] or 0.0) < 0.15
 
 
 async def test_a_timer_that_is_moved_forward_wakes_nobody_early(autojump_clock: MockClock) -> None:
@@ -200,6 +224,27 @@ async def test_redis_being_away_costs_time_and_nothing_else(autojump_clock: Mock
     assert operations.count(operation) < 40  # asked again and again, but not in a circle
 
 
+@pytest.mark.parametrize("what", [("claim", "unpark"), ("claim",), ("unpark",), ("settle",)])
+async def test_while_redis_is_away_it_is_asked_now_and_then_and_not_in_a_circle(
+    autojump_clock: MockClock, what: tuple[str, ...]
+) -> None:
+    world = ActorWorld()
+    world.queue.interrupt = operations = Operations()
+
+    async def away() -> None:
+        assert sum(operations.counts.values()) < 1000
+        raise QueueUnavailable("away")
+
+    for operation in what:
+        operations.on[operation, Moment.BEFORE] = away
+    async with world.running():
+        await world.accept(1)
+        await trio.sleep(60.0)
+
+    for operation in what:
+        assert 20 < operations.count(operation) < 150
+
+
 @pytest.mark.parametrize("operation", ["gate", "record"])
 @pytest.mark.parametrize("moment", Moment)
 async def test_postgres_being_away_costs_time_and_nothing_else(autojump_clock: MockClock, operation: str, moment: Moment) -> None:
@@ -251,13 +296,15 @@ async def test_a_changed_configuration_is_in_force_at_once_for_what_has_not_begu
     async with world.running():
         ids = await world.accept(10)
         await began.wait()
-        world.configure(concurrency_max=8)
+        world.configure(concurrency_max=8, config_id="c-new")
         world.organizations.changed(ACME)
         await trio.sleep(7.0)
+    configurations = [world.row(id).provider_config_id for id in ids]
 
     assert world.statuses(ids) == {"delivered"}
     assert [world.provider.calls_of(id) for id in ids] == [1] * 10
-    assert world.row(ids[0]).attempts == 1
+    assert [world.row(id).attempts for id in ids] == [1] * 10
+    assert configurations == ["c-mail"] + ["c-new"] * 9
 
 
 async def test_a_change_drops_the_cache(autojump_clock: MockClock) -> None:

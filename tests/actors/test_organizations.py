@@ -120,12 +120,13 @@ async def test_a_wake_up_during_the_falling_asleep_is_not_lost(autojump_clock: M
     async def wake_later() -> None:
         for _ in range(checkpoints):
             await trio.lowlevel.checkpoint()
-        ids.extend(await world.accept(1))
+        world.organizations.wake(ACME)
 
     async with world.running() as nursery:
 
         async def wake() -> None:
             operations.on.clear()
+            ids.extend(await world.accept(1, wake=False))
             nursery.start_soon(wake_later)
 
         operations.on["retire", Moment.AFTER] = wake
@@ -280,7 +281,7 @@ async def test_mending_waits_until_the_ledger_is_through_with_what_the_actor_beg
         if world.provider.called:
             await trio.sleep(slow_s)
 
-    operations.on["gate", Moment.AFTER] = slow
+    operations.on["gate", Moment.BEFORE] = slow
     async with world.running():
         first = await world.accept(1)
         await trio.sleep(0.05)

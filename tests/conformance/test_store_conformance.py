@@ -356,6 +356,16 @@ async def test_a_batch_with_a_row_that_can_not_be_stored_is_refused_as_a_whole(
     assert "person" not in str(refusal.value)
 
 
+async def test_it_is_known_what_keys_stand_for(world: World, store: Store) -> None:
+    first, foreign = admission(world, 1, key="k", request_hash=b"one"), admission(world, 2, key="l", organization_id=OTHER)
+    await store.insert([first, foreign], ())
+    known = await store.known(ACME, ["new", "k", "l", "k"])
+
+    assert {key: (found.id, found.request_hash) for key, found in known.items()} == {"k": (first.id, b"one")}
+    assert known["k"].created_at_unix_s == pytest.approx(world.now_s, abs=1e-5)
+    assert await store.known(ACME, []) == {}
+
+
 async def test_the_answer_to_a_batch_is_kept_with_its_rows(world: World, store: Store) -> None:
     taken, new = admission(world, 1, key="k"), admission(world, 2, key="k")
     await store.insert([taken], ())
@@ -402,6 +412,30 @@ async def test_batches_that_share_keys_in_any_order_insert_each_key_once(world: 
             nursery.start_soon(other.insert, two, ())
 
     assert sum(world.stored(a.id) is not None for a in one + two) == 200
+
+
+async def test_batches_that_share_keys_never_wait_for_each_other_in_a_circle(database_url: str) -> None:
+    """Both are held up half-way by a third; taken in the order they were handed in, each would then want what the other has."""
+    async with postgres_world(database_url) as world:
+        store, other = world.store(OURS), world.store(THEIRS)
+        with psycopg.connect(database_url) as third, psycopg.connect(database_url, autocommit=True) as watch:
+            third.execute(
+                "INSERT INTO notifications (id, organization_id, channel, attempts_max, created_at, updated_at, recipient,"
+                " payload, idempotency_key)"
+                " SELECT gen_random_uuid(), 'acme', 'email', 8, now(), now(), '', '{}', unnest(%s::text[])",
+                (["x", "y"],),
+            )
+            with trio.fail_after(60):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(store.insert, [admission(world, n, key=k) for n, k in enumerate("axb")], ())
+                    nursery.start_soon(other.insert, [admission(world, 10 + n, key=k) for n, k in enumerate("bya")], ())
+                    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+                    while watch.execute(waiting).fetchone() != (2,):  # noqa: ASYNC110 - Postgres tells nobody who waits
+                        await trio.sleep(0.01)
+                    third.rollback()
+            found = watch.execute("SELECT idempotency_key FROM notifications ORDER BY 1").fetchall()
+
+    assert [key for (key,) in found] == ["a", "b", "x", "y"]
 
 
 # --- the gate -----------------------------------------------------------------------------------------------------------
@@ -477,12 +511,15 @@ async def test_an_id_that_is_not_due_is_deferred_for_the_rest_of_its_wait(world:
     delivery = await attempt(world, store)
     await store.record([again_in(delivery, 500.0)], again=False)
     world.pass_time(200)
-    ((id, due_in_s),) = (await gated(store, [delivery.id], closed=frozenset({(ACME, EMAIL)}))).deferred
+    early = [await gated(store, [delivery.id], closed=closed) for closed in (OPEN, frozenset({(ACME, EMAIL)}))]
     world.pass_time(301)
     answer = await gated(store, [delivery.id])
 
-    assert id == delivery.id
-    assert 290 < due_in_s <= 300
+    for gate in early:
+        ((id, due_in_s),) = gate.deferred
+        assert id == delivery.id
+        assert 290 < due_in_s <= 300
+        assert not gate.deliveries
     assert [d.attempt for d in answer.deliveries] == [2]
 
 
@@ -522,6 +559,19 @@ async def test_a_gate_whose_answer_was_lost_hands_the_same_attempts_out_again(wo
 
     assert [(d.id, d.attempt) for d in answer.deliveries] == [(mails[0], 1), (mails[1], 1), (late[0], 1)]
     assert list(answer.parked) == [(SMS, texts[0])]
+
+
+async def test_a_gate_that_is_repeated_after_the_lease_lapsed_leaves_nothing_behind_that_nobody_sends(
+    world: World, store: Store
+) -> None:
+    ids = await inserted(world, store, 2)
+    await gated(store, ids)
+    world.pass_time(LEASE_S + 1)
+    answer = await gated(store, ids, again=True)
+
+    assert not answer.deliveries
+    assert [id for id, _ in answer.deferred] == ids
+    assert [status_of(world, id) for id in ids] == [("queued", 0)] * 2
 
 
 async def test_repeating_the_gate_never_hands_out_what_another_incarnation_holds(world: World, store: Store) -> None:
@@ -579,6 +629,7 @@ async def test_a_refunded_attempt_is_not_counted(world: World, store: Store) -> 
     (second,) = (await gated(store, [delivery.id])).deliveries
 
     assert second.attempt == 1
+    assert world.timeline(delivery.id) == []  # what never began is no attempt
 
 
 async def test_a_possible_double_is_marked(world: World, store: Store) -> None:

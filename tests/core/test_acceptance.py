@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.acceptance import AcceptLimits, HandedIn, Item, parse, parse_item, together, too_large
+from dispatcher.acceptance import AcceptLimits, HandedIn, Item, expired, parse, parse_item, together, too_large
 from dispatcher.model import Channel
 from dispatcher.problems import Problem, Refused
 
@@ -27,7 +27,7 @@ CONTENT = {"subject": "Hello", "text": "Good day"}
 def checked(**changes: Any) -> Item | Problem:
     """The good item with changes; None takes a field away."""
     row = {name: value for name, value in {**GOOD, **changes}.items() if value is not None}
-    return parse_item(row, LIMITS, NOW)
+    return parse_item(row, LIMITS)
 
 
 def refused(**changes: Any) -> Problem:
@@ -37,7 +37,7 @@ def refused(**changes: Any) -> Problem:
 
 
 def envelope(document: Any) -> HandedIn:
-    return parse(orjson.dumps(document), LIMITS, NOW)
+    return parse(orjson.dumps(document), LIMITS)
 
 
 def test_a_good_item_becomes_an_item() -> None:
@@ -63,7 +63,7 @@ def test_content_goes_as_it_is() -> None:
 
 
 def test_the_order_of_fields_does_not_change_what_an_item_is() -> None:
-    turned = parse_item(dict(reversed(GOOD.items())), LIMITS, NOW)
+    turned = parse_item(dict(reversed(GOOD.items())), LIMITS)
     same, other = checked(), checked(variables={"name": "Eve"})
 
     assert isinstance(turned, Item)
@@ -106,8 +106,9 @@ def test_the_order_of_fields_does_not_change_what_an_item_is() -> None:
         ({"idempotency_key": "k" * 256}, "/idempotency_key"),
         ({"expires_at": "tomorrow"}, "/expires_at"),
         ({"expires_at": "2030-01-01T00:00:00"}, "/expires_at"),
-        ({"expires_at": "2001-01-01T00:00:00Z"}, "/expires_at"),
         ({"expires_at": 12}, "/expires_at"),
+        ({"expires_at": "9999-12-31T23:59:59-10:00"}, "/expires_at"),
+        ({"expires_at": "0001-01-01T00:00:00+10:00"}, "/expires_at"),
         ({"bcc": "x@example.org"}, ""),
     ],
 )
@@ -124,6 +125,15 @@ def test_all_faults_of_an_item_are_reported_at_once() -> None:
     assert problem.pointer == "/channel"
 
 
+@pytest.mark.parametrize(("expires_at", "code"), [("2001-01-01T00:00:00Z", "already_expired"), ("2040-01-01T00:00:00Z", None)])
+def test_what_has_outlived_itself_is_told_apart(expires_at: str, code: str | None) -> None:
+    item = checked(expires_at=expires_at)
+
+    assert isinstance(item, Item)
+    problem = expired(item, NOW)
+    assert (None if problem is None else problem.code) == code
+
+
 def test_one_fault_stands_alone() -> None:
     assert together([too_large(3, LIMITS)]) == too_large(3, LIMITS)
 
@@ -136,7 +146,7 @@ def test_an_item_has_a_largest_size() -> None:
 
 @pytest.mark.parametrize("row", [None, 1, "text", [], True])
 def test_an_item_is_an_object(row: Any) -> None:
-    problem = parse_item(row, LIMITS, NOW)
+    problem = parse_item(row, LIMITS)
 
     assert isinstance(problem, Problem)
     assert problem.code == "item_invalid"
@@ -176,7 +186,7 @@ def test_a_batch_is_told_from_another_by_its_bytes() -> None:
 )
 def test_a_bad_envelope_refuses_the_request(body: bytes, status: int, code: str) -> None:
     with pytest.raises(Refused) as caught:
-        parse(body, LIMITS, NOW)
+        parse(body, LIMITS)
 
     assert (caught.value.problem.status, caught.value.problem.code) == (status, code)
 
@@ -198,7 +208,7 @@ def test_whatever_comes_gets_an_item_or_a_problem(row: dict[str, Any]) -> None:
     except TypeError:  # half of a surrogate pair is no JSON
         return
 
-    (verdict,) = parse(body, LIMITS, NOW).items
+    (verdict,) = parse(body, LIMITS).items
 
     assert isinstance(verdict, Item | Problem)
 

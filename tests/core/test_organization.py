@@ -532,6 +532,13 @@ def test_the_same_configuration_again_changes_nothing() -> None:
     assert dialogue.core.statistics().breakers == {EMAIL: "open"}
 
 
+def test_whenever_configurations_are_read_it_asks_for_parked_ids() -> None:
+    """Another process may have parked some and be gone."""
+    dialogue = ready()
+
+    assert dialogue.hears(ProvidersLoaded([MAIL])) == [Unpark(EMAIL, 8), Claim(8)]
+
+
 def test_a_changed_configuration_starts_afresh_while_calls_under_way_end_on_the_old_one() -> None:
     dialogue = ready()
     with_open_breaker(dialogue)

@@ -16,7 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from actors.memory_store import MemoryStore
 from actors.memory_tables import Row
 from actors.ports import Admission, BatchAnswer, Existing, Page, Rescued
-from delivery_world import ATTEMPTS_MAX, LEASE_S, Actor, Call, Fault, Process, Reply, World
+from delivery_provider import Reply
+from delivery_world import ATTEMPTS_MAX, LEASE_S, Actor, Call, Fault, Process, World
 from dispatcher.errors import StoreUnavailable
 from dispatcher.messages import Concluded, Verdict
 from dispatcher.model import Channel, DeadLetterReason, Delivery, NotificationId, OrganizationId, Status
@@ -204,8 +205,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         if exists:
             world.policies[channel] = evolve(policy, revision=policy.revision + 1)
         for process in world.processes:
-            for actor in process.actors.values():
-                process.will("load", actor.load, actor)
+            process.reload()
 
     # --- what must hold at any moment -------------------------------------------------------------------------------------
 
@@ -264,10 +264,12 @@ class DeliveryMachine(RuleBasedStateMachine):
             process.frozen = False
             if process.draining:
                 process.crash()
-        world.start_process()
+        if not world.processes:
+            world.start_process()
         for channel in (Channel.EMAIL, Channel.SMS):
-            self.configure(channel, exists=True)
-        for _ in range(ROUNDS_MAX):
+            if channel not in world.policies:
+                self.configure(channel, exists=True)
+        for number in range(ROUNDS_MAX):
             self.work_off()
             if self.is_quiet():
                 return
@@ -275,6 +277,8 @@ class DeliveryMachine(RuleBasedStateMachine):
             for process in world.processes:
                 process.mend()
                 process.sweep()
+                if number % 60 == 59:  # as actors do every 5 to 15 minutes
+                    process.reload()
         raise AssertionError("it never came to rest")
 
     def work_off(self) -> None:
@@ -330,7 +334,7 @@ def quiet() -> Iterator[None]:
 def test_any_history_ends_with_every_notification_in_one_final_state() -> None:
     run_state_machine_as_test(
         DeliveryMachine,
-        settings=settings(max_examples=150, stateful_step_count=60, suppress_health_check=list(HealthCheck)),
+        settings=settings(max_examples=400, stateful_step_count=60, suppress_health_check=list(HealthCheck)),
     )
 
 
@@ -494,7 +498,7 @@ def test_the_machine_catches_what_is_broken(habits: type[Process]) -> None:
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=400,
+                max_examples=2000,
                 stateful_step_count=60,
                 derandomize=True,
                 database=None,

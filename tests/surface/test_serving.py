@@ -97,15 +97,20 @@ def test_another_key_under_a_known_name(fail_to_start: Start, database_url: str,
     assert OTHER_KEY not in line
 
 
-def test_keys_without_the_one_in_use(fail_to_start: Start, database_url: str, redis_url: str) -> None:
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [(f"k2:{OTHER_KEY}", "sealed with 'k1', which is not among the keys"), ("", "credentials are stored in this database")],
+)
+def test_keys_without_the_one_in_use(fail_to_start: Start, database_url: str, redis_url: str, keys: str, told: str) -> None:
     async def configure() -> None:
         async with open_sandbox() as sandbox, dispatching(database_url, redis_url, [sandbox]) as running:
             await (await running.customer("acme")).add_provider(sandbox.url)
 
     trio.run(configure)
-    line = fail_to_start(environment(database_url, redis_url, encryption_keys=f"k2:{OTHER_KEY}"))
+    line = fail_to_start(environment(database_url, redis_url, encryption_keys=keys))
 
-    assert "sealed with 'k1'" in line
+    assert line.startswith("DISPATCHER_ENCRYPTION_KEYS: ")
+    assert told in line
 
 
 @pytest.mark.parametrize("keys", ["hush", "k1:hush", "k1:aHVzaA=="])
