@@ -10,16 +10,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from math import floor
 from random import Random
 from typing import Any
 
 import orjson
 import trio
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from actors import announcements
+from actors.acceptor_answers import (
+    IN_PROGRESS,
+    REUSED,
+    UNSTORABLE,
+    Answer,
+    Keyed,
+    Prepared,
+    batch_document,
+    existing_of,
+    key_problem,
+    no_provider,
+    no_template,
+    rfc3339,
+)
 from actors.batcher import Batcher, BatcherStatistics
 from actors.cache import HotCache
 from actors.metrics import Metrics
@@ -40,18 +53,6 @@ TURN_S = 0.005
 LoadTemplate = Callable[[OrganizationId, str, Channel, str | None], Awaitable[CompiledTemplate | None]]
 LoadChannels = Callable[[OrganizationId], Awaitable[frozenset[Channel]]]
 StoredAnswer = Callable[[OrganizationId, str], Awaitable[tuple[bytes, bytes] | None]]
-_Prepared = Admission | Existing | Problem
-"""What became of an item: a row to insert, what its key stands for already, or why it is refused."""
-Keyed = Mapping[tuple[OrganizationId, str], Existing]
-
-
-@frozen
-class Answer:
-    """A finished answer: ``body`` is JSON, ``headers`` come on top of its type and length."""
-
-    status: int
-    body: bytes
-    headers: Mapping[str, str] = field(factory=dict)
 
 
 @define(eq=False)
@@ -133,8 +134,8 @@ class Acceptor:
         busy = keys & self._under_way
         if busy:
             if not handed.is_batch or (organization_id, _batch_key(idempotency_key)) in busy:
-                raise Refused(_IN_PROGRESS)
-            items = [_IN_PROGRESS if _is_busy(organization_id, item, busy) else item for item in handed.items]
+                raise Refused(IN_PROGRESS)
+            items = [IN_PROGRESS if _is_busy(organization_id, item, busy) else item for item in handed.items]
             handed = evolve(handed, items=items)
             keys -= busy
         self._under_way |= keys
@@ -153,7 +154,7 @@ class Acceptor:
         if isinstance(item, Problem):
             raise Refused(item)
         if header_key is not None and item.idempotency_key not in (None, header_key):
-            raise Refused(_key_problem("idempotency_key_ambiguous", "The Idempotency-Key header and the field name two keys."))
+            raise Refused(key_problem("idempotency_key_ambiguous", "The Idempotency-Key header and the field name two keys."))
         key = header_key or item.idempotency_key
         cache = self._cache_of(organization_id)
         (prepared,) = await self._recall(
@@ -167,20 +168,20 @@ class Acceptor:
         else:
             request = await self._insert(_Request(organization_id, (prepared,), None))
             if prepared.id in request.refused:
-                raise Refused(_UNSTORABLE)
-            existing = _existing(prepared, request.existing)
+                raise Refused(UNSTORABLE)
+            existing = existing_of(prepared, request.existing)
         headers = {}
         if existing is not None:
             if existing.request_hash != item.request_hash:
                 self._metrics.accepted["conflict"] += 1
-                raise Refused(_REUSED)
+                raise Refused(REUSED)
             id, created_at_s = existing.id, existing.created_at_unix_s
             headers["Idempotent-Replayed"] = "true"
         else:
             assert isinstance(prepared, Admission)
             id, created_at_s = prepared.id, now_unix_s
         self._metrics.accepted["accepted" if existing is None else "duplicate"] += 1
-        document = {"id": id, "status": "queued", "channel": item.channel.value, "created_at": _rfc3339(created_at_s)}
+        document = {"id": id, "status": "queued", "channel": item.channel.value, "created_at": rfc3339(created_at_s)}
         headers["Location"] = f"/v1/orgs/{organization_id}/notifications/{id}"
         return Answer(202, orjson.dumps(document), headers)
 
@@ -191,9 +192,9 @@ class Acceptor:
             stored = await self._stored_answer(organization_id, header_key)
             if stored is not None:
                 if stored[0] != handed.request_hash:
-                    raise Refused(_key_problem("idempotency_key_reused", "This key was used before with another batch."))
+                    raise Refused(key_problem("idempotency_key_reused", "This key was used before with another batch."))
                 return Answer(202, stored[1], {"Idempotent-Replayed": "true"})
-        prepared: list[_Prepared] = []
+        prepared: list[Prepared] = []
         keyed: list[tuple[Item | Problem, str | None]] = []
         cache = self._cache_of(organization_id)  # once: a passing one, for an organization that may not run, serves all items
         pause_at_s = trio.current_time() + TURN_S
@@ -215,31 +216,31 @@ class Acceptor:
                 organization_id,
                 header_key,
                 handed.request_hash,
-                lambda existing: orjson.dumps(_batch_document(prepared, existing, request.refused)),
+                lambda existing: orjson.dumps(batch_document(prepared, existing, request.refused)),
             )
         if request.admissions or request.batch_answer is not None:
             await self._insert(request)
-        document = _batch_document(prepared, request.existing, request.refused)
+        document = batch_document(prepared, request.existing, request.refused)
         for verdict in ("accepted", "duplicates", "rejected"):
             self._metrics.accepted[verdict.removesuffix("s")] += document[verdict]
         return Answer(202, orjson.dumps(document))
 
     async def _recall(
-        self, organization_id: OrganizationId, keyed: Sequence[tuple[Item | Problem, str | None]], prepared: Sequence[_Prepared]
-    ) -> list[_Prepared]:
+        self, organization_id: OrganizationId, keyed: Sequence[tuple[Item | Problem, str | None]], prepared: Sequence[Prepared]
+    ) -> list[Prepared]:
         """Put what a key already stands for in place of a refusal: a replay is a replay even when its template is gone by now."""
         keys = [key for (_, key), one in zip(keyed, prepared, strict=True) if key is not None and isinstance(one, Problem)]
         if not keys:
             return list(prepared)
         known = await self._store.known(organization_id, keys)
-        recalled: list[_Prepared] = []
+        recalled: list[Prepared] = []
         for (item, key), one in zip(keyed, prepared, strict=True):
             existing = known.get(key) if key is not None and isinstance(one, Problem) else None
             if existing is None:
                 recalled.append(one)
             else:
                 assert isinstance(item, Item)
-                recalled.append(existing if existing.request_hash == item.request_hash else _REUSED)
+                recalled.append(existing if existing.request_hash == item.request_hash else REUSED)
         return recalled
 
     # --- one item ---------------------------------------------------------------------------------------------------------
@@ -255,7 +256,7 @@ class Acceptor:
         if channels is None:
             channels = await cache.get("channels", lambda: self._load_channels(organization_id))
         if item.channel not in channels:
-            return _no_provider(item.channel)
+            return no_provider(item.channel)
         template_id = locale = None
         payload: Mapping[str, Any]
         if item.template is None:
@@ -267,7 +268,7 @@ class Acceptor:
             if found is None:
                 found = await cache.get(name, lambda: self._find_template(organization_id, *name))
             if found is _NO_TEMPLATE:
-                return _no_template(item.channel)
+                return no_template(item.channel)
             template: CompiledTemplate = found
             try:
                 rendered = template.render_payload(item.variables)
@@ -380,7 +381,7 @@ class Acceptor:
         arrivals: dict[OrganizationId, tuple[list[NotificationId], list[bytes]]] = {}
         for request in requests:
             for admission in request.admissions:
-                if admission.id in request.refused or _existing(admission, request.existing) is not None:
+                if admission.id in request.refused or existing_of(admission, request.existing) is not None:
                     continue
                 ids, notices = arrivals.setdefault(request.organization_id, ([], []))
                 ids.append(admission.id)
@@ -399,18 +400,6 @@ class Acceptor:
 
 
 _NO_TEMPLATE = object()
-_UNSTORABLE = Problem(
-    422, "not_storable", "The notification can not be stored", "A text holds a character that can not be stored.", ""
-)
-
-
-_IN_PROGRESS = Problem(
-    409,
-    "request_in_progress",
-    "A request with this key is still running",
-    "The same idempotency key is being worked on; ask again with the same body.",
-    retry_after_s=1,
-)
 
 
 def _batch_key(header_key: str | None) -> str:
@@ -424,71 +413,3 @@ def _is_busy(organization_id: OrganizationId, item: Item | Problem, busy: set[tu
 
 def _weight(request: _Request) -> int:
     return max(1, len(request.admissions))
-
-
-def _existing(admission: Admission, existing: Keyed) -> Existing | None:
-    """What the admission's key stands for, if that is not the admission itself."""
-    if admission.idempotency_key is None:
-        return None
-    found = existing.get((admission.organization_id, admission.idempotency_key))
-    return None if found is None or found.id == admission.id else found
-
-
-def _batch_document(prepared: Sequence[_Prepared], existing: Keyed, refused: set[NotificationId]) -> dict[str, Any]:
-    counts = {"accepted": 0, "duplicates": 0, "rejected": 0}
-    items: list[dict[str, Any]] = []
-    for index, one in enumerate(prepared):
-        problem: Problem | None
-        if isinstance(one, Problem):
-            problem = one
-        elif isinstance(one, Existing):
-            counts["duplicates"] += 1
-            items.append({"index": index, "status": "duplicate", "id": one.id})
-            continue
-        elif one.id in refused:
-            problem = _UNSTORABLE
-        else:
-            found = _existing(one, existing)
-            if found is None:
-                counts["accepted"] += 1
-                items.append({"index": index, "status": "accepted", "id": one.id})
-                continue
-            if found.request_hash == one.request_hash:
-                counts["duplicates"] += 1
-                items.append({"index": index, "status": "duplicate", "id": found.id})
-                continue
-            problem = _REUSED
-        counts["rejected"] += 1
-        items.append({"index": index, "status": "rejected", "problem": problem.below(f"/items/{index}").document()})
-    return {**counts, "items": items}
-
-
-def _rfc3339(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def _key_problem(code: str, detail: str) -> Problem:
-    return Problem(422, code, "The idempotency key can not be used", detail, "/idempotency_key")
-
-
-_REUSED = _key_problem("idempotency_key_reused", "This key was used before with another notification.")
-
-
-def _no_provider(channel: Channel) -> Problem:
-    return Problem(
-        422,
-        "provider_missing",
-        "Nobody to send it",
-        f"No usable provider is configured for the channel {channel.value}; add one under /providers.",
-        "/channel",
-    )
-
-
-def _no_template(channel: Channel) -> Problem:
-    return Problem(
-        422,
-        "template_unknown",
-        "Unknown template",
-        f"There is no template of this name for the channel {channel.value}, in this language or the organization's default.",
-        "/template",
-    )

@@ -178,7 +178,7 @@ def parse_item(row: Any, limits: AcceptLimits) -> Item | Problem:
 
 
 def expired(item: Item, now_unix_s: float) -> Problem | None:
-    """Why an item that has outlived its ``expires_at`` is refused. Asked apart from the rest: a replay of it is no less a replay."""
+    """Why an item that has outlived its ``expires_at`` is refused. Asked apart: a replay of it is a replay all the same."""
     if item.expires_at_s is None or item.expires_at_s > now_unix_s:
         return None
     return _invalid("/expires_at", "lies in the past", "already_expired")

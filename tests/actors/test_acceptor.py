@@ -11,7 +11,8 @@ import pytest
 import trio
 import trio.testing
 
-from actors.acceptor import Acceptor, Answer
+from actors.acceptor import Acceptor
+from actors.acceptor_answers import Answer
 from actors.cache import HotCache
 from actors.memory import MemoryQueue, Moment, checkpoint
 from actors.memory_store import MemoryStore
