@@ -447,6 +447,18 @@ def test_parked_ids_are_called_back_in_portions_each_claimed_before_the_next() -
     ]
 
 
+def test_what_is_parked_while_an_unpark_is_asked_is_not_forgotten_when_its_older_answer_comes_later() -> None:
+    dialogue = Dialogue()
+    dialogue.hears(Woken())
+    dialogue.hears(ProvidersLoaded([MAIL]))  # asks for parked ids
+    dialogue.hears(Claimed([nid(1)], 0, None))
+    dialogue.hears(Gated([], parked=[(EMAIL, nid(1))]))
+    dialogue.hears(Settled([nid(1)]))
+
+    assert Unpark(EMAIL, 8) in dialogue.hears(Unparked(EMAIL, 0, 0))
+    assert Unpark(EMAIL, 8) not in dialogue.hears(Unparked(EMAIL, 0, 0))
+
+
 def test_an_unpark_that_could_not_be_asked_is_asked_again() -> None:
     dialogue = Dialogue()
     dialogue.hears(Woken())
