@@ -1,10 +1,10 @@
-"""The floor: a straight-line program that does only the I/O of dispatching, with the dispatcher's own statements and bytes.
+"""The floor: dispatching without a dispatcher. One program, top to bottom, that makes the same requests of the same servers.
 
 No actors, breakers, buckets, retries, leases, limits or metrics. For each organization in turn: claim from its list, one gate
 statement, the POSTs over 32 connections (a socket and a parser, nothing else), one record statement, one settle script with
 the announcements. What the dispatcher costs above this is what its features cost.
 
-Run by the rig: prints ``ready``, then waits for a line with ``organization count`` pairs on standard input for each turn.
+Run by the rig: prints ``ready``, then empties every queue once for each line on standard input.
 """
 
 from __future__ import annotations

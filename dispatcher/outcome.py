@@ -21,7 +21,7 @@ class OutcomeClass(StrEnum):
     RATE_LIMITED = "rate_limited"
     """The provider asked us to slow down. Costs no attempt; never opens a breaker."""
     HARD = "hard"
-    """This message can never work as it is. The recipient stays usable."""
+    """Refused for good, because of the message itself: the recipient stays usable."""
     SUPPRESS = "suppress"
     """Hard, and the recipient must not be used on this channel again."""
     MISCONFIGURED = "misconfigured"

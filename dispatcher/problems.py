@@ -28,9 +28,7 @@ class Problem:
 
     def below(self, prefix: str) -> Problem:
         """The same problem with every pointer moved under ``prefix``, for an item inside a batch."""
-        return evolve(
-            self, pointer=prefix + (self.pointer or ""), errors=tuple(error.below(prefix) for error in self.errors)
-        )
+        return evolve(self, pointer=prefix + (self.pointer or ""), errors=tuple(error.below(prefix) for error in self.errors))
 
     def document(self) -> dict[str, Any]:
         """The body of an ``application/problem+json`` answer."""

@@ -86,7 +86,7 @@ def sandbox_command(
     tls_certificate: str | None,
     tls_key: str | None,
 ) -> None:
-    """A loopback SendGrid that checks what the real one checks, and fails when told to."""
+    """Speak SendGrid on a loopback address: check every request as strictly, and fail when told to."""
     try:
         behaviour = Behaviour(
             latency_s=latency_s,
