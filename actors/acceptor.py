@@ -39,7 +39,7 @@ from actors.metrics import Metrics
 from actors.ports import Admission, Arrival, BatchAnswer, Existing, Queue, Store
 from actors.supervision import describe
 from dispatcher.acceptance import AcceptLimits, HandedIn, Item, expired, parse, too_large
-from dispatcher.errors import DispatcherError, QueueUnavailable, StoreRefused, StoreUnavailable
+from dispatcher.errors import DispatcherError, KeyTaken, QueueUnavailable, StoreRefused, StoreUnavailable
 from dispatcher.ids import uuid7
 from dispatcher.model import Channel, NotificationId, OrganizationId
 from dispatcher.problems import Problem, Refused, escape_pointer
@@ -65,6 +65,7 @@ class _Request:
     done: trio.Event = field(factory=trio.Event)
     existing: Keyed = field(factory=dict)
     refused: set[NotificationId] = field(factory=set)  # rows that Postgres would not take
+    taken: bool = False  # the key of the batch: somebody else was first
     error: DispatcherError | None = None
 
 
@@ -189,11 +190,9 @@ class Acceptor:
         self, organization_id: OrganizationId, handed: HandedIn, header_key: str | None, now_unix_s: float
     ) -> Answer:
         if header_key is not None:
-            stored = await self._stored_answer(organization_id, header_key)
-            if stored is not None:
-                if stored[0] != handed.request_hash:
-                    raise Refused(key_problem("idempotency_key_reused", "This key was used before with another batch."))
-                return Answer(202, stored[1], {"Idempotent-Replayed": "true"})
+            replay = await self._replay(organization_id, header_key, handed.request_hash)
+            if replay is not None:
+                return replay
         prepared: list[Prepared] = []
         keyed: list[tuple[Item | Problem, str | None]] = []
         cache = self._cache_of(organization_id)  # once: a passing one, for an organization that may not run, serves all items
@@ -220,10 +219,24 @@ class Acceptor:
             )
         if request.admissions or request.batch_answer is not None:
             await self._insert(request)
+        if request.taken and header_key is not None:
+            replay = await self._replay(organization_id, header_key, handed.request_hash)
+            if replay is None:
+                raise StoreUnavailable("the answer under this key is gone; the request may be repeated")
+            return replay
         document = batch_document(prepared, request.existing, request.refused)
         for verdict in ("accepted", "duplicates", "rejected"):
             self._metrics.accepted[verdict.removesuffix("s")] += document[verdict]
         return Answer(202, orjson.dumps(document))
+
+    async def _replay(self, organization_id: OrganizationId, header_key: str, request_hash: bytes) -> Answer | None:
+        """The first answer to a batch under this key, if there was one. Raises Refused when that was another batch."""
+        stored = await self._stored_answer(organization_id, header_key)
+        if stored is None:
+            return None
+        if stored[0] != request_hash:
+            raise Refused(key_problem("idempotency_key_reused", "This key was used before with another batch."))
+        return Answer(202, stored[1], {"Idempotent-Replayed": "true"})
 
     async def _recall(
         self, organization_id: OrganizationId, keyed: Sequence[tuple[Item | Problem, str | None]], prepared: Sequence[Prepared]
@@ -337,7 +350,7 @@ class Acceptor:
                 if not request.done.is_set():
                     request.error = error
                     request.done.set()
-        await self._push([request for request in batch if request.error is None])
+        await self._push([request for request in batch if request.error is None and not request.taken])
 
     async def _insert_all(self, batch: Sequence[_Request]) -> None:
         """Insert the rows of all these requests in one transaction; if Postgres refuses one of them, find it by halves."""
@@ -346,11 +359,14 @@ class Acceptor:
                 [admission for request in batch for admission in request.admissions],
                 [request.batch_answer for request in batch if request.batch_answer is not None],
             )
-        except StoreRefused:
+        except StoreRefused as refusal:
             if len(batch) > 1:
                 middle = len(batch) // 2
                 await self._insert_all(batch[:middle])
                 await self._insert_all(batch[middle:])
+            elif isinstance(refusal, KeyTaken):
+                batch[0].taken = True
+                batch[0].done.set()
             else:
                 await self._insert_by_halves(batch[0])
             return
@@ -372,7 +388,10 @@ class Acceptor:
                     parts.extend((part[len(part) // 2 :], part[: len(part) // 2]))
         if request.batch_answer is not None:
             answer = request.batch_answer.answer(existing)
-            await self._store.insert((), [request.batch_answer._replace(answer=lambda _: answer)])
+            try:
+                await self._store.insert((), [request.batch_answer._replace(answer=lambda _: answer)])
+            except KeyTaken:
+                request.taken = True
         request.existing = existing
         request.done.set()
 

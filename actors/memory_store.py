@@ -14,7 +14,7 @@ import orjson
 from actors.memory import Interrupt, Moment, checkpoint
 from actors.memory_tables import DeadLetter, MemoryDatabase, Row, TimelineRow
 from actors.ports import RESCUES_MAX, Admission, BatchAnswer, Existing, Page, Rescued
-from dispatcher.errors import StoreRefused
+from dispatcher.errors import KeyTaken, StoreRefused
 from dispatcher.ids import is_uuid
 from dispatcher.messages import Gated, Verdict
 from dispatcher.model import Channel, DeadLetterReason, Delivery, NotificationId, OrganizationId, Status
@@ -143,6 +143,8 @@ class MemoryStore:
         database = self.database
         if not all(_is_storable(admission) for admission in admissions):
             raise StoreRefused(f"a batch of {len(admissions)} notifications can not be stored")
+        if any((kept.organization_id, kept.idempotency_key) in database.batch_answers for kept in batch_answers):
+            raise KeyTaken("the key of a batch has an answer already")
         added: dict[NotificationId, Row] = {}
         keys: dict[tuple[OrganizationId, str], NotificationId] = {}
         for admission in admissions:
@@ -164,7 +166,7 @@ class MemoryStore:
         database.rows.update(added)
         database.keys.update(keys)
         for answered, answer in answers.items():
-            database.batch_answers.setdefault(answered, answer)
+            database.batch_answers[answered] = answer
         return existing
 
     def _gate(

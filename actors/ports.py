@@ -138,7 +138,7 @@ class Store(Protocol):
         """Insert all in one transaction. Rows whose key is taken are left out, and then the answer says what each key stands
         for now.
 
-        Raises StoreRefused, and inserts nothing, when a row can not be stored.
+        Raises StoreRefused, and inserts nothing, when a row can not be stored; KeyTaken when a batch's key has an answer already.
         """
 
     async def known(self, organization_id: OrganizationId, idempotency_keys: Sequence[str]) -> Mapping[str, Existing]:

@@ -19,6 +19,10 @@ class StoreRefused(DispatcherError):
     """Postgres refused the content of a statement. Something that validation should have caught; the message holds no values."""
 
 
+class KeyTaken(StoreRefused):
+    """The key of a whole batch has an answer already: another process heard it at the same moment."""
+
+
 class QueueUnavailable(DispatcherError):
     """Redis could not be reached, or did not answer within the deadline."""
 

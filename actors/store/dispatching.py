@@ -37,7 +37,7 @@ from actors.store.statements import (
     RENEW,
     RESCUE,
 )
-from dispatcher.errors import StoreRefused, StoreUnavailable
+from dispatcher.errors import KeyTaken, StoreRefused, StoreUnavailable
 from dispatcher.messages import Gated, Verdict
 from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId, Status
 
@@ -91,7 +91,9 @@ class PostgresStore:
             }
             for kept in sorted(batch_answers, key=_key)
         ]
-        await connection.execute(KEEP_ANSWERS, (orjson.dumps(answers).decode(),))
+        cursor = await connection.execute(KEEP_ANSWERS, (orjson.dumps(answers).decode(),))
+        if cursor.rowcount < len(answers):
+            raise KeyTaken("the key of a batch has an answer already")
 
     async def _insert(
         self, connection: TrioConnection[Any], admissions: Sequence[Admission]

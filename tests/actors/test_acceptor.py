@@ -219,6 +219,33 @@ async def test_while_the_first_is_on_its_way_the_second_is_told_to_come_back(ben
     assert (await bench.accept(item(), "order-1")).headers["Idempotent-Replayed"] == "true"
 
 
+@pytest.mark.parametrize("same", [True, False])
+async def test_a_batch_that_another_process_heard_first_is_answered_by_what_that_stored(bench: Bench, same: bool) -> None:
+    batch = {"items": [item(1), item(2)]}
+    other = {"items": [item(number) for number in (1, 3, 4)]}
+    elsewhere = Bench()
+    elsewhere.store = MemoryStore(bench.database, "0192d3a4-7c1e-7f00-8000-0123456789ac")
+    elsewhere.acceptor._store = elsewhere.store
+    first: list[Answer] = []
+
+    async def overtaken(operation: str, moment: Moment) -> None:
+        await trio.lowlevel.checkpoint()
+        if (operation, moment) == ("insert", Moment.BEFORE) and not first:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(elsewhere.acceptor.run)
+                first.append(await elsewhere.accept(batch, "import-1"))
+                nursery.cancel_scope.cancel()
+
+    bench.store.interrupt = overtaken
+    if same:
+        second = await bench.accept(batch, "import-1")
+        assert (second.body, second.headers) == (first[0].body, {"Idempotent-Replayed": "true"})
+    else:
+        assert await bench.refused(other, "import-1") == (422, "idempotency_key_reused")
+    assert len(bench.database.rows) == 2
+    assert bench.queued() == []
+
+
 async def test_a_busy_key_sinks_no_other_item_of_a_batch(bench: Bench) -> None:
     seen: list[dict[str, Any]] = []
 

@@ -21,7 +21,7 @@ from actors.memory_store import MemoryStore
 from actors.memory_tables import MemoryDatabase
 from actors.ports import RESCUES_MAX, Admission, BatchAnswer, Existing, Rescued, Store
 from actors.store.dispatching import PostgresStore
-from dispatcher.errors import StoreRefused
+from dispatcher.errors import KeyTaken, StoreRefused
 from dispatcher.ids import uuid7
 from dispatcher.messages import Gated, ProviderPolicy, Verdict
 from dispatcher.model import Channel, DeadLetterReason, Delivery, NotificationId, OrganizationId, Status
@@ -384,9 +384,12 @@ async def test_the_answer_to_a_batch_is_kept_with_its_rows(world: World, store: 
 
 async def test_the_first_answer_to_a_batch_stays(world: World, store: Store) -> None:
     await store.insert([], [BatchAnswer(ACME, "batch", b"one", lambda _: b"1")])
-    await store.insert([], [BatchAnswer(ACME, "batch", b"two", lambda _: b"2")])
+    late = admission(world, 1)
+    with pytest.raises(KeyTaken):
+        await store.insert([late], [BatchAnswer(ACME, "batch", b"two", lambda _: b"2")])
 
     assert world.batch_answer("batch") == (b"one", b"1")
+    assert world.stored(late.id) is None
 
 
 async def test_an_answer_that_can_not_be_made_keeps_its_rows_out_too(world: World, store: Store) -> None:
