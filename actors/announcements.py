@@ -65,3 +65,18 @@ def rescued(id: NotificationId, channel: Channel, *, dead: bool, at_unix_s: floa
     if dead:
         event["reason"] = "poison"
     return orjson.dumps(event)
+
+
+def expired(id: NotificationId, channel: Channel, at_unix_s: float) -> bytes:
+    """The time of a notification passed while nobody could send it."""
+    return orjson.dumps(
+        {
+            "type": "notification.failed",
+            "id": id,
+            "channel": channel.value,
+            "status": "failed",
+            "at": round(at_unix_s, 3),
+            "code": "expired",
+            "reason": "expired",
+        }
+    )

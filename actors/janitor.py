@@ -2,6 +2,7 @@
 
 * Attempts of an incarnation whose lease lapsed are taken back (as *unknown*: they may have reached the provider) and queued
   again.
+* What outlived its ``expires_at`` while nobody could claim it is given up.
 * Queued rows that Redis has lost are put back: all of them when Redis lost its memory, otherwise those that have waited past
   a grace.
 """
@@ -63,6 +64,7 @@ class Janitor:
     async def mend(self) -> None:
         """One round. Raises StoreUnavailable or QueueUnavailable when it could not finish."""
         await self.rescue()
+        await self.expire()
         self._must_reseed = not await self._queue.survived() or self._must_reseed
         if self._must_reseed:
             await self.reseed()
@@ -76,6 +78,19 @@ class Janitor:
             logger.warning("rescued %d attempts of processes that are gone", len(rescued))
             await self._queue.enqueue(list(self._arrivals(rescued)))
             if len(rescued) < ROWS_MAX:
+                return
+
+    async def expire(self) -> None:
+        """Give up what has outlived its ``expires_at`` while nobody could claim it, and announce that."""
+        while expired := await self._store.expire(ROWS_MAX):
+            now_unix_s = self._unix_s()
+            notices: dict[OrganizationId, Settlement] = {}
+            for organization_id, id, channel in expired:
+                settlement = notices.setdefault(organization_id, Settlement(organization_id))
+                settlement.announcements.append(announcements.expired(id, channel, now_unix_s))
+                self._metrics.dead_letters[channel.value, DeadLetterReason.EXPIRED.value] += 1
+            await self._queue.settle(list(notices.values()))
+            if len(expired) < ROWS_MAX:
                 return
 
     async def reseed(self) -> None:

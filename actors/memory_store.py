@@ -13,7 +13,7 @@ import orjson
 
 from actors.memory import Interrupt, Moment, checkpoint
 from actors.memory_tables import DeadLetter, MemoryDatabase, Row, TimelineRow
-from actors.ports import RESCUES_MAX, Admission, BatchAnswer, Existing, Page, Rescued
+from actors.ports import RESCUES_MAX, Admission, BatchAnswer, Existing, Expired, Page, Rescued
 from dispatcher.errors import KeyTaken, StoreRefused
 from dispatcher.ids import is_uuid
 from dispatcher.messages import Gated, Verdict
@@ -98,6 +98,23 @@ class MemoryStore:
         await self.interrupt("release_lease", Moment.BEFORE)
         self.database.leases.pop(self.incarnation, None)
         await self.interrupt("release_lease", Moment.AFTER)
+
+    async def expire(self, limit: int) -> Sequence[Expired]:
+        """Give up queued notifications whose ``expires_at`` has passed, whether or not anybody could send them."""
+        await self.interrupt("expire", Moment.BEFORE)
+        now_s = self._now_s()
+        late = [
+            row
+            for row in self.database.rows.values()
+            if row.status is Status.QUEUED and row.expires_at_s is not None and row.expires_at_s < now_s
+        ]
+        expired = []
+        for row in sorted(late, key=_id)[:limit]:
+            row.status, row.next_retry_at_s, row.reason, row.updated_at_s = Status.FAILED, None, "expired", now_s
+            self.database.dead_letters.setdefault(row.id, DeadLetter(DeadLetterReason.EXPIRED, "expired"))
+            expired.append(Expired(row.organization_id, row.id, row.channel))
+        await self.interrupt("expire", Moment.AFTER)
+        return expired
 
     async def rescue(self, limit: int) -> Sequence[Rescued]:
         """Take back attempts of incarnations whose lease lapsed."""

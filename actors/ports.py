@@ -118,6 +118,14 @@ class Rescued(NamedTuple):
     dead: bool
 
 
+class Expired(NamedTuple):
+    """One queued notification whose time has passed; it has failed, with a dead letter."""
+
+    organization_id: OrganizationId
+    id: NotificationId
+    channel: Channel
+
+
 class Page(NamedTuple):
     """Part of a walk over queued rows: ``rows`` as (organization, id, due in s), and where to go on (None: at the end)."""
 
@@ -163,6 +171,9 @@ class Store(Protocol):
 
     async def release_lease(self) -> None:
         """Give the lease up: what is still ``sending`` under it may be rescued at once."""
+
+    async def expire(self, limit: int) -> Sequence[Expired]:
+        """Give up queued notifications whose ``expires_at`` has passed, whether or not anybody could send them."""
 
     async def rescue(self, limit: int) -> Sequence[Rescued]:
         """Take back attempts of incarnations whose lease lapsed."""

@@ -87,6 +87,7 @@ CREATE UNIQUE INDEX notifications_idempotency ON notifications (organization_id,
 CREATE INDEX notifications_status ON notifications (organization_id, status);
 -- Small, because most rows are final: what recovery and the re-seeding of Redis scan.
 CREATE INDEX notifications_pending ON notifications (updated_at) WHERE status IN ('queued', 'sending');
+CREATE INDEX notifications_expiry ON notifications (expires_at) WHERE status = 'queued' AND expires_at IS NOT NULL;
 
 -- The timeline keeps a row for every attempt that was not simply delivered at the first try.
 CREATE TABLE attempts (

@@ -189,7 +189,11 @@ class ActorWorld:
         self.policies = [evolve(self.policies[0], revision=self.policies[0].revision + 1, **changes)]
 
     async def store_rows(
-        self, n: int, organization_id: OrganizationId = ACME, channel: Channel = Channel.EMAIL
+        self,
+        n: int,
+        organization_id: OrganizationId = ACME,
+        channel: Channel = Channel.EMAIL,
+        expires_in_s: float | None = None,
     ) -> list[NotificationId]:
         """Notifications that are on disk and nowhere else."""
         admissions = []
@@ -202,7 +206,7 @@ class ActorWorld:
                 "channel": channel.value,
                 "attempts_max": 8,
                 "created_at": unix_s(),
-                "expires_at": None,
+                "expires_at": None if expires_in_s is None else unix_s() + expires_in_s,
                 "recipient": "person@example.org",
                 "payload": {"text": "canary"},
             }

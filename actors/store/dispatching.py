@@ -15,10 +15,11 @@ import orjson
 import psycopg
 
 from actors.io.postgres import Pool, TrioConnection
-from actors.ports import RESCUES_MAX, Admission, BatchAnswer, Existing, Page, Rescued
+from actors.ports import RESCUES_MAX, Admission, BatchAnswer, Existing, Expired, Page, Rescued
 from actors.store.statements import (
     DISOWN,
     EXISTING,
+    EXPIRE,
     FORGET_ALL,
     GATE,
     GATE_OPEN,
@@ -197,6 +198,11 @@ class PostgresStore:
     async def release_lease(self) -> None:
         """Give the lease up: what is still ``sending`` under it may be rescued at once."""
         await self._pool.execute(RELEASE, (self.incarnation,))
+
+    async def expire(self, limit: int) -> Sequence[Expired]:
+        """Give up queued notifications whose ``expires_at`` has passed, whether or not anybody could send them."""
+        rows = await self._pool.fetch(EXPIRE, (limit,))
+        return [Expired(organization_id, id, Channel(channel)) for organization_id, id, channel in rows]
 
     async def rescue(self, limit: int) -> Sequence[Rescued]:
         """Take back attempts of incarnations whose lease lapsed."""

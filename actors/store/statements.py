@@ -152,3 +152,20 @@ WHERE status IN ('queued', 'sending') AND status = 'queued' AND (updated_at, id)
 ORDER BY updated_at, id LIMIT %s
 """
 QUEUED_ALL = QUEUED.replace("greatest(updated_at, next_retry_at) < now() - make_interval(secs => %s)", "%s::float8 IS NOT NULL")
+
+# Whoever claims an expired notification gives it up as well; this finds those that nobody can claim, for want of a channel.
+EXPIRE = """
+WITH late AS (
+    SELECT id FROM notifications WHERE status = 'queued' AND expires_at < now()
+    ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED
+), done AS (
+    UPDATE notifications n SET status = 'failed', next_retry_at = NULL, reason = 'expired', updated_at = now()
+    FROM late WHERE n.id = late.id
+    RETURNING n.id, n.organization_id, n.channel
+), dead AS (
+    INSERT INTO dead_letters (notification_id, organization_id, reason, code, channel, created_at)
+    SELECT id, organization_id, 'expired', 'expired', channel, now() FROM done
+    ON CONFLICT DO NOTHING
+)
+SELECT organization_id, id, channel FROM done
+"""

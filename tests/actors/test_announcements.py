@@ -68,6 +68,12 @@ def test_a_rescue_tells_what_it_led_to(dead: bool, kind: str) -> None:
     assert (event.get("reason") == "poison") is dead
 
 
+def test_an_expiry_is_a_failure() -> None:
+    event = heard(announcements.expired(ID, Channel.EMAIL, 1.0))
+
+    assert (event["type"], event["reason"], event["code"]) == ("notification.failed", "expired", "expired")
+
+
 def test_a_requeue_and_an_alarm_are_announced() -> None:
     assert heard(announcements.requeued(ID, 1.0))["type"] == "notification.requeued"
     assert heard(announcements.channel_alarm("breaker_opened", Channel.EMAIL, 1.0)) == {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import orjson
 import pytest
 import trio
 from trio.testing import MockClock
@@ -249,3 +250,17 @@ async def test_two_janitors_at_once_do_no_harm(autojump_clock: MockClock) -> Non
     assert world.statuses(ids) == {"queued"}
     assert set(world.queue.holds(ACME)["queue"]) == set(ids)
     assert all(world.row(id).rescues == 1 for id in ids[:10])
+
+
+async def test_what_nobody_could_claim_in_time_is_given_up_and_announced(autojump_clock: MockClock) -> None:
+    world = ActorWorld()
+    late = await world.store_rows(3, expires_in_s=5.0)
+    kept = await world.store_rows(2, expires_in_s=500.0)
+    await trio.sleep(10.0)
+    await janitor(world).mend()
+    await janitor(world).mend()
+
+    assert (world.statuses(late), world.statuses(kept)) == ({"failed"}, {"queued"})
+    told = [orjson.loads(event) for event in world.queue.announced(ACME)]
+    assert [(event["id"], event["reason"]) for event in told] == [(id, "expired") for id in late]
+    assert world.metrics.dead_letters["email", "expired"] == 3

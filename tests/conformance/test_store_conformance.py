@@ -134,6 +134,7 @@ class PostgresWorld:
             ("notifications", "created_at"),
             ("notifications", "updated_at"),
             ("notifications", "next_retry_at"),
+            ("notifications", "expires_at"),
             ("incarnations", "lease_until"),
             ("attempts", "at"),
         ):
@@ -785,6 +786,28 @@ async def test_a_lapsed_lease_can_not_be_renewed_but_taken_anew(world: World, st
 
 async def test_a_lease_that_was_never_taken_can_not_be_renewed(world: World) -> None:
     assert not await world.store(THEIRS).renew_lease(LEASE_S)
+
+
+async def test_what_has_outlived_itself_in_the_queue_is_given_up_once(world: World, store: Store) -> None:
+    late, later, never = (admission(world, n, expires_in_s=s) for n, s in ((1, 5.0), (2, 50.0), (3, None)))
+    await store.insert([late, later, never], ())
+    world.pass_time(10.0)
+    expired = await store.expire(10)
+
+    assert [(one.organization_id, one.id, one.channel) for one in expired] == [(ACME, late.id, EMAIL)]
+    assert await store.expire(10) == []
+    row = world.stored(late.id)
+    assert row is not None
+    assert (row.status, row.reason, world.dead_letter(late.id)) == ("failed", "expired", ("expired", "expired"))
+    assert (await gated(store, [late.id, later.id, never.id])).dropped == [late.id]
+
+
+async def test_what_is_being_sent_does_not_expire_under_whoever_sends_it(world: World, store: Store) -> None:
+    delivery = await attempt(world, store, expires_in_s=5.0)
+    world.pass_time(10.0)
+
+    assert await store.expire(10) == []
+    assert world.stored(delivery.id).status == "sending"  # type: ignore[union-attr]
 
 
 async def test_nothing_is_rescued_from_an_incarnation_that_lives(world: World, store: Store) -> None:
