@@ -16,6 +16,7 @@ from dispatcher_http import listener
 from dispatcher_http.cli import main
 from dispatcher_http.listener import StreamEnded, listen
 from house import Tls
+from running import program
 
 KEY = "ndk_" + "A" * 43
 Serve = Callable[[trio.abc.Stream], Awaitable[None]]
@@ -236,19 +237,16 @@ def test_the_command_takes_no_url_that_is_none(url: str, capsys: pytest.CaptureF
     assert "such as http://127.0.0.1:8080" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("api_key")
-def test_the_command_prints_events_and_says_why_they_end(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_command_prints_events_and_says_why_they_end() -> None:
     async def serve(stream: trio.abc.Stream) -> None:
         talk = Talk(stream)
         await talk.hear()
         await talk.say(AcceptConnection(), TextMessage(data='{"n":1}'), TextMessage(data='{"n":2}'))
         await talk.say(CloseConnection(code=4008))
 
-    async def run() -> int:
-        async with server(serve) as url:
-            return await trio.to_thread.run_sync(main, ["listen", "acme", "--url", url])
+    async with server(serve) as url, program("listen", "acme", "--url", url, settings={"API_KEY": KEY}) as process:
+        status = await process.ended()
 
-    assert trio.run(run) == 1
-    told = capsys.readouterr()
-    assert told.out == '{"n":1}\n{"n":2}\n'
-    assert told.err == "Error: the event stream ended with 4008\n"
+    assert status == 1
+    assert process.out == '{"n":1}\n{"n":2}\n'
+    assert process.err == "Error: the event stream ended with 4008\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from urllib.parse import urlsplit
 
 import click
@@ -10,7 +11,7 @@ import trio
 
 from actors.store.api_keys import is_key
 from dispatcher_http.commands.organizations import checked_id
-from dispatcher_http.listener import listen
+from dispatcher_http.listener import StreamEnded, listen
 
 KEY_VARIABLE = "API_KEY"
 
@@ -39,12 +40,35 @@ def command(organization: str, url: str, since: str | None) -> None:
     if not is_key(key.encode()):
         raise click.ClickException(f"set {KEY_VARIABLE} to an API key with the scope stream:read")
 
-    async def follow() -> None:
-        async with listen(url, organization, key, since) as events:
-            async for event in events:
-                click.echo(event)
+    async def follow() -> bool:
+        """Print until the stream ends, or a signal asks to. True when it was a signal."""
+        interrupted = False
+        failure: Exception | None = None
+        # Taken as signals and not as KeyboardInterrupt, which is lost when it strikes where Python ignores exceptions.
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async with trio.open_nursery() as nursery:
+
+                async def watch() -> None:
+                    nonlocal interrupted
+                    async for _ in signals:
+                        interrupted = True
+                        nursery.cancel_scope.cancel()
+
+                nursery.start_soon(watch)
+                try:
+                    async with listen(url, organization, key, since) as events:
+                        async for event in events:
+                            click.echo(event)
+                except (OSError, trio.TooSlowError, StreamEnded) as error:
+                    failure = error
+                nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return interrupted
 
     try:
-        trio.run(follow)
+        interrupted = trio.run(follow)
     except (OSError, trio.TooSlowError) as error:
         raise click.ClickException(f"nobody serves at {url}: {getattr(error, 'strerror', None) or 'no answer'}") from None
+    if interrupted:
+        raise click.Abort
