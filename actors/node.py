@@ -10,21 +10,23 @@ Children in the order they start; a drain stops them in reverse, each with nothi
     herald         wake-ups and announcements
     janitor        what crashes left behind
 
-``open_node`` connects, starts and drains; whoever serves HTTP does so inside it.
+``open_node`` connects, starts and drains; whoever serves HTTP does so inside it. The tree itself stands on :class:`Ports` and
+knows no driver, so that a simulation runs this very tree over ports in memory.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
 from typing import Any
 
 import trio
+from attrs import frozen
 
 from actors import announcements
-from actors.acceptor import Acceptor
+from actors.acceptor import Acceptor, LoadTemplate, StoredAnswer
 from actors.cache import HotCache
 from actors.callers import Callers
 from actors.herald import Herald
@@ -39,7 +41,7 @@ from actors.metrics import Metrics
 from actors.organization import OrganizationActor, Surroundings
 from actors.organizations import Organizations
 from actors.permits import Permits
-from actors.ports import Arrival
+from actors.ports import Arrival, Queue, Store
 from actors.redis_queue import RedisQueue
 from actors.store.answers import read_answer
 from actors.store.dispatching import PostgresStore
@@ -66,6 +68,17 @@ RELEASE_S = 2.0
 BUDGET = RestartBudget()
 
 
+@frozen
+class Ports:
+    """What the tree stands on. ``load_providers`` gives an organization's usable configurations, best first."""
+
+    store: Store
+    queue: Queue
+    load_providers: Callable[[OrganizationId], Awaitable[Sequence[tuple[ProviderPolicy, Bound]]]]
+    load_template: LoadTemplate
+    stored_answer: StoredAnswer
+
+
 class Node:
     """One running process, as the surface and the command line see it. Made by :func:`open_node`."""
 
@@ -73,11 +86,11 @@ class Node:
         self,
         config: Config,
         *,
+        ports: Ports,
         pool: Pool,
         redis: Redis,
         http_pool: HttpPool,
         make_herald: Callable[[Organizations], Herald],
-        incarnation: str,
         random: Random,
         unix_s: Callable[[], float],
     ) -> None:
@@ -90,8 +103,9 @@ class Node:
         self.metrics = Metrics()
         self.permits = Permits(d.in_flight_max)
         self.callers = Callers(d.calls_max)
-        self.store = PostgresStore(pool, incarnation)
-        self.queue = RedisQueue(redis, lease_s=d.lease_s, shards=d.shards)
+        self._ports = ports
+        self.store = ports.store
+        self.queue = ports.queue
         self.lease = Lease(self.store, self.metrics, lease_s=d.lease_s, call_s=d.request_deadline_s + 1.0, random=random)
         self.ledger = Ledger(
             self.store,
@@ -103,7 +117,6 @@ class Node:
             unix_s=unix_s,
             random=random,
         )
-        self.loaders = Loaders(pool, config.encryption_keys, config.provider_urls_extra)
         self._surroundings = Surroundings(
             queue=self.queue,
             ledger=self.ledger,
@@ -146,9 +159,9 @@ class Node:
             pending_max=d.accept_pending_max,
             tick_s=ACCEPT_TICK_S,
             cache_of=self._cache_of,
-            load_template=self.loaders.template,
+            load_template=ports.load_template,
             load_channels=self._load_channels,
-            stored_answer=lambda organization_id, key: read_answer(pool, organization_id, key),
+            stored_answer=ports.stored_answer,
             wake=self.organizations.wake,
             unix_s=unix_s,
             random=random,
@@ -262,6 +275,13 @@ class Node:
         self._below.cancel_scope.cancel()
         return not (patience.cancelled_caught or flushing.cancelled_caught)
 
+    async def leave(self) -> bool:
+        """Drain whatever else is being cancelled, within a bound of its own. True when nothing was left."""
+        drain_s = self._config.dispatch.drain_s
+        with trio.CancelScope(deadline=trio.current_time() + drain_s + FLUSH_S + 2 * RELEASE_S, shield=True):
+            return await self.drain(drain_s)
+        return False
+
     async def _run_ledger(self) -> None:
         self._ledger_runs = True
         try:
@@ -291,7 +311,7 @@ class Node:
 
     async def _providers(self, organization_id: OrganizationId, cache: HotCache[Any]) -> Sequence[tuple[ProviderPolicy, Bound]]:
         found: Sequence[tuple[ProviderPolicy, Bound]]
-        found = await cache.get("providers", lambda: self.loaders.providers(organization_id))
+        found = await cache.get("providers", lambda: self._ports.load_providers(organization_id))
         return found
 
     def _make_cache(self) -> HotCache[Any]:
@@ -354,13 +374,21 @@ async def open_node(config: Config, *, incarnation: str, random: Random, unix_s:
                 on_missed=organizations.all_changed,
             )
 
+        loaders = Loaders(pool, config.encryption_keys, config.provider_urls_extra)
+        ports = Ports(
+            store=PostgresStore(pool, incarnation),
+            queue=RedisQueue(redis, lease_s=d.lease_s, shards=d.shards),
+            load_providers=loaders.providers,
+            load_template=loaders.template,
+            stored_answer=lambda organization_id, key: read_answer(pool, organization_id, key),
+        )
         node = Node(
             config,
+            ports=ports,
             pool=pool,
             redis=redis,
             http_pool=http_pool,
             make_herald=make_herald,
-            incarnation=incarnation,
             random=random,
             unix_s=unix_s,
         )
@@ -369,7 +397,6 @@ async def open_node(config: Config, *, incarnation: str, random: Random, unix_s:
             try:
                 yield node
             finally:
-                with trio.CancelScope(deadline=trio.current_time() + d.drain_s + FLUSH_S + 2 * RELEASE_S, shield=True):
-                    if not await node.drain(d.drain_s):
-                        logger.warning("the drain ended before everything did; whoever runs next takes it back")
+                if not await node.leave():
+                    logger.warning("the drain ended before everything did; whoever runs next takes it back")
             nursery.cancel_scope.cancel()
