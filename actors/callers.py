@@ -1,25 +1,27 @@
 """The callers: the tasks that make calls, shared by all channels of a process.
 
-A channel with attempts to make stands in line; a caller takes one attempt from the channel in front, sends the channel to the
-end of the line if it has more, and makes the call. So every call goes to the channel that has waited longest for one (a long
-queue never delays a short one by more than a round), a caller that finishes finds its next work without a task switch, and no
+A channel with attempts to make stands in line; a caller takes one attempt from the channel in front, sends the channel back into
+the line if it has more, and makes the call. Who is in front is decided in :mod:`dispatcher.fairness`: the organization that has
+used the callers least, and the last free ones are kept for those that use few. So a long queue never delays a short one by more
+than a round, nor does a provider that does not answer; a caller that finishes finds its next work without a task switch, and no
 task is ever parked for want of a connection. At most ``calls_max`` calls are under way. Callers start with the work and rest when
-nobody is in line: waking one is cheaper than starting one.
+nobody in line may have one: waking one is cheaper than starting one.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Protocol
+from typing import Protocol, cast
+from weakref import WeakValueDictionary
 
 import trio
 from attrs import frozen
 
-from dispatcher.model import Delivery
+from dispatcher.fairness import Party, Share, Turns
+from dispatcher.model import Delivery, OrganizationId
 
 
-class Line(Protocol):
-    """What stands in line: a channel with its waiting attempts."""
+class Line(Party, Protocol):
+    """What stands in line: a channel with its waiting attempts, on the account of its organization."""
 
     in_line: bool
     """Written by :class:`Callers` only."""
@@ -31,8 +33,8 @@ class Line(Protocol):
     def take(self) -> Delivery:
         """The next attempt, which is under way from now on. Only while ``has_work``."""
 
-    async def attempt(self, delivery: Delivery) -> None:
-        """Make it, and tell how it ended."""
+    async def attempt(self, delivery: Delivery) -> float:
+        """Make it, tell how it ended, return how many seconds it took."""
 
 
 @frozen
@@ -49,30 +51,30 @@ class Callers:
 
     def __init__(self, calls_max: int) -> None:
         self._calls_max = calls_max
-        self._line: deque[Line] = deque()
+        self._turns = Turns(calls_max)
+        self._shares: WeakValueDictionary[OrganizationId, Share] = WeakValueDictionary()
         self._calling = 0
         self._idle: list[trio.lowlevel.Task] = []  # callers that wait for work, the one that waits shortest last
         self._nursery: trio.Nursery | None = None
 
+    def share_of(self, organization_id: OrganizationId) -> Share:
+        """The account of all channels of an organization. It lasts as long as anybody has it, calls under way included."""
+        share = self._shares.get(organization_id)
+        if share is None:
+            share = self._shares[organization_id] = Share()
+        return share
+
     def join(self, channel: Line) -> None:
-        """Put a channel that has work at the end of the line, unless it stands there already. Never waits."""
-        if channel.in_line or not channel.has_work:
-            return
-        channel.in_line = True
-        self._line.append(channel)
-        if self._idle:
-            self._calling += 1
-            trio.lowlevel.reschedule(self._idle.pop())
-        elif self._calling < self._calls_max and self._nursery is not None:
-            self._calling += 1
-            self._nursery.start_soon(self._call)
+        """Put a channel that has work in line, unless it stands there already. Never waits."""
+        if self._line_up(channel):
+            self._call_for(channel.share)
 
     async def run(self) -> None:
         """Host the callers until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
-                for _ in range(min(len(self._line), self._calls_max)):
+                for _ in range(min(self._turns.waiting, self._calls_max)):
                     self._calling += 1
                     nursery.start_soon(self._call)
                 await trio.sleep_forever()
@@ -81,24 +83,53 @@ class Callers:
 
     def statistics(self) -> CallersStatistics:
         """A snapshot."""
-        return CallersStatistics(self._calling, self._calls_max, len(self._line))
+        return CallersStatistics(self._calling, self._calls_max, self._turns.waiting)
+
+    def _line_up(self, channel: Line) -> bool:
+        if channel.in_line or not channel.has_work:
+            return False
+        channel.in_line = True
+        self._turns.wait(channel)
+        return True
+
+    def _call_for(self, share: Share) -> None:
+        """Have one more caller look at the line, if there is one that this organization may take."""
+        if not self._turns.may_begin(share, self._calls_max - self._calling):
+            return
+        if self._idle:
+            self._calling += 1
+            trio.lowlevel.reschedule(self._idle.pop())
+        elif self._nursery is not None:
+            self._calling += 1
+            self._nursery.start_soon(self._call)
 
     async def _call(self) -> None:
-        """Serve the line, rest while nobody stands in it. Whoever starts or wakes a caller counts it as calling."""
-        line = self._line
+        """Serve the line, rest while it has nobody for us. Whoever starts or wakes a caller counts it as calling."""
+        turns = self._turns
         while True:
             try:
-                while line:
-                    channel = line.popleft()
+                while (party := turns.next(self._calls_max - self._calling + 1)) is not None:
+                    channel = cast("Line", party)  # nothing else ever joins
                     channel.in_line = False
                     if channel.has_work:
-                        delivery = channel.take()
-                        self.join(channel)
-                        await channel.attempt(delivery)
-                        self.join(channel)
+                        await self._attempt(channel)
             finally:
                 self._calling -= 1
             await self._rest()
+
+    async def _attempt(self, channel: Line) -> None:
+        delivery = channel.take()
+        charged_s = self._turns.begin(channel)
+        took_s = charged_s
+        self.join(channel)
+        try:
+            took_s = await channel.attempt(delivery)
+        finally:
+            self._turns.end(channel, charged_s, took_s)
+        others_wait = self._turns.waiting > 0
+        self._line_up(channel)  # for this caller, who looks at the line next
+        if others_wait and channel.share.waiting:  # one call less under way: it may have a caller that it had to leave before
+            self._call_for(channel.share)
 
     async def _rest(self) -> None:
         """Wait until somebody joins the line."""

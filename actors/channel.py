@@ -19,6 +19,7 @@ from actors.io.http import Deadlines, HttpPool, MaybeSent, NotSent
 from actors.lease import Lease
 from actors.metrics import Metrics
 from actors.supervision import describe
+from dispatcher.fairness import CALL_GUESS_S, Share
 from dispatcher.http_message import HttpResponse
 from dispatcher.messages import Concluded, ProviderPolicy
 from dispatcher.model import Delivery
@@ -41,6 +42,7 @@ class ChannelActor:
         deadlines: Deadlines,
         lease: Lease,
         callers: Callers,
+        share: Share,
         tell: Callable[[Concluded], None],
         unix_s: Callable[[], float],
         metrics: Metrics,
@@ -56,6 +58,8 @@ class ChannelActor:
         self._metrics = metrics
         self._waiting: deque[Delivery] = deque()
         self._under_way = 0
+        self.share = share
+        self.call_s = CALL_GUESS_S
         self.in_line = False
 
     def send(self, deliveries: Sequence[Delivery]) -> None:
@@ -82,8 +86,8 @@ class ChannelActor:
         self._under_way += 1
         return self._waiting.popleft()
 
-    async def attempt(self, delivery: Delivery) -> None:
-        """Make one call and tell how it ended. Raises nothing but Cancelled."""
+    async def attempt(self, delivery: Delivery) -> float:
+        """Make one call, tell how it ended, return how many seconds it took. Raises nothing but Cancelled."""
         began_s = trio.current_time()
         try:
             outcome = await self._call(delivery) if self._lease.covers(delivery) else INTERRUPTED
@@ -92,6 +96,7 @@ class ChannelActor:
         duration_s = trio.current_time() - began_s
         self._metrics.observe_call(self.policy.provider, duration_s)
         self._tell(Concluded(delivery, outcome, self.policy, duration_s))
+        return duration_s
 
     async def _call(self, delivery: Delivery) -> Outcome:
         try:

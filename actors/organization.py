@@ -24,7 +24,7 @@ from actors.io.http import Deadlines, HttpPool
 from actors.lease import Lease
 from actors.ledger import Ledger
 from actors.metrics import Metrics
-from actors.permits import Permits
+from actors.permits import Permits, Purse
 from actors.ports import Queue, Settlement
 from dispatcher.errors import QueueUnavailable, StoreUnavailable
 from dispatcher.messages import (
@@ -99,7 +99,8 @@ class OrganizationActor:
         self._wake_at_s = inf
         self._refresh_at_s = inf  # when the provider configurations have been kept for long enough
         self._timer = trio.Event()
-        self._permits_held = 0
+        self._purse = Purse()
+        self._permits_held = 0  # of those in the purse, the ones that a claim has taken out
         self._claiming = 0  # permits of claims under way
         self._loads = 0  # counts loads begun, so that an older one that ends later is not believed
         self._failure: Exception | None = None
@@ -162,7 +163,7 @@ class OrganizationActor:
         finally:
             self._nursery = None
             self._abandon()
-            self._with.permits.release(self._permits_held)
+            self._with.permits.release(self._purse, self._purse.held)
             self._permits_held = 0
             self._empty.set()
         if self._failure is not None:
@@ -230,7 +231,7 @@ class OrganizationActor:
 
     async def _claim(self, n: int) -> None:
         """Claim as many as there are permits for; nothing while we may not start a call anyway, or are about to leave."""
-        granted = await self._with.permits.acquire(n)
+        granted = await self._with.permits.acquire(self._purse, n)
         self._permits_held += granted
         event: Event = ClaimFailed(self._server_away_s())
         if self._with.lease.holds and not self._draining:
@@ -289,6 +290,7 @@ class OrganizationActor:
                 deadlines=around.deadlines,
                 lease=around.lease,
                 callers=around.callers,
+                share=around.callers.share_of(self.organization_id),
                 tell=self.tell,
                 unix_s=around.unix_s,
                 metrics=around.metrics,
@@ -320,7 +322,7 @@ class OrganizationActor:
         """Give back the permits that no id in flight and no claim under way needs any more."""
         needed = len(self._core.in_flight) + self._claiming
         if self._permits_held > needed:
-            self._with.permits.release(self._permits_held - needed)
+            self._with.permits.release(self._purse, self._permits_held - needed)
             self._permits_held = needed
         if self._core.in_flight:
             self._worked_at_s = now_s

@@ -8,6 +8,7 @@ import trio
 import trio.testing
 
 from actors.callers import Callers
+from dispatcher.fairness import CALL_GUESS_S, Share
 from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId
 
 
@@ -18,8 +19,12 @@ def delivery(name: str) -> Delivery:
 class Line:
     """A channel that writes down who was called, and holds each call until told."""
 
-    def __init__(self, name: str, count: int, at_once: int, called: list[str], hold: trio.Event) -> None:
+    def __init__(
+        self, name: str, count: int, at_once: int, called: list[str], hold: trio.Event, share: Share | None = None
+    ) -> None:
         self.in_line = False
+        self.call_s = CALL_GUESS_S
+        self.share = share or Share()
         self._waiting = deque(delivery(f"{name}{number}") for number in range(count))
         self._at_once = at_once
         self._called = called
@@ -36,13 +41,15 @@ class Line:
         self.most = max(self.most, self.under_way)
         return self._waiting.popleft()
 
-    async def attempt(self, delivery: Delivery) -> None:
+    async def attempt(self, delivery: Delivery) -> float:
         self._called.append(delivery.id)
+        began_s = trio.current_time()
         try:
             await self._hold.wait()
             await trio.lowlevel.checkpoint()
         finally:
             self.under_way -= 1
+        return trio.current_time() - began_s
 
 
 def released() -> trio.Event:

@@ -18,6 +18,7 @@ from actors.lease import Lease
 from actors.memory_store import MemoryStore
 from actors.memory_tables import MemoryDatabase
 from actors.metrics import Metrics
+from dispatcher.fairness import Share
 from dispatcher.http_message import HttpRequest, HttpResponse
 from dispatcher.messages import Concluded, ProviderPolicy
 from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId, ProviderConfig
@@ -94,6 +95,7 @@ async def channel(bound: Bound, heard: Heard, *, leased: bool = True) -> AsyncIt
             POLICY,
             bound,
             callers=callers,
+            share=Share(),
             pool=pool,
             deadlines=Deadlines(read_s=2.0, total_s=2.0),
             lease=lease,

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from actor_world import ACME, CALL_S, EPOCH_S, IDLE_S, IN_FLIGHT_MAX, LEASE_S, SWEEP_S, ActorWorld, Operations, order_of
 from actors.memory import Moment
-from actors.permits import PermitStatistics
+from actors.permits import PermitStatistics, Purse
 from dispatcher.errors import QueueUnavailable, StoreUnavailable
 from dispatcher.messages import Woken
 from dispatcher.model import Channel, NotificationId, OrganizationId
@@ -396,12 +396,13 @@ async def test_a_drain_waits_for_a_claim_under_way_and_hands_back_what_it_brings
 async def test_a_claim_that_waits_for_permits_is_not_made_after_a_drain_began(autojump_clock: MockClock) -> None:
     world = ActorWorld(permits=1)
     world.queue.interrupt = operations = Operations()
-    await world.permits.acquire(1)
+    elsewhere = Purse()
+    await world.permits.acquire(elsewhere, 1)
     async with world.running():
         await world.accept(5)
         await trio.sleep(1.0)
         await world.organizations.drain()
-        world.permits.release(1)
+        world.permits.release(elsewhere, 1)
         await trio.sleep(1.0)
 
     assert operations.count("claim") == 0
