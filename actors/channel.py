@@ -24,7 +24,8 @@ from dispatcher.http_message import HttpResponse
 from dispatcher.messages import Concluded, ProviderPolicy
 from dispatcher.model import Delivery
 from dispatcher.organization import INTERRUPTED
-from dispatcher.outcome import Outcome, OutcomeClass
+from dispatcher.outcome import FOUND_AT_PROVIDER, OnUnknown, Outcome, OutcomeClass
+from dispatcher.providers.inquiry import Askable, CannotTell, Found
 from dispatcher.providers.registry import Bound, Unsendable
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,8 @@ class ChannelActor:
     ) -> None:
         self.policy = policy
         self._bound = bound
+        # Who can not be asked and should be, sends nothing that may be a double: its settings were changed behind our back.
+        self._asks = policy.on_unknown is OnUnknown.ASK
         self._pool = pool
         self._deadlines = deadlines
         self._lease = lease
@@ -90,13 +93,38 @@ class ChannelActor:
         """Make one call, tell how it ended, return how many seconds it took. Raises nothing but Cancelled."""
         began_s = trio.current_time()
         try:
-            outcome = await self._call(delivery) if self._lease.covers(delivery) else INTERRUPTED
+            outcome = None if self._lease.covers(delivery) else INTERRUPTED
+            if outcome is None and self._asks and delivery.unknown_for_s is not None:
+                outcome = await self._ask(delivery)
+                if outcome is None and not self._lease.covers(delivery):  # asking may have taken a while
+                    outcome = INTERRUPTED
+            if outcome is None:
+                outcome = await self._call(delivery)
         finally:
             self._under_way -= 1
         duration_s = trio.current_time() - began_s
         self._metrics.observe_call(self.policy.provider, duration_s)
         self._tell(Concluded(delivery, outcome, self.policy, duration_s))
         return duration_s
+
+    async def _ask(self, delivery: Delivery) -> Outcome | None:
+        """Ask the provider whether it has the notification from an earlier attempt. None when it has not: then it may be sent."""
+        try:
+            if not isinstance(self._bound, Askable):
+                return Outcome(OutcomeClass.UNRESOLVED, "inquiry_impossible")
+            response = await self._pool.exchange(self._bound.inquiry(delivery), self._deadlines)
+            answer = self._bound.found(response, self._unix_s())
+        except (NotSent, MaybeSent) as error:
+            return Outcome(OutcomeClass.UNRESOLVED, f"inquiry_{error.code}")
+        except Exception as error:  # a fault of ours: what we can not ask about we do not send
+            logger.error("asking %s failed: %s", self.policy.provider, describe(error))
+            return Outcome(OutcomeClass.UNRESOLVED, "inquiry_failed")
+        match answer:
+            case Found(message_id):
+                return Outcome(OutcomeClass.DELIVERED, FOUND_AT_PROVIDER, message_id)
+            case CannotTell(code, retry_after_s):
+                return Outcome(OutcomeClass.UNRESOLVED, code, retry_after_s=retry_after_s)
+        return None
 
     async def _call(self, delivery: Delivery) -> Outcome:
         try:

@@ -15,6 +15,7 @@ from dispatcher.errors import ConfigError
 from dispatcher.locales import chain
 from dispatcher.messages import ProviderPolicy
 from dispatcher.model import Channel, OrganizationId, ProviderConfig
+from dispatcher.providers.inquiry import unknown_policy
 from dispatcher.providers.registry import REGISTRY, Bound, Unbindable
 from dispatcher.templates import CompiledTemplate
 from dispatcher.vault import EncryptionKeys, open_sealed
@@ -45,6 +46,7 @@ class Loaders:
                 )
                 continue
             limits = bound.limits
+            unknown = unknown_policy(stored.settings, REGISTRY[stored.provider])
             policy = ProviderPolicy(
                 config_id=stored.id,
                 revision=stored.revision,
@@ -53,6 +55,9 @@ class Loaders:
                 rate_per_s=limits.rate_per_s,
                 burst=limits.burst,
                 concurrency_max=limits.concurrency_max,
+                on_unknown=unknown.on_unknown,
+                key_retention_s=unknown.key_retention_s,
+                inquiry_lag_s=unknown.inquiry_lag_s,
             )
             ready.append((policy, bound))
         return ready

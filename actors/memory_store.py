@@ -18,7 +18,7 @@ from dispatcher.errors import KeyTaken, StoreRefused
 from dispatcher.ids import is_uuid
 from dispatcher.messages import Gated, Verdict
 from dispatcher.model import Channel, DeadLetterReason, Delivery, NotificationId, OrganizationId, Status
-from dispatcher.outcome import OutcomeClass
+from dispatcher.outcome import FOUND_AT_PROVIDER, OutcomeClass
 
 DUE_SLACK_S = 0.01
 """How far ahead of its time a row may pass the gate: the queue counts in whole milliseconds."""
@@ -230,6 +230,9 @@ class MemoryStore:
             row.created_at_s,
             row.expires_at_s,
             term,
+            row.unknowns,
+            None if row.unknown_since_s is None else now_s - row.unknown_since_s,
+            None if row.unknown_last_s is None else now_s - row.unknown_last_s,
         )
 
     def _record(self, verdicts: Sequence[Verdict], *, again: bool) -> set[NotificationId]:
@@ -255,14 +258,17 @@ class MemoryStore:
     def _conclude(self, row: Row, verdict: Verdict) -> None:
         now_s, via, outcome = self._now_s(), verdict.via, verdict.outcome
         attempt = row.attempts
+        if verdict.possible_double:
+            _mark_unknown(row)
         row.status, row.claimed_by, row.updated_at_s = verdict.status, None, now_s
         row.next_retry_at_s = None if verdict.retry_in_s is None else now_s + verdict.retry_in_s
         if verdict.status is Status.DELIVERED:
             row.reason, row.provider_message_id = None, outcome.provider_message_id
             row.provider, row.provider_config_id = (None, None) if via is None else (via.provider, via.config_id)
+            if outcome.code == FOUND_AT_PROVIDER:
+                self.database.timeline.append(TimelineRow(row.id, attempt, outcome.kind.value, outcome.code, now_s))
             return
         row.attempts -= verdict.refund
-        row.unknowns += verdict.possible_double
         row.reason = outcome.code
         if via is not None:
             row.provider, row.provider_config_id = via.provider, via.config_id
@@ -277,9 +283,9 @@ class MemoryStore:
         taken = []
         for row in rows:
             is_poison = row.rescues >= RESCUES_MAX
+            _mark_unknown(row)
             row.status = Status.FAILED if is_poison else Status.QUEUED
             row.claimed_by, row.next_retry_at_s, row.updated_at_s, row.reason = None, None, now_s, "process_lost"
-            row.unknowns += 1
             row.rescues += 1
             row.attempts_max += 1
             self.database.timeline.append(TimelineRow(row.id, row.attempts, "unknown", "process_lost", now_s))
@@ -300,6 +306,14 @@ class MemoryStore:
 
     def _now_s(self) -> float:
         return self.database.unix_s()
+
+
+def _mark_unknown(row: Row) -> None:
+    """Before its status changes: until then ``updated_at_s`` is when the attempt passed the gate."""
+    row.unknowns += 1
+    row.unknown_last_s = row.updated_at_s
+    if row.unknown_since_s is None:
+        row.unknown_since_s = row.updated_at_s
 
 
 def _id(row: Row) -> NotificationId:

@@ -32,6 +32,8 @@ class Row:
     attempts: int = 0
     unknowns: int = 0
     rescues: int = 0
+    unknown_since_s: float | None = None
+    unknown_last_s: float | None = None
     claimed_by: str | None = None
     next_retry_at_s: float | None = None
     provider: str | None = None

@@ -54,6 +54,7 @@ from dispatcher.model import Channel, NotificationId, OrganizationId
 from dispatcher.organization import Organization
 from dispatcher.providers.registry import Bound
 from dispatcher.recent import RecentIds
+from dispatcher.retry_budget import RetryBudgets
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +118,7 @@ class Node:
             unix_s=unix_s,
             random=random,
         )
+        self._retry_budgets = RetryBudgets(d.retry_ratio, d.retry_floor_per_s)
         self._surroundings = Surroundings(
             queue=self.queue,
             ledger=self.ledger,
@@ -303,6 +305,7 @@ class Node:
             breaker=self._config.breaker,
             recent=RecentIds(d.cache_ttl_min_s, RECENT_IDS_MAX),
             random01=self._random.random,
+            budgets=self._retry_budgets,
         )
         cache = self._make_cache()
         return OrganizationActor(

@@ -19,6 +19,7 @@ BASE_FACTORS: Mapping[OutcomeClass, float] = MappingProxyType(
     {
         OutcomeClass.SOFT: 1.0,
         OutcomeClass.UNKNOWN: 1.0,
+        OutcomeClass.UNRESOLVED: 30.0,  # records appear in their own time, and the right to read them may be waiting for a person
         OutcomeClass.RATE_LIMITED: 0.5,  # throttled, not broken: a slot may be free in a moment
         OutcomeClass.MISCONFIGURED: 30.0,  # waits for a person, so polling fast only annoys the provider
         OutcomeClass.INTERRUPTED: 0.0,  # nothing happened; whoever takes over may begin at once

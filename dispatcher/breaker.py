@@ -93,6 +93,7 @@ VERDICTS: Mapping[OutcomeClass, Verdict] = MappingProxyType(
         OutcomeClass.HARD: Verdict.NEUTRAL,  # one bad customer list must not stop everybody else's mail
         OutcomeClass.SUPPRESS: Verdict.NEUTRAL,
         OutcomeClass.MISCONFIGURED: Verdict.NEUTRAL,  # pauses the configuration, which is not the breaker's business
+        OutcomeClass.UNRESOLVED: Verdict.NEUTRAL,  # its records are another service than its sending
         OutcomeClass.INTERRUPTED: Verdict.NEUTRAL,
     }
 )

@@ -18,6 +18,7 @@ from dispatcher.backoff import RetryPolicy
 from dispatcher.breaker import BreakerPolicy
 from dispatcher.errors import ConfigError
 from dispatcher.origins import parse_origin
+from dispatcher.retry_budget import FLOOR_PER_S, RATIO
 from dispatcher.settings import METADATA_KEY, Fault, Setting, count, number, server_url, setting, word
 from dispatcher.vault import KEYS_VARIABLE, EncryptionKeys, parse_keys
 
@@ -82,6 +83,8 @@ class DispatchConfig:
     retry_base_s: float = number(2.0, "span of the first retry; doubled by each further one", at_most=86_400)
     retry_cap_s: float = number(3600.0, "longest span of a retry", at_most=7 * 86_400)
     retry_hint_cap_s: float = number(3600.0, "longest Retry-After of a provider that is believed", at_most=7 * 86_400)
+    retry_ratio: float = number(RATIO, "retries after failures allowed per first attempt", at_most=100)
+    retry_floor_per_s: float = number(FLOOR_PER_S, "such retries a second allowed anyway: per provider, per channel", at_most=1e6)
     shards: int = count(16, "parts into which organizations are divided", at_most=4096)
     connections_per_origin_max: int = count(512, "connections to one provider host")
     accept_rows_max: int = count(1000, "accepted notifications in one insert", at_most=10_000)

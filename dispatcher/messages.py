@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from dispatcher.model import Channel, DeadLetterReason, Delivery, NotificationId, Status
-from dispatcher.outcome import Outcome
+from dispatcher.outcome import OnUnknown, Outcome
 
 # --- events ---------------------------------------------------------------------------------------------------------
 
@@ -23,7 +23,11 @@ class Woken:
 
 @frozen
 class ProviderPolicy:
-    """What the core needs to know of one provider configuration. ``rate_per_s`` None means no limit of ours."""
+    """What the core needs to know of one provider configuration. ``rate_per_s`` None means no limit of ours.
+
+    ``key_retention_s`` is how long the provider honours our idempotency key (None: it does not), ``inquiry_lag_s`` how old an
+    attempt must be before the provider's records can be trusted to show it.
+    """
 
     config_id: str
     revision: int
@@ -32,6 +36,9 @@ class ProviderPolicy:
     rate_per_s: float | None
     burst: int
     concurrency_max: int
+    on_unknown: OnUnknown = OnUnknown.RESEND_ONCE
+    key_retention_s: float | None = None
+    inquiry_lag_s: float = 0.0
 
 
 @frozen

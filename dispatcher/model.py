@@ -45,6 +45,8 @@ class DeadLetterReason(StrEnum):
     """``expires_at`` passed before it could be sent."""
     POISON = "poison"
     """Its attempts kept dying with the process that made them."""
+    UNKNOWN = "unknown"
+    """It may have been sent, nobody knows, and its channel leaves it to a person what to do."""
 
 
 @frozen
@@ -54,6 +56,9 @@ class Delivery:
     ``payload`` is the rendered content, by channel; for email ``{"subject", "text"?, "html"?}``.
     ``attempt`` counts from 1. ``created_at_s`` and ``expires_at_s`` are Unix seconds. ``term`` is the term of the lease under
     which the attempt is ours.
+
+    ``unknowns`` counts earlier attempts whose effect is not known. ``unknown_for_s`` and ``unknown_last_s`` are the ages of the
+    first and the last of those that nobody has decided about since, at the gate and by the store's clock; None without any.
     """
 
     id: NotificationId
@@ -66,6 +71,9 @@ class Delivery:
     created_at_s: float
     expires_at_s: float | None = None
     term: int = 0
+    unknowns: int = 0
+    unknown_for_s: float | None = None
+    unknown_last_s: float | None = None
 
 
 @frozen

@@ -48,10 +48,16 @@ from dispatcher.messages import (
 from dispatcher.model import Channel, Delivery, NotificationId, Status
 from dispatcher.outcome import Outcome, OutcomeClass
 from dispatcher.recent import RecentIds
+from dispatcher.retry_budget import RetryBudget, RetryBudgets
+from dispatcher.unknowns import judge
 from dispatcher.verdicts import conclude, expire
 
 _STOPS = frozenset({OutcomeClass.SOFT, OutcomeClass.UNKNOWN, OutcomeClass.RATE_LIMITED, OutcomeClass.MISCONFIGURED})
 """Outcomes after which attempts that were handed out but have not begun may have to come back."""
+_FAILED = frozenset({OutcomeClass.SOFT, OutcomeClass.UNKNOWN})
+"""Outcomes whose retries the budgets bound."""
+_REFUNDED = frozenset({OutcomeClass.RATE_LIMITED, OutcomeClass.MISCONFIGURED, OutcomeClass.INTERRUPTED})
+"""Outcomes after which the same attempt is made again: it has not counted yet."""
 INTERRUPTED = Outcome(OutcomeClass.INTERRUPTED, "interrupted")
 
 
@@ -77,6 +83,7 @@ class Organization:
     """The decisions of one organization. Only its actor may call it, one event at a time.
 
     ``in_flight_max`` bounds the ids held at once. ``random01`` returns floats in [0, 1); it is the only source of randomness.
+    ``budgets`` is shared with the other organizations of the process.
     """
 
     in_flight_max: int
@@ -84,6 +91,7 @@ class Organization:
     breaker: BreakerPolicy
     recent: RecentIds
     random01: Callable[[], float]
+    budgets: RetryBudgets = field(factory=RetryBudgets)
     channels: dict[Channel, ChannelState] = field(factory=dict, init=False)
     in_flight: set[NotificationId] = field(factory=set, init=False)
     _policies_known: bool = field(default=False, init=False)
@@ -98,6 +106,7 @@ class Organization:
     _unparked: set[Channel] = field(factory=set, init=False)  # ids came back and were not claimed yet: no more before they are
     _leaving: dict[NotificationId, float | Channel] = field(factory=dict, init=False)  # by id: due again in s, or parked for
     _turned_up: set[NotificationId] = field(factory=set, init=False)  # claimed while still in flight: looked at when settled
+    _budgets: dict[tuple[Channel, str], tuple[RetryBudget, RetryBudget]] = field(factory=dict, init=False)  # ours, the provider's
 
     def handle(self, event: Event, now: Now) -> list[Command]:
         """Take one event in; return what to do about it, in order."""
@@ -224,6 +233,12 @@ class Organization:
             state = self.channels.get(delivery.channel)
             if delivery.expires_at_s is not None and delivery.expires_at_s <= now.unix_s:
                 self._record(expire(delivery), commands)
+            elif (
+                delivery.unknown_for_s is not None
+                and state is not None
+                and (verdict := judge(delivery, state.policy, now.unix_s)) is not None
+            ):
+                self._record(verdict, commands)
             elif self._draining or state is None or not state.begin(delivery.id, now.s):
                 self._record(conclude(delivery, INTERRUPTED, None, self.retry, now.unix_s, 0.0), commands)
             else:
@@ -245,10 +260,29 @@ class Organization:
             if outcome.kind in _STOPS and not state.room(now.s):
                 commands.append(Withdraw(channel))
         random01 = 0.0 if outcome.kind is OutcomeClass.DELIVERED else self.random01()
-        verdict = conclude(delivery, outcome, event.via, self.retry, now.unix_s, random01)
+        covered_in_s = self._charge(event, now)
+        verdict = conclude(delivery, outcome, event.via, self.retry, now.unix_s, random01, covered_in_s)
         if verdict.status is Status.DELIVERED:
             self.recent.add((delivery.id,), now.s)
         self._record(verdict, commands)
+
+    def _charge(self, event: Concluded, now: Now) -> float:
+        """Count a first attempt; for one that is to be repeated, when the budgets have room for that."""
+        delivery, via = event.delivery, event.via
+        kind = event.outcome.kind
+        if kind in _REFUNDED:
+            return 0.0
+        budgets = self._budgets.get((via.channel, via.provider))
+        if budgets is None:
+            budgets = self.budgets.new(now.s), self.budgets.of_provider(via.provider, now.s)
+            self._budgets[via.channel, via.provider] = budgets
+        ours, the_providers = budgets
+        if delivery.attempt == 1:
+            ours.earn()
+            the_providers.earn()
+        if kind not in _FAILED or delivery.attempt >= delivery.attempts_max:
+            return 0.0
+        return max(ours.reserve(now.s, self.retry.cap_s), the_providers.reserve(now.s, self.retry.cap_s))
 
     def _record(self, verdict: Verdict, commands: list[Command]) -> None:
         if verdict.retry_in_s is not None:

@@ -28,8 +28,27 @@ class OutcomeClass(StrEnum):
     """Credentials, sender or account are wrong: pauses the provider configuration and alerts. Costs no attempt."""
     UNKNOWN = "unknown"
     """The request was (maybe) written and no answer came: the provider may or may not have acted."""
+    UNRESOLVED = "unresolved"
+    """The provider could not say what became of an earlier attempt, so this one sent nothing. Says nothing of its health."""
     INTERRUPTED = "interrupted"
     """The attempt never started (shutdown, breaker opened meanwhile). Costs no attempt."""
+
+
+class OnUnknown(StrEnum):
+    """What a channel does with a notification of which an attempt ended without anybody knowing its effect."""
+
+    RESEND = "resend"
+    """Send again under the same key while the provider honours it; where it honours none, as RESEND_ONCE."""
+    RESEND_ONCE = "resend_once"
+    """One further attempt; after a second unknown it is held for a person."""
+    HOLD = "hold"
+    """Never again without a person."""
+    ASK = "ask"
+    """Ask the provider first, and send only what it has no record of."""
+
+
+FOUND_AT_PROVIDER = "found_at_provider"
+"""The code of a delivery that the provider's records show, although its answer was lost."""
 
 
 @frozen

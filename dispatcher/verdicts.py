@@ -21,6 +21,7 @@ def conclude(
     policy: RetryPolicy,
     now_unix_s: float,
     random01: float,
+    covered_in_s: float = 0.0,
 ) -> Verdict:
     """Decide what follows from one ended attempt.
 
@@ -30,6 +31,7 @@ def conclude(
     delivered      delivered                                    delivered
     soft           queued, after a backoff                      failed: exhausted
     unknown        queued, after a backoff, a possible double   failed: exhausted, a possible double
+    unresolved     queued, after a long backoff                 failed: unknown
     rate_limited   queued, after the hint; costs no attempt     (cannot be used up)
     misconfigured  queued, after a pause; costs no attempt      (cannot be used up)
     interrupted    queued at the head; costs no attempt         (cannot be used up)
@@ -38,7 +40,8 @@ def conclude(
     ============== ============================================ ==========================================
 
     A wait that would outlast ``expires_at`` ends it now (failed: expired), whatever the row above says. ``random01`` lies
-    in [0, 1).
+    in [0, 1). ``covered_in_s`` is when the budgets for retries have room for this one: no soft or unknown retry comes earlier,
+    unless that is longer than the longest backoff.
     """
 
     kind = outcome.kind
@@ -59,7 +62,11 @@ def conclude(
             if delivery.attempt >= delivery.attempts_max:
                 return dead(DeadLetterReason.EXHAUSTED, possible_double=possible_double)
             delay_s = retry_delay_s(policy, kind, delivery.attempt, random01, outcome.retry_after_s)
-            return again(delay_s, possible_double=possible_double)
+            return again(max(delay_s, min(covered_in_s, policy.cap_s)), possible_double=possible_double)
+        case OutcomeClass.UNRESOLVED:
+            if delivery.attempt >= delivery.attempts_max:
+                return dead(DeadLetterReason.UNKNOWN)
+            return again(retry_delay_s(policy, kind, delivery.attempt, random01, outcome.retry_after_s))
         case OutcomeClass.RATE_LIMITED | OutcomeClass.MISCONFIGURED | OutcomeClass.INTERRUPTED:
             return again(retry_delay_s(policy, kind, delivery.attempt, random01, outcome.retry_after_s), refund=True)
         case OutcomeClass.HARD:

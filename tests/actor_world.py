@@ -31,7 +31,7 @@ from dispatcher.ids import uuid7
 from dispatcher.messages import Command, Event, ProviderPolicy
 from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId
 from dispatcher.organization import Now, Organization
-from dispatcher.outcome import Outcome, OutcomeClass
+from dispatcher.outcome import OnUnknown, Outcome, OutcomeClass
 from dispatcher.providers.provider import Limits
 from dispatcher.recent import RecentIds
 
@@ -44,7 +44,7 @@ IN_FLIGHT_MAX = 16
 ACME = OrganizationId("acme")
 OTHER = OrganizationId("other")
 ORIGIN = Origin("http", "provider.test", 80)
-MAIL = ProviderPolicy("c-mail", 1, "mailer", Channel.EMAIL, None, 1, 4)
+MAIL = ProviderPolicy("c-mail", 1, "mailer", Channel.EMAIL, None, 1, 4, OnUnknown.RESEND, key_retention_s=86_400.0)
 BUDGET = RestartBudget(restarts_max=2, period_s=1000.0, pause_s=1.0)
 KINDS = {202: OutcomeClass.DELIVERED, 503: OutcomeClass.SOFT, 400: OutcomeClass.HARD, 429: OutcomeClass.RATE_LIMITED}
 

@@ -55,14 +55,15 @@ async def requeue(pool: Pool, organization_id: OrganizationId, id: str, attempts
     """Queue a dead notification again, with ``attempts_more`` further attempts. None when it is no dead letter.
 
     A deadline that has passed is dropped: whoever requeues an expired notification wants it sent. The count of attempts
-    that died with their process starts anew, or a poisonous one would be given up again before it was tried.
+    that died with their process starts anew, or a poisonous one would be given up again before it was tried. Whoever requeues
+    what may have been sent has decided that it may be sent again: it is held no longer, while ``unknowns`` stays.
     """
     rows = await pool.fetch(
         "WITH letter AS (DELETE FROM dead_letters WHERE organization_id = %s AND notification_id = %s "
         "RETURNING notification_id), "
         "back AS (UPDATE notifications AS n SET status = 'queued', rescues = 0, "
         "attempts_max = least(n.attempts::integer + %s, 32767), "
-        "next_retry_at = NULL, claimed_by = NULL, updated_at = now(), "
+        "next_retry_at = NULL, claimed_by = NULL, updated_at = now(), unknown_since = NULL, unknown_last = NULL, "
         "expires_at = CASE WHEN n.expires_at > now() THEN n.expires_at END "
         "FROM letter WHERE n.id = letter.notification_id AND n.status = 'failed' RETURNING n.id, n.attempts, n.organization_id) "
         "INSERT INTO attempts (notification_id, attempt, organization_id, outcome, code, at) "

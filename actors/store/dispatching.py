@@ -41,6 +41,7 @@ from actors.store.statements import (
 from dispatcher.errors import KeyTaken, StoreRefused, StoreUnavailable
 from dispatcher.messages import Gated, Verdict
 from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId, Status
+from dispatcher.outcome import FOUND_AT_PROVIDER
 
 _FIRST_ID = NotificationId("00000000-0000-0000-0000-000000000000")
 
@@ -137,9 +138,19 @@ class PostgresStore:
                     left_out = await (await connection.execute(LEFT_OUT, (rest,))).fetchall()
         answer: dict[OrganizationId, Gated] = {}
         deliveries: dict[OrganizationId, list[Delivery]] = {}
-        for id, organization_id, channel, recipient, payload, attempt, attempts_max, created_at, expires_at in rows:
+        for id, organization_id, channel, recipient, payload, attempt, attempts_max, created_at, expires_at, *unknown in rows:
             delivery = Delivery(
-                id, organization_id, Channel(channel), recipient, payload, attempt, attempts_max, created_at, expires_at, term
+                id,
+                organization_id,
+                Channel(channel),
+                recipient,
+                payload,
+                attempt,
+                attempts_max,
+                created_at,
+                expires_at,
+                term,
+                *unknown,
             )
             deliveries.setdefault(organization_id, []).append(delivery)
         for organization_id, batch in deliveries.items():
@@ -150,8 +161,8 @@ class PostgresStore:
 
     async def record(self, verdicts: Sequence[Verdict], *, again: bool) -> set[NotificationId]:
         """Write verdicts; returns the ids that were still ours. ``again`` repeats a call whose answer was lost."""
-        delivered = sorted((v for v in verdicts if v.status is Status.DELIVERED), key=_delivery_id)
-        others = sorted((v for v in verdicts if v.status is not Status.DELIVERED), key=_delivery_id)
+        delivered = sorted((v for v in verdicts if _is_plain(v)), key=_delivery_id)
+        others = sorted((v for v in verdicts if not _is_plain(v)), key=_delivery_id)
         ours: set[NotificationId] = set()
         with _translated("verdicts"):
             async with self._pool.connection() as connection:
@@ -245,6 +256,11 @@ def _key(keyed: Admission | BatchAnswer) -> tuple[str, str]:
     return keyed.organization_id, keyed.idempotency_key or ""
 
 
+def _is_plain(verdict: Verdict) -> bool:
+    """Whether it is a delivery of which there is nothing to tell but that."""
+    return verdict.status is Status.DELIVERED and verdict.outcome.code != FOUND_AT_PROVIDER
+
+
 def _delivery_id(verdict: Verdict) -> str:
     return verdict.delivery.id
 
@@ -262,6 +278,7 @@ def _verdict_row(v: Verdict) -> dict[str, object]:
         "dead": None if v.dead is None else v.dead.value,
         "provider": v.via.provider if v.via else None,
         "config_id": v.via.config_id if v.via else None,
+        "message_id": v.outcome.provider_message_id,
     }
 
 

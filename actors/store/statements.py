@@ -45,7 +45,8 @@ WHERE id = ANY(%(ids)s::uuid[]) AND status = 'queued'
   AND (next_retry_at IS NULL OR next_retry_at <= now() + interval '10 milliseconds'){open}
   AND EXISTS (SELECT FROM incarnations WHERE incarnations.id = %(claimer)s AND lease_until > now())
 RETURNING id, organization_id, channel, recipient, payload, attempts, attempts_max,
-          extract(epoch FROM created_at)::float8, extract(epoch FROM expires_at)::float8
+          extract(epoch FROM created_at)::float8, extract(epoch FROM expires_at)::float8, unknowns,
+          extract(epoch FROM now() - unknown_since)::float8, extract(epoch FROM now() - unknown_last)::float8
 """
 _OPEN = " AND NOT (organization_id || '/' || channel = ANY(%(closed)s::text[]))"
 GATE = _GATE.format(open="")
@@ -70,12 +71,16 @@ RETURNING n.id
 RECORD_OTHERS = """
 WITH u AS (
     SELECT * FROM json_to_recordset(%s::json) AS u(id uuid, attempt smallint, status text, refund smallint, doubles smallint,
-        retry_in_s float8, outcome text, code text, dead text, provider text, config_id uuid)
+        retry_in_s float8, outcome text, code text, dead text, provider text, config_id uuid, message_id text)
 ), done AS (
     UPDATE notifications n
     SET status = u.status, attempts = n.attempts - u.refund, unknowns = n.unknowns + u.doubles,
-        claimed_by = NULL, updated_at = now(),
-        next_retry_at = now() + make_interval(secs => u.retry_in_s), reason = u.code,
+        -- updated_at still is when the attempt passed the gate: what its effect is counted from
+        unknown_since = CASE WHEN u.doubles > 0 THEN coalesce(n.unknown_since, n.updated_at) ELSE n.unknown_since END,
+        unknown_last = CASE WHEN u.doubles > 0 THEN n.updated_at ELSE n.unknown_last END,
+        claimed_by = NULL, updated_at = now(), provider_message_id = coalesce(u.message_id, n.provider_message_id),
+        next_retry_at = now() + make_interval(secs => u.retry_in_s),
+        reason = CASE WHEN u.status <> 'delivered' THEN u.code END,
         provider = coalesce(u.provider, n.provider), provider_config_id = coalesce(u.config_id, n.provider_config_id)
     FROM u
     WHERE n.id = u.id AND n.attempts = u.attempt AND n.claimed_by = %s AND n.status = 'sending'
@@ -122,7 +127,8 @@ WITH lost AS (
     UPDATE notifications n
     SET status = CASE WHEN n.rescues >= %(rescues_max)s THEN 'failed' ELSE 'queued' END,
         claimed_by = NULL, updated_at = now(), next_retry_at = NULL, reason = 'process_lost',
-        unknowns = n.unknowns + 1, rescues = n.rescues + 1, attempts_max = n.attempts_max + 1
+        unknowns = n.unknowns + 1, rescues = n.rescues + 1, attempts_max = n.attempts_max + 1,
+        unknown_since = coalesce(n.unknown_since, n.updated_at), unknown_last = n.updated_at
     FROM lost WHERE n.id = lost.id
     RETURNING n.id, n.organization_id, n.channel, n.attempts, n.status
 ), timeline AS (

@@ -81,13 +81,19 @@ class Bind(Protocol):
 
 @frozen
 class Provider:
-    """One provider: what its configuration must look like, and how to bind it."""
+    """One provider: what its configuration must look like, and how to bind it.
+
+    ``key_retention_s`` is how long it honours an idempotency key (None: not at all). ``inquiry_lag_s`` is how long its records
+    may lag behind its sending; None when it can not be asked, otherwise what it binds is an ``inquiry.Askable``.
+    """
 
     name: str
     channels: frozenset[Channel]
     settings_problems: SettingsProblems
     credentials_problems: Callable[[Mapping[str, Any]], list[Problem]]
     bind: Bind
+    key_retention_s: float | None = None
+    inquiry_lag_s: float | None = None
 
 
 def invalid(pointer: str, detail: str, code: str = "setting_invalid") -> Problem:

@@ -2,7 +2,8 @@
 
 One request carries one notification: a request with many is refused whole for one bad address. SendGrid knows no idempotency
 keys. The ``idempotency-key`` header is sent nevertheless, always the notification's id: SendGrid ignores it, while a gateway in
-front of it, or the sandbox, may honour it. The ids in ``custom_args`` come back with every delivery event.
+front of it, or the sandbox, may honour it. The ids in ``custom_args`` come back with every delivery event, and the email activity
+of the account can be searched for them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, Final
+from urllib.parse import quote
 
 import orjson
 
@@ -21,6 +23,7 @@ from dispatcher.origins import BaseUrl
 from dispatcher.outcome import Outcome, OutcomeClass
 from dispatcher.problems import Problem
 from dispatcher.providers.hints import hint_s
+from dispatcher.providers.inquiry import UNKNOWN_SETTINGS, Answer, CannotTell, Found, NotFound, unknown_problems
 from dispatcher.providers.provider import (
     COMMON_SETTINGS,
     Limits,
@@ -38,6 +41,10 @@ from dispatcher.providers.provider import (
 HOSTS: Final = (Origin("https", "api.sendgrid.com", 443), Origin("https", "api.eu.sendgrid.com", 443))
 """SendGrid's own hosts; the first is the default."""
 SEND_PATH: Final = "/v3/mail/send"
+ACTIVITY_PATH: Final = "/v3/messages"
+"""Email activity: an add-on to an account, and a permission of the key. 403 without them."""
+INQUIRY_LAG_S: Final = 300.0
+"""How long a mail may be missing from the activity. SendGrid promises no bound; its users see it there within a minute or two."""
 
 STATUSES: Mapping[int, tuple[OutcomeClass, str]] = MappingProxyType(
     {
@@ -55,6 +62,9 @@ STATUSES: Mapping[int, tuple[OutcomeClass, str]] = MappingProxyType(
         415: (OutcomeClass.MISCONFIGURED, "http_415"),
         425: (OutcomeClass.SOFT, "http_425"),
         429: (OutcomeClass.RATE_LIMITED, "http_429"),
+        # Not from the service but from a gateway before it, which may have handed the mail on and missed the answer.
+        502: (OutcomeClass.UNKNOWN, "http_502"),
+        504: (OutcomeClass.UNKNOWN, "http_504"),
     }
 )
 """What each status means. One that is not listed goes by its hundred, see ``HUNDREDS``."""
@@ -87,13 +97,13 @@ _API_KEY = re.compile(r"[\x21-\x7e]{1,512}")
 _ADDRESS = re.compile(r"[^\s@\x00-\x1f\x7f<>,;]{1,64}@[^\s@\x00-\x1f\x7f<>,;]{1,255}")
 _NAME = re.compile(r"[^\x00-\x1f\x7f;,\u2028\u2029]{1,255}")
 _LINE_BREAK = re.compile(r"[\r\n\x00\x0b\x0c\x85\u2028\u2029]")
-_SETTINGS = COMMON_SETTINGS | {"from_email", "from_name", "reply_to", "categories", "sandbox_mode"}
+_SETTINGS = COMMON_SETTINGS | UNKNOWN_SETTINGS | {"from_email", "from_name", "reply_to", "categories", "sandbox_mode"}
 
 
 class BoundSendGrid:
     """SendGrid with one configuration. Everything that does not change from mail to mail is rendered here, once."""
 
-    __slots__ = ("_after_recipient", "_before_id", "_headers", "_target", "limits", "origin")
+    __slots__ = ("_activity", "_after_recipient", "_before_id", "_headers", "_target", "limits", "origin")
 
     def __init__(self, config: ProviderConfig) -> None:
         settings = config.settings
@@ -101,6 +111,7 @@ class BoundSendGrid:
         self.origin = base.origin
         self.limits: Limits = limits_of(settings)
         self._target = base.target(SEND_PATH)
+        self._activity = base.target(ACTIVITY_PATH) + b"?limit=1&query="
         self._headers: Headers = (
             (b"authorization", b"Bearer " + config.credentials["api_key"].encode("ascii")),
             (b"content-type", b"application/json"),
@@ -167,11 +178,33 @@ class BoundSendGrid:
             return Outcome(OutcomeClass.RATE_LIMITED, "credits_exceeded", None, CREDITS_EXCEEDED_RETRY_S)
         return Outcome(kind, code, None, hint_s(response, now_unix_s))
 
+    def inquiry(self, delivery: Delivery) -> HttpRequest:
+        """Asks the account's email activity for a mail with this notification's id among its custom arguments."""
+        query = quote(f"(unique_args['notification_id']=\"{delivery.id}\")", safe="").encode("ascii")
+        headers = tuple(header for header in self._headers if header[0] != b"content-type")
+        return HttpRequest(self.origin, b"GET", self._activity + query, headers)
+
+    def found(self, response: HttpResponse, now_unix_s: float) -> Answer:
+        """A mail in the activity was taken on, whatever became of it since: to send another would be a double."""
+        if response.status != 200:
+            return CannotTell(f"inquiry_http_{response.status}", hint_s(response, now_unix_s))
+        messages = None
+        with suppress(orjson.JSONDecodeError, LookupError, TypeError):
+            messages = orjson.loads(response.body)["messages"]
+        if messages == []:
+            return NotFound()
+        if not isinstance(messages, list) or not isinstance(messages[0], dict):
+            return CannotTell("inquiry_not_understood")
+        name = messages[0].get("msg_id")
+        is_name = isinstance(name, str) and _MESSAGE_ID.fullmatch(name.encode()) is not None
+        return Found(name if is_name else None)
+
 
 def settings_problems(settings: Mapping[str, Any], origins_extra: Collection[str] = ()) -> list[Problem]:
     """What is wrong with the settings of a configuration."""
     problems = unknown_fields(settings, _SETTINGS, "/settings")
     problems += common_problems(settings, {*map(str, HOSTS), *origins_extra})
+    problems += unknown_problems(settings, askable=True)
     if settings.get("from_email") is None:
         problems.append(missing("/settings/from_email", "the address mails are sent from"))
     for name in ("from_email", "reply_to"):
@@ -205,7 +238,9 @@ def bind(config: ProviderConfig, origins_extra: Collection[str] = ()) -> BoundSe
     return BoundSendGrid(config)
 
 
-SENDGRID: Final = Provider("sendgrid", frozenset({Channel.EMAIL}), settings_problems, credentials_problems, bind)
+SENDGRID: Final = Provider(
+    "sendgrid", frozenset({Channel.EMAIL}), settings_problems, credentials_problems, bind, inquiry_lag_s=INQUIRY_LAG_S
+)
 
 
 def _content(payload: Mapping[str, Any]) -> bytes:

@@ -1,0 +1,66 @@
+"""Whether a notification may be sent again of which nobody knows if it was sent: the channel's policy, as one function.
+
+Judged after the gate, so that one rule holds for every way in which an attempt can end without a word: an answer that never
+came, a process that died, an actor that failed. Invariant: with ``HOLD`` nothing is sent again unless a person has decided so
+since, and a key that the provider may have forgotten is never relied on.
+"""
+
+from __future__ import annotations
+
+from dispatcher.messages import ProviderPolicy, Verdict
+from dispatcher.model import DeadLetterReason, Delivery, Status
+from dispatcher.outcome import OnUnknown, Outcome, OutcomeClass
+from dispatcher.verdicts import expire
+
+RETENTION_SHARE = 0.95
+"""How much of a key's retention is relied on: the rest is for the way to the provider and for clocks that disagree."""
+
+HELD = Outcome(OutcomeClass.INTERRUPTED, "unknown_held")
+KEY_RETENTION_PASSED = Outcome(OutcomeClass.INTERRUPTED, "key_retention_passed")
+INQUIRY_NOT_DUE = Outcome(OutcomeClass.INTERRUPTED, "inquiry_not_due")
+
+
+def judge(delivery: Delivery, via: ProviderPolicy, now_unix_s: float) -> Verdict | None:
+    """Decide about a delivery before its call: None lets it go on, a verdict ends this attempt, which is given back.
+
+    ============ ======================================= =====================================================
+    policy       what is known                           what follows
+    ============ ======================================= =====================================================
+    any          nothing is unresolved                   sent
+    resend       its key is honoured still               sent, under the same key
+    resend       its key may be forgotten by now         failed: unknown (``key_retention_passed``)
+    resend       the provider honours no keys            as ``resend_once``
+    resend_once  one attempt with an unknown effect      sent
+    resend_once  several of them                         failed: unknown (``unknown_held``)
+    hold                                                 failed: unknown (``unknown_held``)
+    ask          too early for the provider's records    queued again for the rest of the lag
+    ask          old enough                              goes on: whoever makes the call asks first
+    ============ ======================================= =====================================================
+
+    "Unresolved" ends when a person requeues the notification; what is counted in ``unknowns`` stays, so that a decision by hand
+    is good for one attempt with an unknown effect, not for several.
+    """
+    age_s = delivery.unknown_for_s
+    if age_s is None:
+        return None
+    match via.on_unknown:
+        case OnUnknown.ASK:
+            last_s = age_s if delivery.unknown_last_s is None else delivery.unknown_last_s
+            wait_s = via.inquiry_lag_s - last_s
+            return None if wait_s <= 0 else _later(delivery, via, wait_s, now_unix_s)
+        case OnUnknown.RESEND if via.key_retention_s is not None:
+            return None if age_s < via.key_retention_s * RETENTION_SHARE else _held(delivery, via, KEY_RETENTION_PASSED)
+        case OnUnknown.RESEND | OnUnknown.RESEND_ONCE if delivery.unknowns <= 1:
+            return None
+        case _:
+            return _held(delivery, via, HELD)
+
+
+def _held(delivery: Delivery, via: ProviderPolicy, why: Outcome) -> Verdict:
+    return Verdict(delivery, why, via, Status.FAILED, refund=True, dead=DeadLetterReason.UNKNOWN)
+
+
+def _later(delivery: Delivery, via: ProviderPolicy, wait_s: float, now_unix_s: float) -> Verdict:
+    if delivery.expires_at_s is not None and now_unix_s + wait_s >= delivery.expires_at_s:
+        return expire(delivery)
+    return Verdict(delivery, INQUIRY_NOT_DUE, via, Status.QUEUED, refund=True, retry_in_s=wait_s)

@@ -1,0 +1,1 @@
+ALTER TABLE notifications DROP COLUMN unknown_since, DROP COLUMN unknown_last;
