@@ -107,6 +107,10 @@ class Behaviour:
     """How long an honoured key is remembered."""
     sender_domains: tuple[str, ...] = field(default=(), converter=_domains)
     """Domains a sender may use, others are refused with 403; empty accepts all."""
+    email_activity: bool = field(default=True, validator=_flag)
+    """Whether the account may search what was sent, an add-on; without it such a request is refused with 403."""
+    activity_lag_s: float = field(default=0.0, validator=_number(0, 86_400))
+    """How long a message that took effect is missing from that search."""
     magic_recipients: bool = field(default=True, validator=_flag)
     seed: int | None = field(default=None, validator=_integer_or_none)
     """Setting a behaviour with a seed starts the random numbers anew."""

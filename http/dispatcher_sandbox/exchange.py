@@ -17,7 +17,7 @@ from dispatcher_sandbox.conduct import Act, Conduct, conduct
 from dispatcher_sandbox.ledger import Accepted, Ledger, Remembered
 from dispatcher_sandbox.messages import Answer, Request, gateway_page
 from dispatcher_sandbox.rate import Rate, RateLimit
-from dispatcher_sandbox.simulator import Intake, Simulator
+from dispatcher_sandbox.simulator import Intake, Search, Simulator
 
 
 class Reply(NamedTuple):
@@ -74,6 +74,8 @@ class Exchange:
             if intake.status >= 400:
                 ledger.refused[intake.status] += 1
             return self._reply(simulator, intake, behaviour.latency_s, rate)
+        if isinstance(intake, Search):
+            return self._search(simulator, intake, rate, now_s)
         magic = intake.magic
         sight = 0 if magic is None else ledger.sight(intake.magic_name)
         chosen = conduct(behaviour, magic, sight, self._random.random())
@@ -111,6 +113,19 @@ class Exchange:
             return simulator.refused(422, "idempotency_key")
         ledger.replayed += 1
         return simulator.replayed(known.message_id)
+
+    def _search(self, simulator: Simulator, search: Search, rate: Rate | None, now_s: float) -> Reply:
+        """Answer from the ledger, with the same luck as any other request."""
+        behaviour, ledger = self._behaviour, self.ledger
+        chosen = conduct(behaviour, None, 0, self._random.random())
+        if chosen.act is Act.REFUSE:
+            return self._refuse(simulator, chosen, rate, now_s)
+        if chosen.act is not Act.ACCEPT:
+            ledger.unanswered += 1
+            return Reply(None, chosen.delay_s)
+        ledger.searched += 1
+        sent = ledger.sent(search.notification_id, now_s - behaviour.activity_lag_s)
+        return self._reply(simulator, simulator.listing(sent[: search.limit]), chosen.delay_s, rate)
 
     def _refuse(self, simulator: Simulator, chosen: Conduct, rate: Rate | None, now_s: float) -> Reply:
         self.ledger.refused[chosen.status] += 1

@@ -98,6 +98,13 @@ class Accepted:
     body: bytes = field(repr=False)
 
 
+class Sent(NamedTuple):
+    """One message that took effect, as a provider's records show it."""
+
+    message_id: str
+    at_s: float
+
+
 class Remembered(NamedTuple):
     """The answer to replay for an honoured idempotency key, and what it was given for."""
 
@@ -116,6 +123,9 @@ class Ledger:
 
     def clear(self) -> None:
         """Forget everything, honoured keys and magic sightings included."""
+        self._sent: OrderedDict[str, tuple[Sent, ...]] = OrderedDict()
+        self.searched = 0
+        """Questions about what was accepted that were answered."""
         self.requests = 0
         """Requests to a provider, whatever became of them."""
         self.accepted = 0
@@ -151,9 +161,19 @@ class Ledger:
         for notification_id, organization_id in accepted.correlations:
             if notification_id is not None:
                 self.notifications.add(notification_id)
+                self._keep(notification_id, Sent(accepted.message_id, accepted.at_s))
             if organization_id is not None:
                 self.organizations.add(organization_id)
         self.recent.append(accepted)
+
+    def _keep(self, notification_id: str, sent: Sent) -> None:
+        self._sent[notification_id] = (*self._sent.get(notification_id, ()), sent)
+        if len(self._sent) > self._names_max:
+            self._sent.popitem(last=False)
+
+    def sent(self, notification_id: str, until_s: float) -> tuple[Sent, ...]:
+        """The messages of a notification that took effect until then, oldest first."""
+        return tuple(sent for sent in self._sent.get(notification_id, ()) if sent.at_s <= until_s)
 
     def sight(self, name: str) -> int:
         """Count that a message with a magic recipient came by; returns how often it has, this time included."""
@@ -183,6 +203,7 @@ class Ledger:
             "messages": self.messages,
             "replayed": self.replayed,
             "validated": self.validated,
+            "searched": self.searched,
             "dropped": self.dropped,
             "unanswered": self.unanswered,
             "refused": {str(status): count for status, count in sorted(self.refused.items())},

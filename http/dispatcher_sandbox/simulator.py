@@ -8,10 +8,11 @@ naming it in ``simulators``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from dispatcher_sandbox.behaviour import Behaviour
-from dispatcher_sandbox.ledger import Correlation
+from dispatcher_sandbox.ledger import Correlation, Sent
 from dispatcher_sandbox.magic import Magic
 from dispatcher_sandbox.messages import Answer, Request
 from dispatcher_sandbox.rate import Rate
@@ -29,6 +30,13 @@ class Intake(NamedTuple):
     magic: Magic | None = None
     magic_name: str = ""
     validate_only: bool = False
+
+
+class Search(NamedTuple):
+    """A question about what was accepted: which messages carry this notification's id, at most ``limit`` of them."""
+
+    notification_id: str
+    limit: int
 
 
 class Simulator(Protocol):
@@ -53,8 +61,12 @@ class Simulator(Protocol):
         """What the rate limit is counted by. Called before anything about the request is known to be valid."""
         ...
 
-    def read(self, request: Request, behaviour: Behaviour, now_s: float) -> Intake | Answer:
-        """Check a request as the provider does: what it carries, or the answer that refuses it or needs no decision."""
+    def read(self, request: Request, behaviour: Behaviour, now_s: float) -> Intake | Search | Answer:
+        """Check a request as the provider does: what it carries or asks, or the answer that refuses it or needs no decision."""
+        ...
+
+    def listing(self, sent: Sequence[Sent]) -> Answer:
+        """The answer to a search: the messages that were found."""
         ...
 
     def accepted(self, id_bits: int) -> tuple[str, Answer]:

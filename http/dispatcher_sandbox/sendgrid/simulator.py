@@ -1,6 +1,7 @@
 """SendGrid v3 as a simulator: routes, authentication, and the wording of every answer.
 
-``POST /v3/mail/send`` is what it is for; ``POST /v3/mail/batch`` hands out ids that group scheduled mails. Two things the real
+``POST /v3/mail/send`` is what it is for; ``POST /v3/mail/batch`` hands out ids that group scheduled mails, ``GET /v3/messages``
+tells what was sent. Two things the real
 one does not know: the header ``idempotency-key``, which a gateway in front of it may honour and the behaviour may switch on, and
 the 422 for such a key used again with another body.
 """
@@ -9,23 +10,27 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
 from dispatcher_sandbox.behaviour import Behaviour
-from dispatcher_sandbox.ledger import Correlation
+from dispatcher_sandbox.ledger import Correlation, Sent
 from dispatcher_sandbox.magic import Magic, magic_of
 from dispatcher_sandbox.messages import JSON, REASONS, Answer, Request, gateway_page
 from dispatcher_sandbox.rate import Rate
+from dispatcher_sandbox.sendgrid.activity import listing, search_of
 from dispatcher_sandbox.sendgrid.faults import Fault, Unreadable, at, refusal
 from dispatcher_sandbox.sendgrid.mail import faults_of
 from dispatcher_sandbox.sendgrid.people import domain_of
 from dispatcher_sandbox.sendgrid.settings import is_sandboxed
-from dispatcher_sandbox.simulator import Intake
+from dispatcher_sandbox.simulator import Intake, Search
 
 _SEND = b"/v3/mail/send"
 _BATCH = b"/v3/mail/batch"
+_ACTIVITY = b"/v3/messages"
+_METHODS = {_SEND: b"POST", _BATCH: b"POST", _ACTIVITY: b"GET"}
 _BEARER = b"Bearer SG."
 _NO_TEXT = b"Content-Type: text/plain; charset=utf-8\r\n"
 
@@ -60,21 +65,23 @@ class SendGrid:
         """The API key."""
         return request.headers.get(b"authorization", b"")
 
-    def read(self, request: Request, behaviour: Behaviour, now_s: float) -> Intake | Answer:
+    def read(self, request: Request, behaviour: Behaviour, now_s: float) -> Intake | Search | Answer:
         """Route, authenticate, check."""
         headers = request.headers
         target = request.target
         if target != _SEND:
             target = request.path
-            if target not in (_SEND, _BATCH):
+            if target not in _METHODS:
                 return _refused(404)
-        if request.method != b"POST":
-            return _refused(405)._replace(headers=JSON + b"Allow: POST\r\n")
+        if request.method != _METHODS[target]:
+            return _refused(405)._replace(headers=JSON + b"Allow: %b\r\n" % _METHODS[target])
         key = headers.get(b"authorization", b"")
         if not key.startswith(_BEARER) or len(key) == len(_BEARER) or b" " in key[len(_BEARER) :]:
             return _refused(401)
         if target == _BATCH:
             return _batch(key, now_s)
+        if target == _ACTIVITY:
+            return search_of(request.target) if behaviour.email_activity else _refused(403)
         kind = headers.get(b"content-type", b"")
         if kind != b"application/json" and kind.partition(b";")[0].strip().lower() != b"application/json":
             return _refused(415)
@@ -101,6 +108,10 @@ class SendGrid:
     def validated(self) -> Answer:
         """200 without a body: sandbox mode."""
         return Answer(200, _NO_TEXT)
+
+    def listing(self, sent: Sequence[Sent]) -> Answer:
+        """The mails a search has found."""
+        return listing(sent)
 
     def refused(self, status: int, reason: str) -> Answer:
         """A refusal that was decided, not found."""
