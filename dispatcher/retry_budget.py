@@ -6,9 +6,10 @@ First attempts earn credits, ``ratio`` each; a floor of so many a second comes o
 Credits fade: what was earned stays for ``MEMORY_S`` on average, so that a good morning does not pay for a bad afternoon.
 
 Nobody waits in memory for a credit and nothing is dropped: a reservation always succeeds and says *when* it is covered, which
-becomes the time of the retry on disk. Invariant: retries that are due by any time are at most ``ratio`` times the first
-attempts so far, plus ``floor_per_s`` times the seconds so far, plus what a new budget holds, ``floor_per_s * MEMORY_S``; only
-what would have to wait for longer than its owner's ``at_most_s`` is due earlier than it is covered.
+becomes the time of the retry on disk. It counts on first attempts going on as they lately did. Invariant: while they do, retries
+that are due by any time are at most ``ratio`` times the first attempts so far, plus ``floor_per_s`` times the seconds so far,
+plus what a new budget holds, ``floor_per_s * MEMORY_S``. When they fall off, what was promised still comes due, and new retries
+wait until it is paid for. Only what would have to wait for longer than ``at_most_s`` is due uncovered.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ MEMORY_S = 10.0
 class RetryBudget:
     """Credits for retries. Times are monotonic seconds. One float addition for each first attempt; the rest at each retry."""
 
-    __slots__ = ("_at_s", "_balance", "_earned", "_floor_per_s", "_ratio")
+    __slots__ = ("_at_s", "_balance", "_earned", "_floor_per_s", "_lately_per_s", "_ratio")
 
     def __init__(self, ratio: float, floor_per_s: float, now_s: float) -> None:
         self._ratio = ratio
         self._floor_per_s = floor_per_s
         self._balance = floor_per_s * MEMORY_S  # what a quiet budget comes to rest at
         self._earned = 0.0  # since ``_at_s``; taken as earned evenly over that time
+        self._lately_per_s = 0.0  # what first attempts earned, averaged over MEMORY_S
         self._at_s = now_s
 
     def earn(self) -> None:
@@ -47,7 +49,7 @@ class RetryBudget:
         A retry that would have to wait for longer is not charged: debts end somewhere.
         """
         self._fold(now_s)
-        wait_s = (1.0 - self._balance) / self._floor_per_s
+        wait_s = (1.0 - self._balance) / (self._floor_per_s + self._lately_per_s)
         if wait_s > at_most_s:
             return at_most_s
         self._balance -= 1.0
@@ -59,7 +61,9 @@ class RetryBudget:
         if passed_s <= 0:
             self._balance += self._earned
         else:
-            rate_per_s = self._floor_per_s + self._earned / passed_s
+            earned_per_s = self._earned / passed_s
+            rate_per_s = self._floor_per_s + earned_per_s
+            self._lately_per_s = earned_per_s + (self._lately_per_s - earned_per_s) * exp(-passed_s / MEMORY_S)
             if self._balance < 0:
                 debt_s = -self._balance / rate_per_s
                 self._balance += rate_per_s * min(debt_s, passed_s)
