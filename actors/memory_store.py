@@ -259,7 +259,7 @@ class MemoryStore:
         now_s, via, outcome = self._now_s(), verdict.via, verdict.outcome
         attempt = row.attempts
         if verdict.possible_double:
-            _mark_unknown(row)
+            _mark_unknown(row, now_s)
         row.status, row.claimed_by, row.updated_at_s = verdict.status, None, now_s
         row.next_retry_at_s = None if verdict.retry_in_s is None else now_s + verdict.retry_in_s
         if verdict.status is Status.DELIVERED:
@@ -283,7 +283,7 @@ class MemoryStore:
         taken = []
         for row in rows:
             is_poison = row.rescues >= RESCUES_MAX
-            _mark_unknown(row)
+            _mark_unknown(row, now_s)
             row.status = Status.FAILED if is_poison else Status.QUEUED
             row.claimed_by, row.next_retry_at_s, row.updated_at_s, row.reason = None, None, now_s, "process_lost"
             row.rescues += 1
@@ -308,10 +308,10 @@ class MemoryStore:
         return self.database.unix_s()
 
 
-def _mark_unknown(row: Row) -> None:
+def _mark_unknown(row: Row, now_s: float) -> None:
     """Before its status changes: until then ``updated_at_s`` is when the attempt passed the gate."""
     row.unknowns += 1
-    row.unknown_last_s = row.updated_at_s
+    row.unknown_last_s = now_s
     if row.unknown_since_s is None:
         row.unknown_since_s = row.updated_at_s
 

@@ -32,8 +32,8 @@ class Row:
     attempts: int = 0
     unknowns: int = 0
     rescues: int = 0
-    unknown_since_s: float | None = None
-    unknown_last_s: float | None = None
+    unknown_since_s: float | None = None  # when the first unresolved attempt passed the gate
+    unknown_last_s: float | None = None  # when the last one was given up
     claimed_by: str | None = None
     next_retry_at_s: float | None = None
     provider: str | None = None

@@ -57,8 +57,9 @@ class Delivery:
     ``attempt`` counts from 1. ``created_at_s`` and ``expires_at_s`` are Unix seconds. ``term`` is the term of the lease under
     which the attempt is ours.
 
-    ``unknowns`` counts earlier attempts whose effect is not known. ``unknown_for_s`` and ``unknown_last_s`` are the ages of the
-    first and the last of those that nobody has decided about since, at the gate and by the store's clock; None without any.
+    ``unknowns`` counts earlier attempts whose effect is not known. Of those that nobody has decided about since,
+    ``unknown_for_s`` is how long ago the first passed the gate, ``unknown_last_s`` how long ago the last was given up; None
+    without any. Both are measured at this attempt's gate, by the store's clock.
     """
 
     id: NotificationId

@@ -1,4 +1,5 @@
--- When the first and the last attempt began whose effect is not known and that nobody has decided about since. NULL without any.
+-- Of the attempts whose effect is not known and that nobody has decided about since: when the first passed the gate, and when the
+-- last was given up. NULL without any.
 -- depends: 0001_first_schema
 
 ALTER TABLE notifications

@@ -58,6 +58,7 @@ from dispatcher.messages import (
 )
 from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId, Status
 from dispatcher.organization import INTERRUPTED, Now, Organization
+from dispatcher.outcome import OnUnknown, Outcome
 from dispatcher.recent import RecentIds
 
 T = TypeVar("T")
@@ -67,6 +68,18 @@ LEASE_S = 60.0
 CALL_S = 21.0
 IN_FLIGHT_MAX = 4
 ATTEMPTS_MAX = 3
+KEY_RETENTION_S = 150.0
+INQUIRY_LAG_S = 30.0
+POLICIES = {
+    policy.channel: policy
+    for policy in (
+        ProviderPolicy("e", 1, "mailer", Channel.EMAIL, None, 1, 2, OnUnknown.RESEND, key_retention_s=KEY_RETENTION_S),
+        ProviderPolicy("s", 1, "texter", Channel.SMS, 2.0, 2, 2, OnUnknown.RESEND_ONCE),
+        ProviderPolicy("p", 1, "pusher", Channel.PUSH, None, 1, 2, OnUnknown.HOLD),
+        ProviderPolicy("w", 1, "chatter", Channel.WHATSAPP, None, 1, 2, OnUnknown.ASK, inquiry_lag_s=INQUIRY_LAG_S),
+    )
+}
+"""One channel for each policy about attempts with an unknown effect."""
 RETRY = RetryPolicy(base_s=2.0, cap_s=20.0, hint_cap_s=30.0)
 BREAKER = BreakerPolicy(calls_min=3, open_base_s=5.0, open_cap_s=20.0, probes=1, ramp_calls_max=2)
 
@@ -108,11 +121,14 @@ class World:
         self.fault_in = 0  # operations until the fault happens
         self.database = MemoryDatabase(self.unix_s)
         self.queue = MemoryQueue(self.unix_s, lease_s=LEASE_S, interrupt=self._interrupt_queue, on_wake=self._on_wake)
-        self.providers = {Channel.EMAIL: Provider(honours_keys=True), Channel.SMS: Provider(honours_keys=False)}
-        self.policies = {
-            Channel.EMAIL: ProviderPolicy("e", 1, "mailer", Channel.EMAIL, None, 1, 2),
-            Channel.SMS: ProviderPolicy("s", 1, "texter", Channel.SMS, 2.0, 2, 2),
+        self.postgres_is_away = False
+        self.providers = {
+            Channel.EMAIL: Provider(honours_keys=True, retention_s=KEY_RETENTION_S),
+            Channel.SMS: Provider(honours_keys=False),
+            Channel.PUSH: Provider(honours_keys=False),
+            Channel.WHATSAPP: Provider(honours_keys=False, lag_s=INQUIRY_LAG_S),
         }
+        self.policies = dict(POLICIES)
         self.accepted: dict[NotificationId, bytes] = {}  # what callers were told is accepted, with its content
         self.announced: list[dict[str, Any]] = []
         self.processes: list[Process] = []
@@ -159,7 +175,7 @@ class World:
             raise QueueUnavailable(operation)
 
     async def interrupt_store(self, operation: str, moment: Moment) -> None:
-        if self._strikes(moment):
+        if self.postgres_is_away or self._strikes(moment):
             raise StoreUnavailable(operation)
 
     def _strikes(self, moment: Moment) -> bool:
@@ -422,8 +438,17 @@ class Process:
             assert (row.status, row.claimed_by, row.attempts) == (Status.SENDING, self.incarnation, delivery.attempt), (
                 "a call was made without an intent on record"
             )
-            outcome = self.world.providers[delivery.channel].call(self.key(delivery), reply)
+            outcome = self.exchange(delivery, call.via, reply)
         self.will("hear an answer", lambda: call.actor.tell(Concluded(delivery, outcome, call.via, 0.1)))
+
+    def exchange(self, delivery: Delivery, via: ProviderPolicy, reply: Reply) -> Outcome:
+        """What is asked and sent in one attempt."""
+        provider, now_s = self.world.providers[delivery.channel], self.world.now_s
+        if via.on_unknown is OnUnknown.ASK and delivery.unknown_for_s is not None:
+            found = provider.ask(self.key(delivery), reply, now_s)
+            if found is not None:
+                return found
+        return provider.call(self.key(delivery), reply, now_s)
 
     def key(self, delivery: Delivery) -> str:
         return delivery.id

@@ -75,9 +75,9 @@ WITH u AS (
 ), done AS (
     UPDATE notifications n
     SET status = u.status, attempts = n.attempts - u.refund, unknowns = n.unknowns + u.doubles,
-        -- updated_at still is when the attempt passed the gate: what its effect is counted from
+        -- updated_at still is when the attempt passed the gate: it had no effect before that, and none after this moment
         unknown_since = CASE WHEN u.doubles > 0 THEN coalesce(n.unknown_since, n.updated_at) ELSE n.unknown_since END,
-        unknown_last = CASE WHEN u.doubles > 0 THEN n.updated_at ELSE n.unknown_last END,
+        unknown_last = CASE WHEN u.doubles > 0 THEN now() ELSE n.unknown_last END,
         claimed_by = NULL, updated_at = now(), provider_message_id = coalesce(u.message_id, n.provider_message_id),
         next_retry_at = now() + make_interval(secs => u.retry_in_s),
         reason = CASE WHEN u.status <> 'delivered' THEN u.code END,
@@ -128,7 +128,7 @@ WITH lost AS (
     SET status = CASE WHEN n.rescues >= %(rescues_max)s THEN 'failed' ELSE 'queued' END,
         claimed_by = NULL, updated_at = now(), next_retry_at = NULL, reason = 'process_lost',
         unknowns = n.unknowns + 1, rescues = n.rescues + 1, attempts_max = n.attempts_max + 1,
-        unknown_since = coalesce(n.unknown_since, n.updated_at), unknown_last = n.updated_at
+        unknown_since = coalesce(n.unknown_since, n.updated_at), unknown_last = now()
     FROM lost WHERE n.id = lost.id
     RETURNING n.id, n.organization_id, n.channel, n.attempts, n.status
 ), timeline AS (

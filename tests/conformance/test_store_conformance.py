@@ -135,6 +135,8 @@ class PostgresWorld:
             ("notifications", "updated_at"),
             ("notifications", "next_retry_at"),
             ("notifications", "expires_at"),
+            ("notifications", "unknown_since"),
+            ("notifications", "unknown_last"),
             ("incarnations", "lease_until"),
             ("attempts", "at"),
         ):
@@ -645,6 +647,118 @@ async def test_a_possible_double_is_marked(world: World, store: Store) -> None:
     assert stored is not None
     assert stored.unknowns == 1
     assert world.timeline(delivery.id) == [(1, "unknown", "timeout_read")]
+
+
+def lost_answer(delivery: Delivery) -> Verdict:
+    return verdict(delivery, OutcomeClass.UNKNOWN, Status.QUEUED, "timeout_read", possible_double=True, retry_in_s=0.0)
+
+
+def ages(delivery: Delivery) -> tuple[int, int | None, int | None]:
+    """How many attempts are unknown, and for how many seconds the first and the last of them."""
+    first, last = delivery.unknown_for_s, delivery.unknown_last_s
+    return delivery.unknowns, None if first is None else round(first), None if last is None else round(last)
+
+
+async def test_a_delivery_without_unknown_attempts_says_so(world: World, store: Store) -> None:
+    first = await attempt(world, store)
+    await store.record([again_in(first, 0.0)], again=False)
+    (second,) = (await gated(store, [first.id])).deliveries
+
+    assert ages(first) == ages(second) == (0, None, None)
+
+
+async def test_unknown_attempts_are_dated_to_the_gate_of_the_first_and_to_the_end_of_the_last(world: World, store: Store) -> None:
+    """No effect is older than the one, so a key is remembered at least so long; none is younger than the other, so records that
+    lag behind are waited for long enough.
+    """
+    first = await attempt(world, store)
+    world.pass_time(20)
+    await store.record([lost_answer(first)], again=False)
+    world.pass_time(100)
+    (second,) = (await gated(store, [first.id])).deliveries
+    world.pass_time(10)
+    await store.record([lost_answer(second)], again=False)
+    world.pass_time(50)
+    (third,) = (await gated(store, [first.id])).deliveries
+
+    assert ages(second) == (1, 120, 100)
+    assert ages(third) == (2, 180, 50)
+
+
+async def test_what_ends_with_a_known_effect_leaves_what_is_unknown_as_it_is(world: World, store: Store) -> None:
+    first = await attempt(world, store)
+    await store.record([lost_answer(first)], again=False)
+    (second,) = (await gated(store, [first.id])).deliveries
+    world.pass_time(100)
+    await store.record([again_in(second, 0.0)], again=False)
+    (third,) = (await gated(store, [first.id])).deliveries
+
+    assert ages(third) == (1, 100, 100)
+
+
+async def test_a_rescue_is_dated_to_the_attempt_and_not_to_the_rescue(world: World, store: Store) -> None:
+    """Or a key would be relied on that the provider has long forgotten (scenario 6)."""
+    first = await attempt(world, store)
+    world.pass_time(LEASE_S + 5000)
+    await world.store(THEIRS).rescue(10)
+    world.pass_time(100)
+    await store.register(LEASE_S)
+    (second,) = (await gated(store, [first.id])).deliveries
+    world.pass_time(LEASE_S + 20)
+    await world.store(THEIRS).rescue(10)
+    await store.register(LEASE_S)
+    (third,) = (await gated(store, [first.id])).deliveries
+
+    assert ages(second) == (1, LEASE_S + 5100, 100)
+    assert ages(third) == (2, 2 * LEASE_S + 5120, 0)
+
+
+async def test_what_is_disowned_is_dated_to_the_attempt_too(world: World, store: Store) -> None:
+    first = await attempt(world, store)
+    world.pass_time(30)
+    await store.disown(ACME)
+    (second,) = (await gated(store, [first.id])).deliveries
+
+    assert ages(second) == (1, 30, 0)
+
+
+async def test_a_gate_whose_answer_was_lost_marks_nothing_because_nothing_began(world: World, store: Store) -> None:
+    ids = await inserted(world, store)
+    await gated(store, ids)
+    (delivery,) = (await gated(store, ids, again=True)).deliveries
+
+    assert ages(delivery) == (0, None, None)
+
+
+async def test_what_is_held_for_a_person_is_a_dead_letter_and_no_attempt(world: World, store: Store) -> None:
+    delivery = await attempt(world, store)
+    held = Verdict(
+        delivery,
+        Outcome(OutcomeClass.INTERRUPTED, "unknown_held"),
+        VIA,
+        Status.FAILED,
+        refund=True,
+        dead=DeadLetterReason.UNKNOWN,
+    )
+
+    assert await store.record([held], again=False) == {delivery.id}
+    assert await store.record([held], again=True) == {delivery.id}
+    assert status_of(world, delivery.id) == ("failed", 0)
+    assert world.dead_letter(delivery.id) == ("unknown", "unknown_held")
+    assert world.timeline(delivery.id) == []
+
+
+async def test_a_delivery_that_the_provider_was_found_to_have_says_so_in_the_timeline(world: World, store: Store) -> None:
+    first = await attempt(world, store)
+    await store.record([lost_answer(first)], again=False)
+    (second,) = (await gated(store, [first.id])).deliveries
+    outcome = Outcome(OutcomeClass.DELIVERED, "found_at_provider", "m-9")
+    found = Verdict(second, outcome, VIA, Status.DELIVERED)
+
+    assert await store.record([found], again=False) == {first.id}
+    assert await store.record([found], again=True) == {first.id}
+    assert world.stored(first.id) == Stored("delivered", 2, 8, 1, 0, None, None, None, "sendgrid", CONFIG, "m-9")
+    assert world.timeline(first.id) == [(1, "unknown", "timeout_read"), (2, "delivered", "found_at_provider")]
 
 
 @pytest.mark.parametrize("reason", list(DeadLetterReason))

@@ -88,6 +88,13 @@ def test_a_wrong_configuration_waits_longer_than_a_passing_fault() -> None:
     assert delays_s[OutcomeClass.INTERRUPTED] == 0
 
 
+def test_a_throttled_attempt_waits_for_less_than_a_failed_one_and_an_unanswered_question_for_longer() -> None:
+    policy = RetryPolicy()
+    delays_s = {kind: retry_delay_s(policy, kind, 1, 0.5) for kind in BASE_FACTORS}
+
+    assert 0 < delays_s[OutcomeClass.RATE_LIMITED] < delays_s[OutcomeClass.SOFT] < delays_s[OutcomeClass.UNRESOLVED]
+
+
 @pytest.mark.parametrize("kind", FINAL)
 def test_a_final_outcome_has_no_next_attempt(kind: OutcomeClass) -> None:
     with pytest.raises(ValueError, match="is final"):

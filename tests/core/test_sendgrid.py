@@ -202,6 +202,12 @@ def test_a_fault_of_the_provider_is_soft(status: int) -> None:
     assert answer(status) == Outcome(OutcomeClass.SOFT, f"http_{status}")
 
 
+@pytest.mark.parametrize("status", [502, 504])
+def test_a_gateway_that_got_no_answer_may_have_handed_the_mail_on(status: int) -> None:
+    """So it is a possible double, marked and left to the channel's policy, and not a refusal that is believed."""
+    assert answer(status) == Outcome(OutcomeClass.UNKNOWN, f"http_{status}")
+
+
 @pytest.mark.parametrize(
     ("status", "kind"), [(302, "misconfigured"), (410, "hard"), (100, "unknown"), (0, "unknown"), (999, "unknown")]
 )

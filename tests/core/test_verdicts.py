@@ -68,6 +68,29 @@ def test_what_is_not_the_messages_fault_costs_no_attempt_not_even_the_last(kind:
     assert (concluded.status, concluded.refund, concluded.dead) == (Status.QUEUED, True, None)
 
 
+def test_an_attempt_that_only_asked_in_vain_is_made_again_later_and_in_the_end_left_to_a_person() -> None:
+    """It has sent nothing, so it is no possible double itself; but the earlier one that it asked about is."""
+    again, last = verdict(DELIVERY, OutcomeClass.UNRESOLVED, random01=0.5), verdict(LAST, OutcomeClass.UNRESOLVED)
+
+    assert (again.status, again.refund, again.possible_double, again.retry_in_s) == (Status.QUEUED, False, False, 30.0)
+    assert (last.status, last.dead) == (Status.FAILED, DeadLetterReason.UNKNOWN)
+
+
+@pytest.mark.parametrize("kind", [OutcomeClass.SOFT, OutcomeClass.UNKNOWN])
+def test_a_budget_lengthens_the_wait_of_a_failure_up_to_the_cap(kind: OutcomeClass) -> None:
+    outcome = Outcome(kind, "code")
+    waits = [conclude(DELIVERY, outcome, VIA, RETRY, NOW_S, 0.5, covered_in_s).retry_in_s for covered_in_s in (0.5, 60.0, 1e9)]
+
+    assert waits == [1.0, 60.0, RETRY.cap_s]
+
+
+@pytest.mark.parametrize("kind", [OutcomeClass.RATE_LIMITED, OutcomeClass.MISCONFIGURED, OutcomeClass.INTERRUPTED])
+def test_a_budget_never_delays_what_costs_no_attempt(kind: OutcomeClass) -> None:
+    outcome = Outcome(kind, "code")
+
+    assert conclude(DELIVERY, outcome, VIA, RETRY, NOW_S, 0.5, 60.0) == conclude(DELIVERY, outcome, VIA, RETRY, NOW_S, 0.5)
+
+
 def test_an_interruption_goes_back_to_the_head_at_once() -> None:
     assert verdict(DELIVERY, OutcomeClass.INTERRUPTED, random01=0.999).retry_in_s == 0.0
 

@@ -17,11 +17,11 @@ from actors.memory_store import MemoryStore
 from actors.memory_tables import Row
 from actors.ports import Admission, BatchAnswer, Existing, Page, Rescued
 from delivery_provider import Reply
-from delivery_world import ATTEMPTS_MAX, LEASE_S, Actor, Call, Fault, Process, World
+from delivery_world import ATTEMPTS_MAX, LEASE_S, POLICIES, Actor, Call, Fault, Process, World
 from dispatcher.errors import StoreUnavailable
-from dispatcher.messages import Concluded, Verdict
+from dispatcher.messages import Concluded, ProviderPolicy, Verdict
 from dispatcher.model import Channel, DeadLetterReason, Delivery, NotificationId, OrganizationId, Status
-from dispatcher.outcome import Outcome, OutcomeClass
+from dispatcher.outcome import OnUnknown, Outcome, OutcomeClass
 
 ORGANIZATIONS = [OrganizationId("acme"), OrganizationId("other")]
 PROCESSES_MAX = 2
@@ -32,6 +32,7 @@ DELIVERED = Outcome(OutcomeClass.DELIVERED, "accepted")
 REPLIES = [Reply.OK, Reply.ACCEPTED_IN_SILENCE, *Reply]
 
 any_index = st.integers(0, 1000)
+any_channel = st.sampled_from(Channel)
 any_fault = st.sampled_from([Fault.NONE, Fault.NONE, Fault.NONE, Fault.AWAY, Fault.LOST])
 
 
@@ -45,7 +46,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.world = World(seed, self.habits)
         self.world.start_process()
         process = self.world.start_process()
-        for channel in (Channel.EMAIL, Channel.SMS, Channel.EMAIL, Channel.SMS):
+        for channel in (Channel.EMAIL, Channel.SMS, Channel.PUSH, Channel.WHATSAPP):
             process.accept(ORGANIZATIONS[0], channel, None, b"first", None)
         self.seen: dict[NotificationId, Status] = {}
         self.announcements_seen = 0
@@ -67,7 +68,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     @rule(
         index=any_index,
         organization=st.sampled_from(ORGANIZATIONS),
-        channel=st.sampled_from([Channel.EMAIL, Channel.SMS]),
+        channel=any_channel,
         life_s=st.sampled_from([None, None, None, 100.0]),
         fault=any_fault,
         fault_in=st.integers(0, 1),
@@ -128,6 +129,14 @@ class DeliveryMachine(RuleBasedStateMachine):
         if process := self.process(index):
             self.strike(fault, fault_in)
             process.mend()
+
+    @rule(index=any_index, fault=any_fault)
+    def expire(self, index: int, fault: Fault) -> None:
+        """What nobody could send in time is given up, and whoever did it may die before anybody hears of it."""
+        if process := self.process(index):
+            self.strike(fault)
+            with suppress(StoreUnavailable):
+                self.world.run(process.store.expire(10))
 
     @rule(index=any_index, fault=any_fault)
     def fall_asleep(self, index: int, fault: Fault) -> None:
@@ -191,17 +200,26 @@ class DeliveryMachine(RuleBasedStateMachine):
         if not self.world.processes:
             self.world.start_process()
 
+    @rule(index=any_index, choices=st.lists(any_index, min_size=5, max_size=20))
+    def postgres_is_away_for_longer_than_a_lease(self, index: int, choices: list[int]) -> None:
+        """Whoever works goes on as far as that goes; when it is back, everybody has lost their lease."""
+        self.world.postgres_is_away = True
+        self.work_through(index, choices[::2])
+        self.world.advance(LEASE_S + 2.0)
+        self.work_through(index, choices[1::2])
+        self.world.postgres_is_away = False
+
     @rule()
     def redis_loses_its_memory(self) -> None:
         self.world.queue.lose_memory()
 
-    @rule(channel=st.sampled_from([Channel.EMAIL, Channel.SMS]), exists=st.booleans())
+    @rule(channel=any_channel, exists=st.booleans())
     def change_the_configuration(self, channel: Channel, exists: bool) -> None:
         self.configure(channel, exists=exists)
 
     def configure(self, channel: Channel, *, exists: bool) -> None:
         world = self.world
-        policy = world.policies.pop(channel, None) or World(0).policies[channel]
+        policy = world.policies.pop(channel, None) or POLICIES[channel]
         if exists:
             world.policies[channel] = evolve(policy, revision=policy.revision + 1)
         for process in world.processes:
@@ -266,7 +284,7 @@ class DeliveryMachine(RuleBasedStateMachine):
                 process.crash()
         if not world.processes:
             world.start_process()
-        for channel in (Channel.EMAIL, Channel.SMS):
+        for channel in Channel:
             if channel not in world.policies:
                 self.configure(channel, exists=True)
         for number in range(ROUNDS_MAX):
@@ -316,9 +334,18 @@ class DeliveryMachine(RuleBasedStateMachine):
             letter = self.world.database.dead_letters[row.id]
             if row.reason == "http_400":
                 assert letter.reason is DeadLetterReason.HARD, "a hard failure with another reason"
-        if provider.honours_keys:
-            assert effects <= 1, "a double at a provider that honours keys"
+            if letter.reason is DeadLetterReason.UNKNOWN:
+                assert row.unknowns >= 1, "held for nothing"
         assert accepted <= 1 + row.unknowns, "a double that nobody marked"
+        match POLICIES[row.channel].on_unknown:
+            case OnUnknown.RESEND:
+                assert effects <= 1, "a double at a provider that honours keys"
+            case OnUnknown.RESEND_ONCE:
+                assert accepted <= 2, "sent again more than once"
+            case OnUnknown.HOLD:
+                assert accepted <= 1, "sent again although it was to be held"
+            case OnUnknown.ASK:
+                assert accepted <= 1, "sent again although the provider had it"
 
 
 @pytest.fixture(autouse=True)
@@ -384,6 +411,22 @@ class UnmarkedRescue(MemoryStore):
         return rescued
 
 
+class ForgetsWhatIsUnknown(MemoryStore):
+    def _claim(self, row: Row, now_s: float, term: int) -> Delivery:
+        """Every attempt looks like the first."""
+        return evolve(super()._claim(row, now_s, term), unknown_for_s=None)
+
+
+class DatesToTheRescue(MemoryStore):
+    def _take_back(self, rows: Iterable[Row]) -> list[Rescued]:
+        """Takes the moment it is found for the moment it happened."""
+        rows = list(rows)
+        rescued = super()._take_back(rows)
+        for row in rows:
+            row.unknown_since_s = row.unknown_last_s
+        return rescued
+
+
 class NoRescue(MemoryStore):
     async def rescue(self, limit: int) -> Sequence[Rescued]:
         return []
@@ -428,12 +471,13 @@ class AnnouncesBeforeItRecords(Process):
 class RecordsBeforeItCalls(Process):
     def make(self, call: Call, reply: Reply) -> None:
         """At most once, and sometimes not at all."""
-        self.world.run(self.store.record([Verdict(call.delivery, DELIVERED, call.via, Status.DELIVERED)], again=False))
+        with suppress(StoreUnavailable):
+            self.world.run(self.store.record([Verdict(call.delivery, DELIVERED, call.via, Status.DELIVERED)], again=False))
         self.will("call", lambda: self.really_make(call, reply))
         self.calls.remove(call)
 
     def really_make(self, call: Call, reply: Reply) -> None:
-        self.world.providers[call.delivery.channel].call(self.key(call.delivery), reply)
+        self.exchange(call.delivery, call.via, reply)
         call.actor.tell(Concluded(call.delivery, DELIVERED, call.via, 0.1))
 
 
@@ -453,6 +497,20 @@ class TakesSilenceForFailure(Process):
         super().record(actor, evolve(verdict, possible_double=False), again=again)
 
 
+class AsksNobody(Process):
+    def exchange(self, delivery: Delivery, via: ProviderPolicy, reply: Reply) -> Outcome:
+        return super().exchange(evolve(delivery, unknown_for_s=None), via, reply)
+
+
+class TakesNoAnswerForANo(Process):
+    def exchange(self, delivery: Delivery, via: ProviderPolicy, reply: Reply) -> Outcome:
+        """Who can not be asked is sent to all the same."""
+        outcome = super().exchange(delivery, via, reply)
+        if outcome.kind is OutcomeClass.UNRESOLVED:
+            return self.world.providers[delivery.channel].call(self.key(delivery), Reply.OK, self.world.now_s)
+        return outcome
+
+
 class DoesNotMendActors(Process):
     def mend_actor(self, organization_id: OrganizationId) -> None:
         pass
@@ -468,6 +526,8 @@ BROKEN = [
             RecordOfAnyAttempt,
             EagerRescue,
             UnmarkedRescue,
+            ForgetsWhatIsUnknown,
+            DatesToTheRescue,
             NoRescue,
             OneTermForEver,
             NoWalk,
@@ -479,13 +539,15 @@ BROKEN = [
     CallsWithoutALease,
     NewKeyForEachAttempt,
     TakesSilenceForFailure,
+    AsksNobody,
+    TakesNoAnswerForANo,
     DoesNotMendActors,
 ]
 
 
 BROKEN_PROMISE = (
     "without an intent|what was final|tried too often|dead letters are not|accepted and not|announced before|nobody got it"
-    "|honours keys|nobody marked|never came to rest"
+    "|honours keys|nobody marked|never came to rest|sent again|held for nothing"
 )
 
 

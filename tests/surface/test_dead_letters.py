@@ -6,7 +6,7 @@ from actors.store import dead_letters, notifications
 from actors.store.api_keys import Scope
 from dispatcher.errors import QueueUnavailable, StoreUnavailable
 from dispatcher.model import OrganizationId, Status
-from store_rows import insert_dead_letter, insert_notification
+from store_rows import START, insert_dead_letter, insert_notification
 from surface_doubles import Surface, assert_problem
 
 PATH = "/v1/orgs/acme/dead-letters"
@@ -63,6 +63,17 @@ async def test_one_is_queued_again_once_and_the_queue_is_told(surface: Surface) 
     assert detail is not None
     assert (detail.summary.status, detail.summary.attempts, detail.summary.attempts_max) == (Status.QUEUED, 3, 11)
     assert detail.timeline[-1].event == "requeued"
+
+
+async def test_whoever_requeues_what_was_held_has_decided_and_the_count_of_possible_doubles_stays(surface: Surface) -> None:
+    headers = await surface.authorization("acme", Scope.DEAD_LETTERS_WRITE)
+    pool = surface.services.pool
+    unresolved = {"unknowns": 2, "unknown_since": START, "unknown_last": START}
+    id = await insert_dead_letter(pool, surface.services.new_id(), "unknown", **unresolved)
+
+    assert (await surface.client.post(f"{PATH}/{id}/requeue", headers=headers)).status_code == 202
+    rows = await pool.fetch("SELECT unknowns::int, unknown_since, unknown_last FROM notifications WHERE id = %s", (id,))
+    assert rows == [(2, None, None)]
 
 
 async def test_a_queue_that_cannot_be_told_does_not_undo_what_is_on_record(surface: Surface) -> None:
