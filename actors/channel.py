@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 import trio
+from attrs import evolve
 
 from actors.callers import Callers
 from actors.io.http import Deadlines, HttpPool, MaybeSent, NotSent
@@ -22,7 +23,7 @@ from actors.supervision import describe
 from dispatcher.fairness import CALL_GUESS_S, Share
 from dispatcher.http_message import HttpResponse
 from dispatcher.messages import Concluded, ProviderPolicy
-from dispatcher.model import Delivery
+from dispatcher.model import Delivery, NotificationId
 from dispatcher.organization import INTERRUPTED
 from dispatcher.outcome import FOUND_AT_PROVIDER, OnUnknown, Outcome, OutcomeClass
 from dispatcher.providers.inquiry import Askable, CannotTell, Found
@@ -60,24 +61,30 @@ class ChannelActor:
         self._unix_s = unix_s
         self._metrics = metrics
         self._waiting: deque[Delivery] = deque()
+        self._hurried: dict[NotificationId, Deadlines] = {}  # of waiting attempts whose calls may take less time than others
         self._under_way = 0
         self.share = share
         self.call_s = CALL_GUESS_S
         self.in_line = False
 
-    def send(self, deliveries: Sequence[Delivery]) -> None:
-        """Take attempts in. Never waits."""
+    def send(self, deliveries: Sequence[Delivery], deadline_s: float | None = None) -> None:
+        """Take attempts in, for calls that may take ``deadline_s``, if that is less than usual. Never waits."""
+        if deadline_s is not None and deadline_s < self._deadlines.total_s:
+            hurried = evolve(self._deadlines, total_s=deadline_s)
+            self._hurried.update((delivery.id, hurried) for delivery in deliveries)
         self._waiting.extend(deliveries)
         self._callers.join(self)
 
     def withdraw(self) -> None:
         """Conclude as interrupted everything that has not started."""
+        self._hurried.clear()
         while self._waiting:
             self._tell(Concluded(self._waiting.popleft(), INTERRUPTED, self.policy, 0.0))
 
     def abandon(self) -> None:
         """Forget everything that has not started: its organization's actor has ended, and who mends that takes it back."""
         self._waiting.clear()
+        self._hurried.clear()
 
     @property
     def has_work(self) -> bool:
@@ -92,6 +99,7 @@ class ChannelActor:
     async def attempt(self, delivery: Delivery) -> float:
         """Make one call, tell how it ended, return how many seconds it took. Raises nothing but Cancelled."""
         began_s = trio.current_time()
+        deadlines = self._hurried.pop(delivery.id, self._deadlines) if self._hurried else self._deadlines
         try:
             outcome = None if self._lease.covers(delivery) else INTERRUPTED
             if outcome is None and self._asks and delivery.unknown_for_s is not None:
@@ -99,7 +107,7 @@ class ChannelActor:
                 if outcome is None and not self._lease.covers(delivery):  # asking may have taken a while
                     outcome = INTERRUPTED
             if outcome is None:
-                outcome = await self._call(delivery)
+                outcome = await self._call(delivery, deadlines)
         finally:
             self._under_way -= 1
         duration_s = trio.current_time() - began_s
@@ -126,7 +134,7 @@ class ChannelActor:
                 return Outcome(OutcomeClass.UNRESOLVED, code, retry_after_s=retry_after_s)
         return None
 
-    async def _call(self, delivery: Delivery) -> Outcome:
+    async def _call(self, delivery: Delivery, deadlines: Deadlines) -> Outcome:
         try:
             request = self._bound.request(delivery)
         except Unsendable as error:
@@ -135,7 +143,7 @@ class ChannelActor:
             logger.error("building a %s request failed: %s", self.policy.provider, type(error).__name__)
             return Outcome(OutcomeClass.HARD, "request_not_built")
         try:
-            response = await self._pool.exchange(request, self._deadlines)
+            response = await self._pool.exchange(request, deadlines)
         except NotSent as error:
             # A request that can not be written down as HTTP never will be; everything else may work the next time.
             return Outcome(OutcomeClass.HARD if error.phase == "protocol" else OutcomeClass.SOFT, error.code)

@@ -58,6 +58,8 @@ class Loaders:
                 on_unknown=unknown.on_unknown,
                 key_retention_s=unknown.key_retention_s,
                 inquiry_lag_s=unknown.inquiry_lag_s,
+                quota=limits.quota,
+                quota_window_s=limits.quota_window_h * 3600.0,
             )
             ready.append((policy, bound))
         return ready

@@ -9,15 +9,18 @@ a server be away (raise before), lose an answer (raise after), be slow, or be ca
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from enum import Enum
 
 import trio
 from attrs import define, field
 
+from actors.memory_limits import MemoryLimits
 from actors.ports import PARKED_LOOK_AGAIN_S, Arrival, Settlement
+from dispatcher.channel_memory import Kept
 from dispatcher.messages import Claimed, Unparked
 from dispatcher.model import Channel, NotificationId, OrganizationId
+from dispatcher.quota import QuotaAnswer, QuotaAsk
 
 ANNOUNCEMENTS_MAX = 1000
 """Announcements kept per organization, as the stream in Redis keeps them."""
@@ -82,6 +85,7 @@ class MemoryQueue:
         self._lists: dict[OrganizationId, _Lists] = {}
         self._active: dict[OrganizationId, int] = {}
         self._sentinel = False
+        self.limits = MemoryLimits()
 
     # --- for tests ------------------------------------------------------------------------------------------------------
 
@@ -90,6 +94,7 @@ class MemoryQueue:
         self._lists.clear()
         self._active.clear()
         self._sentinel = False
+        self.limits = MemoryLimits()
 
     def announced(self, organization_id: OrganizationId) -> list[bytes]:
         """The latest announcements, oldest first."""
@@ -120,7 +125,7 @@ class MemoryQueue:
             lists.announced.extend(announcements)
         await self.interrupt("enqueue", Moment.AFTER)
 
-    async def claim(self, organization_id: OrganizationId, n: int) -> Claimed:
+    async def claim(self, organization_id: OrganizationId, n: int, look: Sequence[Channel] = ()) -> Claimed:
         """Move up to ``n`` ids to in-flight under a lease, after putting back those whose lease or delay ran out."""
         await self.interrupt("claim", Moment.BEFORE)
         lists, now_ms = self._of(organization_id), self._now_ms()
@@ -132,7 +137,8 @@ class MemoryQueue:
         ids = [lists.queue.pop() for _ in range(min(n, len(lists.queue)))]
         lists.inflight.update((id, now_ms + self._lease_ms) for id in ids)
         first_ms = min(lists.delayed.values(), default=None)
-        claimed = Claimed(ids, len(lists.queue), None if first_ms is None else max(0, first_ms - now_ms) / 1000.0)
+        due_in_s = None if first_ms is None else max(0, first_ms - now_ms) / 1000.0
+        claimed = Claimed(ids, len(lists.queue), due_in_s, tuple(channel for channel in look if lists.parked[channel]))
         await self.interrupt("claim", Moment.AFTER)
         return claimed
 
@@ -190,6 +196,29 @@ class MemoryQueue:
             self.on_wake(organization_id)
         await self.interrupt("restore", Moment.AFTER)
         return len(missing)
+
+    async def take_channels(self, organization_id: OrganizationId, channels: Collection[Channel]) -> Mapping[Channel, Kept]:
+        """What is kept of these channels' limits."""
+        await self.interrupt("take_channels", Moment.BEFORE)
+        kept = {channel: self.limits.take(organization_id, channel, self._now_ms()) for channel in channels}
+        await self.interrupt("take_channels", Moment.AFTER)
+        return kept
+
+    async def keep_channels(
+        self, organization_id: OrganizationId, records: Mapping[Channel, tuple[int, Mapping[str, str]]]
+    ) -> None:
+        """Keep the limits of channels."""
+        await self.interrupt("keep_channels", Moment.BEFORE)
+        for channel, (life, fields) in records.items():
+            self.limits.keep(organization_id, channel, life, fields, self._now_ms())
+        await self.interrupt("keep_channels", Moment.AFTER)
+
+    async def ask_quota(self, organization_id: OrganizationId, channel: Channel, ask: QuotaAsk) -> QuotaAnswer:
+        """Lease units of a channel's quota, or give some back."""
+        await self.interrupt("ask_quota", Moment.BEFORE)
+        answer = self.limits.ask(organization_id, channel, ask, self._now_ms())
+        await self.interrupt("ask_quota", Moment.AFTER)
+        return answer
 
     async def survived(self) -> bool:
         """Whether the queue still is the one it was at the last call; False once after it lost its memory."""

@@ -20,6 +20,7 @@ from actors import announcements
 from actors.cache import HotCache
 from actors.callers import Callers
 from actors.channel import ChannelActor
+from actors.channel_memory import ChannelMemory
 from actors.io.http import Deadlines, HttpPool
 from actors.lease import Lease
 from actors.ledger import Ledger
@@ -35,10 +36,14 @@ from dispatcher.messages import (
     DrainBegan,
     Event,
     Gate,
+    Keep,
+    LeaseQuota,
     LoadProviders,
     ProviderPolicy,
     ProvidersLoaded,
+    QuotaLeased,
     Record,
+    ReturnQuota,
     Send,
     Settle,
     Unpark,
@@ -50,6 +55,7 @@ from dispatcher.messages import (
 from dispatcher.model import Channel, OrganizationId
 from dispatcher.organization import Now, Organization
 from dispatcher.providers.registry import Bound
+from dispatcher.quota import QuotaAsk
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +98,7 @@ class OrganizationActor:
         self._core = core
         self._load_providers_now = load_providers
         self._with = surroundings
+        self._memory = ChannelMemory(organization_id, surroundings.queue)
         self._nursery: trio.Nursery | None = None  # None before run() has begun: events wait in the inbox
         self._inbox: deque[Event] = deque()
         self._handling = False
@@ -176,6 +183,7 @@ class OrganizationActor:
         while self._nursery is not None and (self._core.in_flight or self._claiming):
             self._empty = trio.Event()
             await self._empty.wait()
+        await self._leave()
 
     async def _sleep(self, asleep: Callable[[], bool]) -> bool:
         """Wait for the timer. True when, after ``idle_s`` in which it held nothing, the organization may leave."""
@@ -193,9 +201,13 @@ class OrganizationActor:
         idle = self.is_idle
         try:
             # It may have heard something while it asked, so it is asked again.
-            return idle and await self._with.queue.retire(self.organization_id) and self.is_idle and asleep()
+            if idle and await self._leave() and await self._with.queue.retire(self.organization_id) and self.is_idle and asleep():
+                return True
         except QueueUnavailable:
-            return False
+            pass
+        for channel in self._core.channels if idle else ():
+            self._carry_out(Keep(channel))  # it stays, and what it spends from now on is not on record
+        return False
 
     # --- commands -------------------------------------------------------------------------------------------------------
 
@@ -204,12 +216,12 @@ class OrganizationActor:
         match command:
             case Record(verdict):
                 ledger.record(verdict, self.tell)
-            case Claim(n):
-                self._start(self._claim, n)
+            case Claim(n, look):
+                self._start(self._claim, n, look)
             case Gate(ids, closed):
                 ledger.gate(self.organization_id, ids, closed, self.tell)
-            case Send(channel, deliveries):
-                self._channels[channel].send(deliveries)
+            case Send(channel, deliveries, deadline_s):
+                self._channels[channel].send(deliveries, deadline_s)
             case Settle(parked, deferred, dropped):
                 settlement = Settlement(self.organization_id, list(dropped), list(deferred), [], list(parked))
                 ledger.settle(settlement, self.tell)
@@ -222,6 +234,13 @@ class OrganizationActor:
             case Withdraw(channel):
                 if channel in self._channels:
                     self._channels[channel].withdraw()
+            case LeaseQuota(policy, ask):
+                self._start(self._lease_quota, policy, ask)
+            case ReturnQuota():
+                self._start(self._memory.give_back, command)
+            case Keep(channel):
+                if self._memory.changed(channel):
+                    self._start(self._memory.gather, self._core.channels)
             case Alarm(code, channel):
                 self._alarm(code, channel)
 
@@ -229,7 +248,7 @@ class OrganizationActor:
         assert self._nursery is not None
         self._nursery.start_soon(task, *args)
 
-    async def _claim(self, n: int) -> None:
+    async def _claim(self, n: int, look: Sequence[Channel]) -> None:
         """Claim as many as there are permits for; nothing while we may not start a call anyway, or are about to leave."""
         granted = await self._with.permits.acquire(self._purse, n)
         self._permits_held += granted
@@ -237,7 +256,7 @@ class OrganizationActor:
         if self._with.lease.holds and not self._draining:
             self._claiming += granted
             try:
-                event = await self._with.queue.claim(self.organization_id, granted)
+                event = await self._with.queue.claim(self.organization_id, granted, look)
             except QueueUnavailable:
                 pass
             finally:
@@ -251,6 +270,19 @@ class OrganizationActor:
             await trio.sleep(self._server_away_s())
             self.tell(Unparked(channel, moved=0, left=1))
 
+    async def _lease_quota(self, policy: ProviderPolicy, ask: QuotaAsk) -> None:
+        answer = None
+        try:
+            answer = await self._with.queue.ask_quota(self.organization_id, policy.channel, ask)
+        except QueueUnavailable:
+            await trio.sleep(self._server_away_s())
+        self.tell(QuotaLeased(policy, answer))
+
+    async def _leave(self) -> bool:
+        """Leave behind what the next life should know. Always True."""
+        await self._memory.leave(self._core.channels, self._core.give_back(trio.current_time()))
+        return True
+
     async def _load_providers(self, delay_s: float = 0.0) -> None:
         self._loads += 1
         mine = self._loads
@@ -263,14 +295,16 @@ class OrganizationActor:
                 break
             except StoreUnavailable:
                 await trio.sleep(self._server_away_s())
-        if mine != self._loads:
-            return
         best: dict[Channel, tuple[ProviderPolicy, Bound]] = {}
         for policy, bound in loaded:
             best.setdefault(policy.channel, (policy, bound))
+        remembered = await self._memory.recall(best)
+        if mine != self._loads:
+            return
         for channel in self._channels.keys() | best.keys():
             self._renew_channel(channel, best.get(channel))
-        self.tell(ProvidersLoaded([policy for policy, _ in best.values()]))
+        self.tell(ProvidersLoaded([policy for policy, _ in best.values()], remembered))
+        self._memory.consumed()
         self._refresh_at_s = trio.current_time() + self._with.refresh_s()
         self._timer.set()
 

@@ -11,11 +11,15 @@ from typing import Any, NamedTuple, Protocol
 
 from attrs import field, frozen
 
+from dispatcher.channel_memory import Kept
 from dispatcher.messages import Claimed, Gated, Unparked, Verdict
 from dispatcher.model import Channel, NotificationId, OrganizationId
+from dispatcher.quota import QuotaAnswer, QuotaAsk
 
 PARKED_LOOK_AGAIN_S = 30.0
 """How long a sleeping organization with parked ids may wait before it is looked at again."""
+KEPT_S = 86_400
+"""How long the limits of a channel are kept after the last reading or writing: as long as the longest window of a quota."""
 RESCUES_MAX = 5
 """An attempt that died this often together with its process is poison: it goes to the dead letters instead of a sixth process."""
 
@@ -54,8 +58,11 @@ class Queue(Protocol):
     async def enqueue(self, arrivals: Sequence[Arrival]) -> None:
         """Add ids at the tail, mark the organizations active, wake their listeners, announce."""
 
-    async def claim(self, organization_id: OrganizationId, n: int) -> Claimed:
-        """Move up to ``n`` ids to in-flight under a lease, after putting back those whose lease or delay ran out."""
+    async def claim(self, organization_id: OrganizationId, n: int, look: Sequence[Channel] = ()) -> Claimed:
+        """Move up to ``n`` ids to in-flight under a lease, after putting back those whose lease or delay ran out.
+
+        The answer says which channels of ``look`` have parked ids.
+        """
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Take ids out of in-flight. Repeating a settlement does no harm.
@@ -74,6 +81,17 @@ class Queue(Protocol):
 
     async def restore(self, organization_id: OrganizationId, ids: Sequence[NotificationId]) -> int:
         """Put back ids that the store says are queued and the queue may have lost. Returns how many were missing."""
+
+    async def take_channels(self, organization_id: OrganizationId, channels: Collection[Channel]) -> Mapping[Channel, Kept]:
+        """What is kept of these channels' limits. From now on nobody who read before may write, until the record ages out."""
+
+    async def keep_channels(
+        self, organization_id: OrganizationId, records: Mapping[Channel, tuple[int, Mapping[str, str]]]
+    ) -> None:
+        """Keep the limits of channels, each as (life, fields), for ``KEPT_S``. A life that is not the latest writes nothing."""
+
+    async def ask_quota(self, organization_id: OrganizationId, channel: Channel, ask: QuotaAsk) -> QuotaAnswer:
+        """Lease units of a channel's quota, or give some back, on a counter that ends with its window."""
 
     async def survived(self) -> bool:
         """Whether the queue still is the one it was at the last call; False once after it lost its memory."""

@@ -6,15 +6,18 @@ Only ids, counters and announcements (which carry ids and states) ever go in her
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from actors.io.redis import Command, Encodable, Redis, Reply, Script, ScriptCall
-from actors.ports import PARKED_LOOK_AGAIN_S, Arrival, Settlement
+from actors.limit_scripts import ASK_QUOTA, KEEP_CHANNEL, TAKE_CHANNEL
+from actors.ports import KEPT_S, PARKED_LOOK_AGAIN_S, Arrival, Settlement
 from actors.redis_scripts import CLAIM, ENQUEUE, RESTORE, RETIRE, SETTLE, UNPARK
+from dispatcher.channel_memory import Kept
 from dispatcher.errors import Overloaded, QueueUnavailable
 from dispatcher.keys import Keys, shard_of
 from dispatcher.messages import Claimed, Unparked
 from dispatcher.model import Channel, NotificationId, OrganizationId
+from dispatcher.quota import QuotaAnswer, QuotaAsk
 
 logger = logging.getLogger(__name__)
 
@@ -48,14 +51,17 @@ class RedisQueue:
             )
         _raise_first(await self._call(calls))
 
-    async def claim(self, organization_id: OrganizationId, n: int) -> Claimed:
+    async def claim(self, organization_id: OrganizationId, n: int, look: Sequence[Channel] = ()) -> Claimed:
         """Move up to ``n`` ids to in-flight under a lease, after putting back those whose lease or delay ran out."""
-        ids, backlog, due_ms = await self._run(
-            CLAIM,
-            (self._keys.queue(organization_id), self._keys.inflight(organization_id), self._keys.delayed(organization_id)),
-            (n, self._lease_ms),
+        keys = [self._keys.queue(organization_id), self._keys.inflight(organization_id), self._keys.delayed(organization_id)]
+        keys.extend(self._keys.parked(organization_id, channel) for channel in look)
+        ids, backlog, due_ms, parked = await self._run(CLAIM, keys, (n, self._lease_ms))
+        return Claimed(
+            [NotificationId(id.decode()) for id in ids],
+            int(backlog),
+            None if due_ms < 0 else float(due_ms) / 1000.0,
+            tuple(channel for channel, exists in zip(look, parked, strict=True) if exists),
         )
-        return Claimed([NotificationId(id.decode()) for id in ids], int(backlog), None if due_ms < 0 else float(due_ms) / 1000.0)
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Take ids out of in-flight. Repeating a settlement does no harm."""
@@ -114,6 +120,36 @@ class RedisQueue:
         """Put back ids that the store says are queued and the queue may have lost. Returns how many were missing."""
         wake = self._keys.wake(shard_of(organization_id, self._shards))
         return int(await self._run(RESTORE, self._reconciled(organization_id), (organization_id, wake, *sorted(ids))))
+
+    async def take_channels(self, organization_id: OrganizationId, channels: Collection[Channel]) -> Mapping[Channel, Kept]:
+        """What is kept of these channels' limits; all in one batch."""
+        replies = await self._call([(TAKE_CHANNEL, (self._keys.provider(organization_id, c),), (KEPT_S,)) for c in channels])
+        _raise_first(replies)
+        kept = {}
+        for channel, (life, age_ms, flat) in zip(channels, replies, strict=True):
+            texts = [text.decode("utf-8", "replace") for text in flat]
+            kept[channel] = Kept(int(life), float(age_ms) / 1000.0, dict(zip(texts[::2], texts[1::2], strict=True)))
+        return kept
+
+    async def keep_channels(
+        self, organization_id: OrganizationId, records: Mapping[Channel, tuple[int, Mapping[str, str]]]
+    ) -> None:
+        """Keep the limits of channels; all in one batch."""
+        calls: list[ScriptCall] = []
+        for channel, (life, fields) in records.items():
+            flat = [text for pair in fields.items() for text in pair]
+            calls.append((KEEP_CHANNEL, (self._keys.provider(organization_id, channel),), (KEPT_S, life, *flat)))
+        _raise_first(await self._call(calls))
+
+    async def ask_quota(self, organization_id: OrganizationId, channel: Channel, ask: QuotaAsk) -> QuotaAnswer:
+        """Lease units of a channel's quota, or give some back."""
+        policy = ask.policy
+        granted, used, window, ends_in_ms = await self._run(
+            ASK_QUOTA,
+            (self._keys.rate(organization_id, channel),),
+            (policy.account, ask.n, policy.quota, int(policy.window_s * 1000), ask.window, ask.used),
+        )
+        return QuotaAnswer(int(granted), int(used), int(window), float(ends_in_ms) / 1000.0)
 
     async def survived(self) -> bool:
         """Whether the queue still is the one it was at the last call; False once after it lost its memory."""

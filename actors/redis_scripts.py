@@ -62,7 +62,8 @@ CLAIM = Script(
     "#!lua flags=allow-oom\n"
     + _NOW
     + """
--- KEYS: queue, inflight, delayed. ARGV: how many, lease in ms. Returns {ids, left in the queue, ms until the next delayed or -1}.
+-- KEYS: queue, inflight, delayed, parked sets to look at. ARGV: how many, lease in ms.
+-- Returns {ids, left in the queue, ms until the next delayed or -1, whether there is each of the parked sets}.
 local now = now_ms()
 local n = tonumber(ARGV[1])
 for _, key in ipairs({KEYS[2], KEYS[3]}) do
@@ -85,7 +86,9 @@ end
 local first = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
 local due_ms = -1
 if #first > 0 then due_ms = math.max(0, math.ceil(first[2] - now)) end
-return {ids, redis.call('LLEN', KEYS[1]), due_ms}
+local parked = {}
+for i = 4, #KEYS do parked[i - 3] = redis.call('EXISTS', KEYS[i]) end
+return {ids, redis.call('LLEN', KEYS[1]), due_ms, parked}
 """
 )
 

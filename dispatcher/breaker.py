@@ -115,6 +115,7 @@ class BreakerPolicy:
     )
     open_cap_s: float = number(300.0, "how long it stays open at most", at_most=86_400)
     probes: int = count(3, "calls that must succeed to close it", at_most=1000)
+    probe_deadline_s: float = number(10.0, "for each of those calls, if less than DISPATCHER_REQUEST_DEADLINE_S", at_most=3600)
     ramp_calls_max: int = count(64, "calls at once at which the gentle return ends", at_most=100_000)
 
 
@@ -142,6 +143,19 @@ class BreakerStatistics:
     reopens_at_s: float | None
 
 
+@frozen
+class SavedBreaker:
+    """What another life of a breaker should know of it. ``reopens_in_s`` counts from when it was saved.
+
+    Half open is saved as open whose time has passed: its probes are nobody's any more, and the next life has its own.
+    """
+
+    state: State = State.CLOSED
+    trips: int = 0
+    reopens_in_s: float = 0.0
+    ramp: int | None = None
+
+
 _SLICES = 10
 """The window moves on in this many steps; an outcome leaves it at most one step late."""
 _TRIPS_MAX = 32
@@ -167,6 +181,25 @@ class Breaker:
         self._reopens_at_s = now_s
         self._slice_s = policy.window_s / _SLICES
         self._forget(now_s)
+
+    @classmethod
+    def resumed(cls, policy: BreakerPolicy, saved: SavedBreaker, now_s: float) -> Breaker:
+        """A breaker that goes on where another left off. What it can not have been is brought within the policy's bounds."""
+        breaker = cls(policy, now_s)
+        breaker._trips = min(max(saved.trips, 0), _TRIPS_MAX)
+        if saved.state is not State.CLOSED:
+            breaker._enter(Event.FAILED_TOO_OFTEN, now_s)
+            breaker._reopens_at_s = now_s + min(max(saved.reopens_in_s, 0.0), policy.open_cap_s)
+        elif saved.ramp is not None:
+            breaker._ramp = min(max(saved.ramp, 1), policy.ramp_calls_max)
+        return breaker
+
+    def saved(self, now_s: float) -> SavedBreaker:
+        """What another life of this breaker should know."""
+        if self._state is State.CLOSED:
+            return SavedBreaker(State.CLOSED, self._trips, 0.0, self._ramp)
+        reopens_in_s = max(0.0, self._reopens_at_s - now_s) if self._state is State.OPEN else 0.0
+        return SavedBreaker(State.OPEN, self._trips, reopens_in_s)
 
     @property
     def state(self) -> State:

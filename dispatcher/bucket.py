@@ -64,6 +64,10 @@ class Bucket:
         """The largest number that ``take`` would grant now."""
         return int(self._level(now_s))
 
+    def level_at(self, now_s: float) -> float:
+        """The tokens in the bucket now, with what has become of a part of one."""
+        return self._level(now_s)
+
     def put_back(self, n: int) -> None:
         """Return ``n`` tokens that were taken for calls which were never made."""
         self.level = min(self.level + n, self.burst)

@@ -1,25 +1,31 @@
-"""What one channel of one organization may do now: rate, breaker, pauses and concurrency, folded into one number.
+"""What one channel of one organization may do now: rate, pace, quota, breaker, pauses and concurrency, folded into one number.
 
 ``room`` is how many attempts may begin. Zero means *closed*, and ``opens_in_s`` then says when to look again, or None when an
-ending call will tell. Rate limits, pauses and an open breaker all work by closing: what waits behind them costs no attempt.
+ending call, or the answer to a lease of quota, will tell. Rate limits, a used-up quota, pauses and an open breaker all work by
+closing: what waits behind them costs no attempt. What a later life should know is ``saved`` and ``resumed``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from dispatcher.backoff import RetryPolicy
 from dispatcher.breaker import Breaker, BreakerPolicy, Permit, State, verdict_of
 from dispatcher.bucket import Bucket
+from dispatcher.channel_memory import Remembered, SavedChannel, level_now
 from dispatcher.messages import ProviderPolicy
 from dispatcher.outcome import Outcome, OutcomeClass
+from dispatcher.pace import Pace
+from dispatcher.quota import Quota, QuotaPolicy
 
 MISCONFIGURED_PAUSE_S = 60.0
 """How long a refused credential rests before one attempt asks again. A changed configuration ends the pause at once."""
 RATE_LIMITED_PAUSE_S = 1.0
-"""The pause after a 429 that named no time of its own."""
+"""The shortest pause after a 429, whatever time it names: a hint only ever lengthens it."""
+PAUSE_KEPT_MAX_S = 7 * 86_400.0
+"""No remembered pause is longer: that is as far as a provider's hint may be believed."""
 PREFETCH = 2
 """Attempts handed to a channel per call it may have in flight: one being made, one ready for when it ends."""
 TURN_MIN_S = 0.005
@@ -34,6 +40,11 @@ class ChannelState:
     _breaker_policy: BreakerPolicy
     _breaker: Breaker
     _bucket: Bucket | None
+    _pace: Pace
+    quota: Quota | None
+    """The stock of the account's quota; None when it has none."""
+    worth_keeping: bool = field(default=False, init=False)
+    """Something has changed that another life should know. Taken back by whoever keeps it."""
     _permits: dict[str, Permit] = field(factory=dict, init=False)  # by notification, while its attempt is under way
     _paused_until_s: float = field(default=0.0, init=False)
     _asking: bool = field(default=False, init=False)  # after a refused credential: one attempt at a time until one succeeds
@@ -41,8 +52,54 @@ class ChannelState:
     @classmethod
     def start(cls, policy: ProviderPolicy, breaker: BreakerPolicy, now_s: float) -> ChannelState:
         """A channel of which nothing is known. Its bucket holds one token: enough not to wait, too little for a free burst."""
-        bucket = None if policy.rate_per_s is None else Bucket(policy.rate_per_s, policy.burst, 1.0, now_s)
-        return cls(policy, breaker, Breaker(breaker, now_s), bucket)
+        return cls.resumed(policy, breaker, None, now_s)
+
+    @classmethod
+    def resumed(cls, policy: ProviderPolicy, breaker: BreakerPolicy, remembered: Remembered | None, now_s: float) -> ChannelState:
+        """A channel that goes on where an earlier life left off, as far as that was of the same configuration and is believed."""
+        bucket = None
+        if policy.rate_per_s is not None:
+            level = level_now(remembered, policy.config_id, policy.rate_per_s, policy.burst)
+            bucket = Bucket(policy.rate_per_s, policy.burst, level, now_s)
+        quota = None
+        if policy.quota is not None:
+            quota = Quota(quota_policy(policy))
+        state = cls(policy, breaker, Breaker(breaker, now_s), bucket, Pace(policy.rate_per_s), quota)
+        saved = None if remembered is None else remembered.saved
+        if remembered is not None and saved is not None and saved.config_id == policy.config_id:
+            if quota is not None:
+                quota.alarmed_window = saved.alarmed_window
+            if saved.revision == policy.revision:
+                state._resume(saved, max(0.0, remembered.age_s), now_s)
+        return state
+
+    def _resume(self, saved: SavedChannel, age_s: float, now_s: float) -> None:
+        kept = saved.breaker
+        reopens_in_s = max(0.0, kept.reopens_in_s - age_s)
+        self._breaker = Breaker.resumed(self._breaker_policy, evolve(kept, reopens_in_s=reopens_in_s), now_s)
+        self._asking = saved.asking
+        if saved.pace is not None:
+            self._pace.resume(saved.pace, now_s)
+        paused_s = min(saved.paused_s - age_s, PAUSE_KEPT_MAX_S)
+        if paused_s > 0:
+            self._paused_until_s = now_s + paused_s
+            if self._bucket is not None:
+                self._bucket.hold_until(self._paused_until_s)
+
+    def saved(self, now_s: float) -> SavedChannel:
+        """What a later life should know."""
+        bucket = self._bucket
+        return SavedChannel(
+            config_id=self.policy.config_id,
+            revision=self.policy.revision,
+            level=None if bucket is None else bucket.level_at(now_s),
+            held_s=0.0 if bucket is None else max(0.0, bucket.at_s - now_s),
+            paused_s=max(0.0, self._paused_until_s - now_s),
+            asking=self._asking,
+            breaker=self._breaker.saved(now_s),
+            pace=self._pace.saved(),
+            alarmed_window=0 if self.quota is None else self.quota.alarmed_window,
+        )
 
     def covers(self, policy: ProviderPolicy) -> bool:
         """Whether this state was made for exactly that revision of that configuration."""
@@ -57,6 +114,11 @@ class ChannelState:
             room = min(room, 1 - len(self._permits))
         if self._bucket is not None:
             room = min(room, self._bucket.available(now_s))
+        paced = self._pace.available(now_s)
+        if paced is not None:
+            room = min(room, paced)
+        if self.quota is not None:
+            room = min(room, self.quota.available(now_s))
         permits = self._breaker.permits(now_s)
         return max(0, room if permits is None else min(room, permits))
 
@@ -70,6 +132,11 @@ class ChannelState:
             looks.append(reopens_at_s - now_s)
         if self._bucket is not None and self._bucket.available(now_s) < 1:
             looks.append(self._bucket.reaches_s(1) - now_s)
+        paced_s = self._pace.reaches_s()
+        if paced_s > now_s:
+            looks.append(paced_s - now_s)
+        if self.quota is not None and (quota_s := self.quota.opens_in_s(now_s)) is not None:
+            looks.append(quota_s)
         return max(TURN_MIN_S, *looks) if looks else None
 
     def begin(self, id: str, now_s: float) -> bool:
@@ -81,6 +148,9 @@ class ChannelState:
             return False
         if self._bucket is not None:
             self._bucket.take(1, now_s)
+        self._pace.take(now_s)
+        if self.quota is not None:
+            self.quota.take(id)
         self._permits[id] = permit
         return True
 
@@ -92,10 +162,14 @@ class ChannelState:
         if permit is None:  # begun under an earlier revision of the configuration: it says nothing about this one
             return None
         kind = outcome.kind
+        if self.quota is not None:
+            self.quota.ended(id, made=kind is not OutcomeClass.INTERRUPTED)
         if kind is OutcomeClass.DELIVERED:
             self._asking = False
+            self._pace.accepted(now_s)
         elif kind is OutcomeClass.INTERRUPTED:
             self._breaker.release(permit)
+            self._pace.put_back()
             if self._bucket is not None:
                 self._bucket.put_back(1)
             return None
@@ -103,20 +177,24 @@ class ChannelState:
         verdict = verdict_of(self._breaker_policy, kind, duration_s)
         self._breaker.record(permit, verdict, now_s, 0.0 if kind is OutcomeClass.DELIVERED else random01())
         if kind is OutcomeClass.RATE_LIMITED:
-            pause_s = min(outcome.retry_after_s or RATE_LIMITED_PAUSE_S, retry.hint_cap_s)
+            pause_s = min(max(outcome.retry_after_s or 0.0, RATE_LIMITED_PAUSE_S), retry.hint_cap_s)
             self._paused_until_s = max(self._paused_until_s, now_s + pause_s)
             if self._bucket is not None:
                 self._bucket.hold_until(now_s + pause_s)
+            self._pace.refused(now_s - duration_s, now_s, self._paused_until_s)
+            self.worth_keeping = True
         elif kind is OutcomeClass.MISCONFIGURED:
             first = not self._asking or self._paused_until_s <= now_s
             self._paused_until_s = max(self._paused_until_s, now_s + MISCONFIGURED_PAUSE_S)
             self._asking = True
+            self.worth_keeping = True
             return "misconfigured" if first else None
-        if self._breaker.state is State.OPEN and was is not State.OPEN:
+        if self._breaker.state is was:
+            return None
+        self.worth_keeping = True
+        if self._breaker.state is State.OPEN:
             return "breaker_opened"
-        if self._breaker.state is State.CLOSED and was is State.HALF_OPEN:
-            return "breaker_closed"
-        return None
+        return "breaker_closed" if self._breaker.state is State.CLOSED else None
 
     @property
     def breaker_state(self) -> str:
@@ -124,6 +202,22 @@ class ChannelState:
         return self._breaker.state.value
 
     @property
+    def deadline_s(self) -> float | None:
+        """How long the attempts that begin now may take: probes must not wait as long as others. None: as long as any."""
+        return self._breaker_policy.probe_deadline_s if self._breaker.state is State.HALF_OPEN else None
+
+    @property
+    def learned_per_s(self) -> float | None:
+        """The pace that refusals have taught, None while there is none."""
+        return self._pace.rate_per_s
+
+    @property
     def under_way(self) -> int:
         """Attempts begun and not concluded."""
         return len(self._permits)
+
+
+def quota_policy(policy: ProviderPolicy) -> QuotaPolicy:
+    """The quota of a configuration that has one."""
+    assert policy.quota is not None
+    return QuotaPolicy(policy.config_id, policy.quota, policy.quota_window_s)

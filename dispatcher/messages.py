@@ -6,12 +6,14 @@ Durations are seconds; ``…_in_s`` counts from the moment the message was made.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from attrs import frozen
+from attrs import field, frozen
 
+from dispatcher.channel_memory import Remembered
 from dispatcher.model import Channel, DeadLetterReason, Delivery, NotificationId, Status
 from dispatcher.outcome import OnUnknown, Outcome
+from dispatcher.quota import QuotaAnswer, QuotaAsk
 
 # --- events ---------------------------------------------------------------------------------------------------------
 
@@ -39,25 +41,34 @@ class ProviderPolicy:
     on_unknown: OnUnknown = OnUnknown.RESEND_ONCE
     key_retention_s: float | None = None
     inquiry_lag_s: float = 0.0
+    quota: int | None = None
+    """Attempts the account may make in a window of ``quota_window_s``; None means no limit of ours."""
+    quota_window_s: float = 86_400.0
 
 
 @frozen
 class ProvidersLoaded:
-    """The organization's provider configurations, best first. Follows :class:`LoadProviders`."""
+    """The organization's provider configurations, best first. Follows :class:`LoadProviders`.
+
+    ``remembered`` is what was found of earlier lives of channels that the core does not know yet.
+    """
 
     policies: Sequence[ProviderPolicy]
+    remembered: Mapping[Channel, Remembered] = field(factory=dict)
 
 
 @frozen
 class Claimed:
     """Ids moved from the queue to in-flight for us.
 
-    ``backlog`` is how many are left in the queue, ``due_in_s`` when the next delayed one is due (None: none is).
+    ``backlog`` is how many are left in the queue, ``due_in_s`` when the next delayed one is due (None: none is). ``parked`` are
+    the channels, of those asked about, that have parked ids.
     """
 
     ids: Sequence[NotificationId]
     backlog: int
     due_in_s: float | None
+    parked: Sequence[Channel] = ()
 
 
 @frozen
@@ -111,11 +122,19 @@ class Unparked:
 
 
 @frozen
+class QuotaLeased:
+    """The answer to :class:`LeaseQuota` for the same policy. None when there was none: nothing is known to be granted."""
+
+    policy: ProviderPolicy
+    answer: QuotaAnswer | None
+
+
+@frozen
 class DrainBegan:
     """No more claims; hand back what has not started."""
 
 
-Event = Woken | ProvidersLoaded | Claimed | ClaimFailed | Gated | Concluded | Settled | Unparked | DrainBegan
+Event = Woken | ProvidersLoaded | Claimed | ClaimFailed | Gated | Concluded | Settled | Unparked | QuotaLeased | DrainBegan
 
 # --- commands -------------------------------------------------------------------------------------------------------
 
@@ -127,9 +146,10 @@ class LoadProviders:
 
 @frozen
 class Claim:
-    """Claim up to ``n`` ids, then tell :class:`Claimed` or :class:`ClaimFailed`."""
+    """Claim up to ``n`` ids, then tell :class:`Claimed` or :class:`ClaimFailed`. ``look``: say which of these have parked ids."""
 
     n: int
+    look: tuple[Channel, ...] = ()
 
 
 @frozen
@@ -142,10 +162,11 @@ class Gate:
 
 @frozen
 class Send:
-    """Start these attempts; tell :class:`Concluded` for each."""
+    """Start these attempts; tell :class:`Concluded` for each. ``deadline_s`` is for each call, None means the usual one."""
 
     channel: Channel
     deliveries: Sequence[Delivery]
+    deadline_s: float | None = None
 
 
 @frozen
@@ -198,6 +219,29 @@ class Unpark:
 
 
 @frozen
+class LeaseQuota:
+    """Ask the counter of the channel's quota, then tell :class:`QuotaLeased`."""
+
+    policy: ProviderPolicy
+    ask: QuotaAsk
+
+
+@frozen
+class ReturnQuota:
+    """Give unspent units back to the counter. Nobody needs to hear of it: what does not arrive is lost until the window ends."""
+
+    channel: Channel
+    ask: QuotaAsk
+
+
+@frozen
+class Keep:
+    """The limits of this channel changed in a way that another life should know: keep them soon, many at once."""
+
+    channel: Channel
+
+
+@frozen
 class Alarm:
     """Something a person should know: logged and counted. ``code`` is one of a closed set."""
 
@@ -212,4 +256,6 @@ class WakeIn:
     delay_s: float
 
 
-Command = LoadProviders | Claim | Gate | Send | Withdraw | Record | Settle | Unpark | Alarm | WakeIn
+Command = (
+    LoadProviders | Claim | Gate | Send | Withdraw | Record | Settle | Unpark | LeaseQuota | ReturnQuota | Keep | Alarm | WakeIn
+)

@@ -7,19 +7,22 @@ handed over, parked) it counts as a hint only when it *is* back: a claim made an
 
 How many to claim is the smallest of three: the room under ``in_flight_max``, what every open channel may start now (tokens,
 breaker permits), and nothing while a claim is under way. Channels that may start nothing are *closed*: their ids are parked by
-the gate without costing an attempt, so that they never stand in front of another channel's.
+the gate without costing an attempt, so that they never stand in front of another channel's. One that may start next to nothing is
+closed to the claims of the others, for the same reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, assert_never
 
 from attrs import define, field
 
 from dispatcher.backoff import RetryPolicy
 from dispatcher.breaker import BreakerPolicy
-from dispatcher.channel_state import ChannelState
+from dispatcher.channel_memory import Remembered
+from dispatcher.channel_state import ChannelState, quota_policy
+from dispatcher.claim_mix import mix
 from dispatcher.messages import (
     Alarm,
     Claim,
@@ -31,10 +34,14 @@ from dispatcher.messages import (
     Event,
     Gate,
     Gated,
+    Keep,
+    LeaseQuota,
     LoadProviders,
     ProviderPolicy,
     ProvidersLoaded,
+    QuotaLeased,
     Record,
+    ReturnQuota,
     Send,
     Settle,
     Settled,
@@ -47,6 +54,7 @@ from dispatcher.messages import (
 )
 from dispatcher.model import Channel, Delivery, NotificationId, Status
 from dispatcher.outcome import Outcome, OutcomeClass
+from dispatcher.quota import QuotaAsk
 from dispatcher.recent import RecentIds
 from dispatcher.retry_budget import RetryBudget, RetryBudgets
 from dispatcher.unknowns import judge
@@ -58,6 +66,10 @@ _FAILED = frozenset({OutcomeClass.SOFT, OutcomeClass.UNKNOWN})
 """Outcomes whose retries the budgets bound."""
 _REFUNDED = frozenset({OutcomeClass.RATE_LIMITED, OutcomeClass.MISCONFIGURED, OutcomeClass.INTERRUPTED})
 """Outcomes after which the same attempt is made again: it has not counted yet."""
+SPARED = 4
+"""Where there are several channels, this part of what may be held is out of reach for each single one."""
+PARKED_LOOK_S = 10.0
+"""How often the claims of a busy organization look for ids that a process which is gone has parked."""
 INTERRUPTED = Outcome(OutcomeClass.INTERRUPTED, "interrupted")
 
 
@@ -105,6 +117,8 @@ class Organization:
     _unparking: set[Channel] = field(factory=set, init=False)  # an Unpark is under way
     _unparked: set[Channel] = field(factory=set, init=False)  # ids came back and were not claimed yet: no more before they are
     _leaving: dict[NotificationId, float | Channel] = field(factory=dict, init=False)  # by id: due again in s, or parked for
+    _left_out: Collection[Channel] = field(default=(), init=False)  # channels that the claim under way has no room for
+    _looks_at_s: float = field(default=0.0, init=False)  # when a claim looks for parked ids next
     _turned_up: set[NotificationId] = field(factory=set, init=False)  # claimed while still in flight: looked at when settled
     _budgets: dict[tuple[Channel, str], tuple[RetryBudget, RetryBudget]] = field(factory=dict, init=False)  # ours, the provider's
 
@@ -126,10 +140,12 @@ class Organization:
                 self._claiming_n = 0
                 commands.append(WakeIn(retry_in_s))
                 return commands
-            case ProvidersLoaded(policies):
-                self._providers_loaded(policies, now)
+            case ProvidersLoaded():
+                self._providers_loaded(event, now, commands)
             case Unparked():
                 self._came_back(event)
+            case QuotaLeased():
+                self._quota_leased(event, commands)
             case DrainBegan():
                 self._draining = True
                 commands.extend(Withdraw(channel) for channel in self.channels)
@@ -141,7 +157,15 @@ class Organization:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is held, under way or hinted at: the actor may be put to sleep without losing anything."""
-        return not (self.in_flight or self._claiming_n or self._hinted or self._unparking or self._loading)
+        leasing = any(state.quota is not None and state.quota.is_asking for state in self.channels.values())
+        return not (self.in_flight or self._claiming_n or self._hinted or self._unparking or self._loading or leasing)
+
+    def give_back(self, now_s: float) -> list[ReturnQuota]:
+        """Take all unspent quota out of the channels, because this life ends or rests."""
+        returns: list[Command] = []
+        for state in self.channels.values():
+            self._return_quota(state, now_s, returns)
+        return [command for command in returns if isinstance(command, ReturnQuota)]
 
     def statistics(self) -> OrganizationStatistics:
         """A snapshot, cheap enough for every scrape."""
@@ -150,31 +174,55 @@ class Organization:
 
     # --- what each event does -----------------------------------------------------------------------------------------
 
-    def _providers_loaded(self, policies: Iterable[ProviderPolicy], now: Now) -> None:
+    def _providers_loaded(self, event: ProvidersLoaded, now: Now, commands: list[Command]) -> None:
         self._loading = False
         self._policies_known = True
         best: dict[Channel, ProviderPolicy] = {}
-        for policy in policies:
+        for policy in event.policies:
             best.setdefault(policy.channel, policy)
-        for channel in self.channels.keys() - best.keys():
-            del self.channels[channel]
+        for channel, known in list(self.channels.items()):
+            if channel not in best or not known.covers(best[channel]):
+                self._return_quota(known, now.s, commands)
+            if channel not in best:
+                del self.channels[channel]
         for channel, policy in best.items():
-            known = self.channels.get(channel)
-            if known is None or not known.covers(policy):
-                self.channels[channel] = ChannelState.start(policy, self.breaker, now.s)
+            state = self.channels.get(channel)
+            if state is None or not state.covers(policy):
+                # An earlier revision has just been at work here; else an earlier life may be remembered.
+                remembered = event.remembered.get(channel) if state is None else Remembered(0.0, True, state.saved(now.s))
+                self.channels[channel] = ChannelState.resumed(policy, self.breaker, remembered, now.s)
             self._parked.setdefault(channel, 1)  # not known until asked: an earlier life or another process may have parked some
+        self._looks_at_s = now.s + PARKED_LOOK_S
         self._hinted = True
+
+    def _return_quota(self, state: ChannelState, now_s: float, returns: list[Command]) -> None:
+        if state.quota is not None and (ask := state.quota.give_back(now_s)) is not None:
+            returns.append(ReturnQuota(state.policy.channel, ask))
+
+    def _quota_leased(self, event: QuotaLeased, commands: list[Command]) -> None:
+        state = self.channels.get(event.policy.channel)
+        if state is not None and state.quota is not None and state.covers(event.policy):
+            state.quota.answered(event.answer)
+        elif event.answer is not None and event.answer.granted:
+            # Its configuration has changed meanwhile: nobody will spend this.
+            unspent = QuotaAsk(quota_policy(event.policy), -event.answer.granted, event.answer.window, 0)
+            commands.append(ReturnQuota(event.policy.channel, unspent))
 
     def _claimed(self, event: Claimed, now: Now, commands: list[Command]) -> None:
         self._claiming_n = 0
         self._unparked.clear()
-        self._take(event.ids, now, commands)
+        for channel in event.parked:
+            self._parked.setdefault(channel, 1)
+        self._take(event.ids, now, commands, self._left_out)
         self._hinted = self._hinted or event.backlog > 0
         if event.due_in_s is not None and event.backlog == 0:
             commands.append(WakeIn(event.due_in_s))
 
-    def _take(self, ids: Iterable[NotificationId], now: Now, commands: list[Command]) -> None:
-        """Begin to work on claimed ids: all that are not held or finished already go to the gate."""
+    def _take(self, ids: Iterable[NotificationId], now: Now, commands: list[Command], left_out: Collection[Channel] = ()) -> None:
+        """Begin to work on claimed ids: all that are not held or finished already go to the gate.
+
+        ``left_out`` are channels that the claim had no room for.
+        """
         fresh: list[NotificationId] = []
         repeats: list[NotificationId] = []
         self.recent.turn(now.s)
@@ -188,7 +236,7 @@ class Organization:
             commands.append(Settle(parked=(), deferred=(), dropped=repeats))
         if fresh:
             self._gating_n += len(fresh)
-            closed = frozenset(channel for channel in Channel if self._is_closed(channel, now))
+            closed = frozenset(channel for channel in Channel if channel in left_out or self._is_closed(channel, now))
             commands.append(Gate(fresh, closed))
 
     def _settled(self, ids: Sequence[NotificationId], lost: Sequence[NotificationId], now: Now, commands: list[Command]) -> None:
@@ -243,7 +291,7 @@ class Organization:
                 self._record(conclude(delivery, INTERRUPTED, None, self.retry, now.unix_s, 0.0), commands)
             else:
                 starting.setdefault(delivery.channel, []).append(delivery)
-        commands.extend(Send(channel, deliveries) for channel, deliveries in starting.items())
+        commands.extend(Send(channel, sent, self.channels[channel].deadline_s) for channel, sent in starting.items())
         if event.parked or event.deferred or event.dropped:
             self._leaving.update((id, channel) for channel, id in event.parked)
             self._leaving.update(event.deferred)
@@ -255,6 +303,9 @@ class Organization:
         state = self.channels.get(channel)
         if state is not None:
             code = state.conclude(delivery.id, outcome, event.duration_s, now.s, self.random01, self.retry)
+            if state.worth_keeping:
+                state.worth_keeping = False
+                commands.append(Keep(channel))
             if code is not None:
                 commands.append(Alarm(code, channel))
             if outcome.kind in _STOPS and not state.room(now.s):
@@ -314,29 +365,59 @@ class Organization:
         if n > 0 and (held == 0 or n >= min(budget, self.in_flight_max // 4)):
             self._hinted = False
             self._claiming_n = n
-            commands.append(Claim(n))
+            commands.append(Claim(n, self._look_for_parked(now)))
 
     def _look_at_channels(self, now: Now, commands: list[Command]) -> int:
-        """How many ids of any mix of open channels may be claimed now.
+        """How many ids of any mix of channels may be claimed now; ``_left_out`` are the ones that are not in the mix.
 
         Calls parked ids of open channels back, and has closed ones looked at again as soon as they may be open.
         """
-        budget: int | None = None
+        rooms: dict[Channel, int] = {}
         look_again_in_s: float | None = None
         for channel, state in self.channels.items():
-            room = state.room(now.s) - self._claiming_n - self._gating_n
             waited_for = channel in self._parked
+            wanted = self._hinted or waited_for
+            if wanted and state.quota is not None and (ask := state.quota.ask(now.s)) is not None:
+                commands.append(LeaseQuota(state.policy, ask))
+            room = self._room(state, now) - self._claiming_n - self._gating_n
             if room > 0:
-                budget = room if budget is None else min(budget, room)
-                if waited_for and channel not in self._unparking and channel not in self._unparked:
+                rooms[channel] = room
+                if waited_for and not (channel in self._unparking or channel in self._unparked or self._misses(channel)):
                     self._unparking.add(channel)
                     commands.append(Unpark(channel, min(room, self.in_flight_max)))
-            elif (self._hinted or waited_for) and (opens_in_s := state.opens_in_s(now.s)) is not None:
+            elif wanted and (opens_in_s := state.opens_in_s(now.s)) is not None:
                 look_again_in_s = opens_in_s if look_again_in_s is None else min(look_again_in_s, opens_in_s)
+                if state.quota is not None and state.quota.tell_used_up(now.s):
+                    commands += (Keep(channel), Alarm("quota_used_up", channel))
         if look_again_in_s is not None:
             commands.append(WakeIn(look_again_in_s))
-        return 0 if budget is None else budget
+        if self._claiming_n:
+            return 0
+        mixed = mix(rooms, self.in_flight_max - len(self.in_flight), self._unparking | self._unparked)
+        self._left_out = self.channels.keys() - mixed.keys()
+        return min(mixed.values(), default=0)
+
+    def _misses(self, channel: Channel) -> bool:
+        """Whether a claim under way has no room for the channel: what came back to the queue now, it would only park again."""
+        return self._claiming_n > 0 and channel in self._left_out
+
+    def _look_for_parked(self, now: Now) -> tuple[Channel, ...]:
+        """Channels a claim should look at for parked ids: now and then those that have none as far as we know.
+
+        Another process may have parked some and be gone.
+        """
+        if now.s < self._looks_at_s:
+            return ()
+        self._looks_at_s = now.s + PARKED_LOOK_S
+        return tuple(channel for channel in self.channels if channel not in self._parked)
+
+    def _room(self, state: ChannelState, now: Now) -> int:
+        """How many attempts of a channel may begin, so that one with slow calls leaves the others some of what may be held."""
+        room = state.room(now.s)
+        if len(self.channels) > 1:
+            room = min(room, self.in_flight_max - self.in_flight_max // SPARED - state.under_way)
+        return room
 
     def _is_closed(self, channel: Channel, now: Now) -> bool:
         state = self.channels.get(channel)
-        return state is None or state.room(now.s) <= 0
+        return state is None or self._room(state, now) <= 0

@@ -23,6 +23,9 @@ from dispatcher.problems import Problem
 CONCURRENCY_MAX_DEFAULT = 32
 """Calls at once to one provider for one organization, unless its settings say otherwise."""
 
+QUOTA_WINDOW_H_DEFAULT = 24
+"""The window of a quota, unless settings say otherwise; also the longest there may be."""
+
 
 class Unsendable(DispatcherError):
     """A stored notification can not be turned into a request of this provider. ``code`` says why; trying again would not help."""
@@ -42,11 +45,16 @@ class Unbindable(DispatcherError):
 
 
 class Limits(NamedTuple):
-    """How hard one organization may press one provider. ``rate_per_s`` is None when nothing but concurrency limits it."""
+    """How hard one organization may press one provider. ``rate_per_s`` is None when nothing but concurrency limits it.
+
+    ``quota`` is what the account may send in ``quota_window_h`` hours; None means no such limit.
+    """
 
     rate_per_s: float | None
     burst: int
     concurrency_max: int
+    quota: int | None = None
+    quota_window_h: int = QUOTA_WINDOW_H_DEFAULT
 
 
 class Bound(Protocol):
@@ -115,7 +123,7 @@ def unknown_fields(given: Mapping[str, Any], known: Collection[str], where: str)
     return [invalid(where, f"{count} unknown field{'s' if count > 1 else ''}; known are {names}", "setting_unknown")]
 
 
-COMMON_SETTINGS = frozenset({"rate_per_s", "burst", "concurrency_max", "base_url"})
+COMMON_SETTINGS = frozenset({"rate_per_s", "burst", "concurrency_max", "quota", "quota_window_h", "base_url"})
 """Settings that every provider has."""
 
 
@@ -131,6 +139,13 @@ def common_problems(settings: Mapping[str, Any], origins: Collection[str]) -> li
         problems.append(invalid("/settings/burst", "means nothing without rate_per_s"))
     if settings.get("concurrency_max") is not None and not _is_count(settings["concurrency_max"], 1024):
         problems.append(invalid("/settings/concurrency_max", "must be a whole number from 1 to 1024"))
+    if settings.get("quota") is not None and not _is_count(settings["quota"], 1_000_000_000):
+        problems.append(invalid("/settings/quota", "must be a whole number from 1 to 1000000000"))
+    quota_window_h = settings.get("quota_window_h")
+    if quota_window_h is not None and not _is_count(quota_window_h, QUOTA_WINDOW_H_DEFAULT):
+        problems.append(invalid("/settings/quota_window_h", "must be a whole number of hours from 1 to 24"))
+    elif quota_window_h is not None and settings.get("quota") is None:
+        problems.append(invalid("/settings/quota_window_h", "means nothing without quota"))
     if base_url is not None:
         base = parse_base_url(base_url) if isinstance(base_url, str) else None
         if base is None:
@@ -148,6 +163,8 @@ def limits_of(settings: Mapping[str, Any]) -> Limits:
         None if rate_per_s is None else float(rate_per_s),
         burst,
         settings.get("concurrency_max") or CONCURRENCY_MAX_DEFAULT,
+        settings.get("quota"),
+        settings.get("quota_window_h") or QUOTA_WINDOW_H_DEFAULT,
     )
 
 

@@ -142,7 +142,10 @@ def test_what_is_not_the_providers_health_never_opens_the_breaker(kind: OutcomeC
     assert state.breaker_state == "closed"
 
 
-@pytest.mark.parametrize(("hint_s", "pause_s"), [(None, RATE_LIMITED_PAUSE_S), (7.0, 7.0), (1e9, 60.0)])
+@pytest.mark.parametrize(
+    ("hint_s", "pause_s"),
+    [(None, RATE_LIMITED_PAUSE_S), (0.0, RATE_LIMITED_PAUSE_S), (0.1, RATE_LIMITED_PAUSE_S), (7.0, 7.0), (1e9, 60.0)],
+)
 def test_a_429_pauses_the_channel_for_as_long_as_the_provider_asked_within_reason(hint_s: float | None, pause_s: float) -> None:
     state = started()
     (id,) = begun(state, 1, 0.0)
@@ -150,7 +153,7 @@ def test_a_429_pauses_the_channel_for_as_long_as_the_provider_asked_within_reaso
 
     assert state.room(1.0 + pause_s - 0.01) == 0
     assert state.opens_in_s(1.0) == pytest.approx(pause_s)
-    assert state.room(1.0 + pause_s) == FULL
+    assert state.room(1.0 + pause_s) == 1  # and then it asks with one
 
 
 def test_after_a_429_a_limited_channel_begins_again_without_a_burst() -> None:

@@ -490,7 +490,7 @@ def test_a_429_pauses_the_channel_and_costs_no_attempt() -> None:
     dialogue.hears(Settled([nid(1), nid(2)]))
     assert not any(isinstance(command, Claim) for command in dialogue.hears(Woken()))
     dialogue.now_s += 8.0
-    assert dialogue.hears(Woken()) == [Claim(8)]
+    assert dialogue.hears(Woken()) == [Claim(1)]  # it asks with one, and goes on at the pace that was learned
 
 
 def test_a_refused_credential_is_an_alarm_and_asks_again_with_one_attempt() -> None:
@@ -501,7 +501,7 @@ def test_a_refused_credential_is_an_alarm_and_asks_again_with_one_attempt() -> N
 
     assert Alarm("misconfigured", EMAIL) in commands
     dialogue.now_s += MISCONFIGURED_PAUSE_S
-    assert dialogue.hears(Woken()) == [Claim(1)]
+    assert dialogue.hears(Woken()) == [Claim(1, look=(EMAIL,))]
 
 
 # --- ends -----------------------------------------------------------------------------------------------------------------

@@ -38,6 +38,8 @@ def test_nothing_has_to_be_set() -> None:
     "settings",
     [
         {"rate_per_s": 0.5},
+        {"quota": 1},
+        {"quota": 1_000_000_000, "quota_window_h": 24},
         {"rate_per_s": 1_000_000, "burst": 1_000_000, "concurrency_max": 1024},
         {"base_url": "https://api.example.org"},
         {"base_url": "http://127.0.0.1:8025/path"},

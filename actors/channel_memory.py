@@ -1,0 +1,102 @@
+"""Keeps one organization's limits over the lives of its actor: reads them at its start, writes them as they change and at its end.
+
+What changes is written at most once a second, all channels in one batch, and nothing that sends waits for it. It is a precaution
+and no promise: when Redis is away nothing is kept, and the next life begins with care (``dispatcher.channel_memory``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping
+
+import trio
+
+from actors.ports import Queue
+from dispatcher.channel_memory import Kept, Remembered, from_kept, to_fields
+from dispatcher.channel_state import ChannelState
+from dispatcher.errors import QueueUnavailable
+from dispatcher.messages import ReturnQuota
+from dispatcher.model import Channel, OrganizationId
+
+logger = logging.getLogger(__name__)
+
+KEEP_EVERY_S = 1.0
+"""Changes are gathered for so long into one writing."""
+
+
+class ChannelMemory:
+    """The kept limits of one organization, as one life of its actor sees them."""
+
+    def __init__(self, organization_id: OrganizationId, queue: Queue) -> None:
+        self._organization_id = organization_id
+        self._queue = queue
+        self._lives: dict[Channel, int] = {}
+        self._remembered: dict[Channel, Remembered] = {}
+        self._changed: set[Channel] = set()
+        self._gathering = False
+
+    async def recall(self, channels: Iterable[Channel]) -> Mapping[Channel, Remembered]:
+        """What earlier lives left behind for these channels; each is asked for once in a life. Nothing while Redis is away."""
+        unread = [channel for channel in channels if channel not in self._lives]
+        if unread:
+            kept: Mapping[Channel, Kept] = {}
+            try:
+                kept = await self._queue.take_channels(self._organization_id, unread)
+            except QueueUnavailable as error:
+                logger.warning("organization %s: its limits begin with care, Redis was away: %s", self._organization_id, error)
+            for channel, record in kept.items():
+                self._lives[channel] = record.life
+                if (remembered := from_kept(record)) is not None:
+                    self._remembered[channel] = remembered
+        return self._remembered
+
+    def consumed(self) -> None:
+        """What was recalled is in use: should one of these channels go and come again, it is old."""
+        self._remembered = {}
+
+    def changed(self, channel: Channel) -> bool:
+        """Note a change. True when the caller should now start :meth:`gather`."""
+        self._changed.add(channel)
+        if self._gathering:
+            return False
+        self._gathering = True
+        return True
+
+    async def gather(self, states: Mapping[Channel, ChannelState]) -> None:
+        """Write what has changed, until nothing more has for ``KEEP_EVERY_S``."""
+        try:
+            while self._changed:
+                changed = self._changed
+                self._changed = set()
+                await self._write(states, changed, clean=False)
+                await trio.sleep(KEEP_EVERY_S)
+        finally:
+            self._gathering = False
+
+    async def leave(self, states: Mapping[Channel, ChannelState], returns: Collection[ReturnQuota]) -> None:
+        """Write everything, so that the next life may go on with these tokens, and give unspent quota back."""
+        self._changed.clear()
+        await self._write(states, states.keys(), clean=True)
+        for back in returns:
+            await self.give_back(back)
+
+    async def give_back(self, back: ReturnQuota) -> None:
+        """Give unspent quota back. What does not arrive is lost until the window ends."""
+        try:
+            await self._queue.ask_quota(self._organization_id, back.channel, back.ask)
+        except QueueUnavailable:
+            logger.warning("organization %s: %d units of quota could not be given back", self._organization_id, -back.ask.n)
+
+    async def _write(self, states: Mapping[Channel, ChannelState], channels: Collection[Channel], *, clean: bool) -> None:
+        now_s = trio.current_time()
+        records = {
+            channel: (self._lives[channel], to_fields(states[channel].saved(now_s), clean=clean))
+            for channel in channels
+            if channel in states and channel in self._lives
+        }
+        if not records:
+            return
+        try:
+            await self._queue.keep_channels(self._organization_id, records)
+        except QueueUnavailable as error:
+            logger.warning("organization %s: its limits could not be kept: %s", self._organization_id, error)
