@@ -1,4 +1,4 @@
-"""Keeps one organization's limits over the lives of its actor: reads them at its start, writes them as they change and at its end.
+"""Keeps one organization's limits over the lives of its actor: read at its start, written as they change and at its end.
 
 What changes is written at most once a second, all channels in one batch, and nothing that sends waits for it. It is a precaution
 and no promise: when Redis is away nothing is kept, and the next life begins with care (``dispatcher.channel_memory``).
