@@ -113,12 +113,20 @@ class FaultyCore(Organization):
 class ActorWorld:
     """Everything one process has. Its parts may be replaced before it runs."""
 
-    def __init__(self, *, permits: int = 64, alive_max: int = 100) -> None:
+    def __init__(
+        self,
+        *,
+        permits: int = 64,
+        alive_max: int = 100,
+        queue: MemoryQueue | None = None,
+        database: MemoryDatabase | None = None,
+        incarnation: str = "incarnation-1",
+    ) -> None:
         self.random = Random(1)
         self.metrics = Metrics()
-        self.database = MemoryDatabase(unix_s)
-        self.store = MemoryStore(self.database, "incarnation-1")
-        self.queue = MemoryQueue(unix_s, lease_s=LEASE_S)
+        self.database = database or MemoryDatabase(unix_s)
+        self.store = MemoryStore(self.database, incarnation)
+        self.queue = queue or MemoryQueue(unix_s, lease_s=LEASE_S)
         self.permits = Permits(permits)
         self.callers = Callers(8)
         self.provider = Provider()
@@ -149,7 +157,7 @@ class ActorWorld:
             unix_s=unix_s,
         )
         self.made: list[OrganizationActor] = []
-        self._numbers = 0
+        self._numbers = 0 if database is None else 1000 * len(database.rows)
 
     def make(self, organization_id: OrganizationId) -> OrganizationActor:
         core = FaultyCore(

@@ -69,6 +69,20 @@ def test_concurrency_is_a_sensible_count(value: object) -> None:
     assert pointers({"concurrency_max": value}) == ["/settings/concurrency_max"]
 
 
+@pytest.mark.parametrize("value", [0, -1, 1_000_000_001, 1.5, "10", True])
+def test_a_quota_is_a_sensible_count(value: object) -> None:
+    assert pointers({"quota": value}) == ["/settings/quota"]
+
+
+@pytest.mark.parametrize("value", [0, 25, 0.5, "24", True])
+def test_the_window_of_a_quota_has_1_to_24_hours(value: object) -> None:
+    assert pointers({"quota": 10, "quota_window_h": value}) == ["/settings/quota_window_h"]
+
+
+def test_a_window_needs_a_quota() -> None:
+    assert pointers({"quota_window_h": 5}) == ["/settings/quota_window_h"]
+
+
 @pytest.mark.parametrize("value", [7, "nonsense", "https://user:hush@api.example.org", "ftp://api.example.org"])
 def test_a_base_url_is_a_plain_url(value: object) -> None:
     (problem,) = common_problems({"base_url": value}, ORIGINS)
@@ -99,6 +113,8 @@ def test_settings_without_problems_make_limits(settings: dict[str, Any]) -> None
 
 def test_without_a_burst_one_second_may_go_at_once() -> None:
     assert limits_of({"rate_per_s": 25.5}) == Limits(25.5, 25, CONCURRENCY_MAX_DEFAULT)
+    assert limits_of({"quota": 100})[3:] == (100, 24)
+    assert limits_of({"quota": 100, "quota_window_h": 1})[3:] == (100, 1)
     assert limits_of({"rate_per_s": 0.1}) == Limits(0.1, 1, CONCURRENCY_MAX_DEFAULT)
     assert limits_of({"rate_per_s": 10, "burst": 3, "concurrency_max": 2}) == Limits(10.0, 3, 2)
 
