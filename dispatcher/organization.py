@@ -382,7 +382,7 @@ class Organization:
             room = self._room(state, now) - self._claiming_n - self._gating_n
             if room > 0:
                 rooms[channel] = room
-                if waited_for and not (channel in self._unparking or channel in self._unparked or self._misses(channel)):
+                if waited_for and channel not in self._unparking and channel not in self._unparked:
                     self._unparking.add(channel)
                     commands.append(Unpark(channel, min(room, self.in_flight_max)))
             elif wanted and (opens_in_s := state.opens_in_s(now.s)) is not None:
@@ -396,10 +396,6 @@ class Organization:
         mixed = mix(rooms, self.in_flight_max - len(self.in_flight), self._unparking | self._unparked)
         self._left_out = self.channels.keys() - mixed.keys()
         return min(mixed.values(), default=0)
-
-    def _misses(self, channel: Channel) -> bool:
-        """Whether a claim under way has no room for the channel: what came back to the queue now, it would only park again."""
-        return self._claiming_n > 0 and channel in self._left_out
 
     def _look_for_parked(self, now: Now) -> tuple[Channel, ...]:
         """Channels a claim should look at for parked ids: now and then those that have none as far as we know.

@@ -231,7 +231,7 @@ def test_parked_ids_of_a_narrow_channel_come_by_as_many_as_there_is_room_for_and
 
 
 def test_parked_ids_wait_while_a_claim_that_has_no_room_for_them_is_under_way() -> None:
-    """It would take them and park them again, for ever."""
+    """It would take them and park them again."""
     dialogue = Dialogue(SLOW_RATE, TEXT)
     dialogue.hears(Woken())
     during = dialogue.hears(ProvidersLoaded([SLOW_RATE, TEXT]))
