@@ -52,6 +52,11 @@ def channel_alarm(code: str, channel: Channel, at_unix_s: float) -> bytes:
     return orjson.dumps({"type": f"channel.{code}", "channel": channel.value, "at": round(at_unix_s, 3)})
 
 
+def quarantined(pause_s: float, at_unix_s: float) -> bytes:
+    """Nothing of the organization is sent for a while, because of a fault of ours."""
+    return orjson.dumps({"type": "organization.quarantined", "resumes_in_s": pause_s, "at": round(at_unix_s, 3)})
+
+
 def rescued(id: NotificationId, channel: Channel, *, dead: bool, at_unix_s: float) -> bytes:
     """An attempt died with its process: the notification is queued again, or given up as poison when that happened too often."""
     event: dict[str, object] = {

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 import trio
@@ -20,7 +20,7 @@ from attrs import define, field, frozen
 
 from actors.io.redis import Message, Redis, Subscriber
 from dispatcher.errors import Overloaded, QueueUnavailable
-from dispatcher.keys import Keys
+from dispatcher.keys import SHARDS_TOPIC, Keys
 from dispatcher.model import OrganizationId
 from dispatcher.problems import Problem, Refused
 
@@ -103,7 +103,8 @@ class HeraldStatistics:
 class Herald:
     """Follows topics for listeners.
 
-    ``on_wake`` and ``on_changed`` hear of organizations, ``on_missed`` that some may have been missed.
+    ``on_wake`` and ``on_changed`` hear of organizations, ``on_missed`` that some may have been missed, ``on_shards`` that shards
+    may be free.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class Herald:
         on_wake: Callable[[OrganizationId], None],
         on_changed: Callable[[OrganizationId], None],
         on_missed: Callable[[], None],
+        on_shards: Callable[[], None] = lambda: None,
     ) -> None:
         self._redis = redis
         self._subscriber = subscriber
@@ -127,12 +129,13 @@ class Herald:
         self._on_wake = on_wake
         self._on_changed = on_changed
         self._on_missed = on_missed
+        self._on_shards = on_shards
         self._topics: dict[str, _Topic] = {}
         self._listeners = 0
 
     async def run(self) -> None:
         """Receive until cancelled. Raises QueueUnavailable when the first subscription is not possible."""
-        await self._subscriber.subscribe(CHANGED_TOPIC, *self._wakes)
+        await self._subscriber.subscribe(CHANGED_TOPIC, SHARDS_TOPIC, *self._wakes)
         while True:
             message = await self._subscriber.receive()
             if isinstance(message, Message):
@@ -148,6 +151,11 @@ class Herald:
             await self._redis.execute("PUBLISH", CHANGED_TOPIC, organization_id)
         except QueueUnavailable as error:  # the others notice when their entries run out, 15 minutes later at most
             logger.warning("other processes could not be told of a change: %s", error)
+
+    async def shards_moved(self) -> None:
+        """Tell every process that shards may be free. A hint: who misses it asks a second later anyway."""
+        with suppress(QueueUnavailable, Overloaded):
+            await self._redis.execute("PUBLISH", SHARDS_TOPIC, "")
 
     @asynccontextmanager
     async def listen(self, organization_id: OrganizationId, since: str | None) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -206,6 +214,8 @@ class Herald:
             self._on_wake(OrganizationId(message.payload.decode()))
         elif message.topic == CHANGED_TOPIC:
             self._on_changed(OrganizationId(message.payload.decode()))
+        elif message.topic == SHARDS_TOPIC:
+            self._on_shards()
         elif (topic := self._topics.get(message.topic)) is not None:
             text, _, event = message.payload.partition(b" ")
             position = _position(text)

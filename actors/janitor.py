@@ -50,11 +50,14 @@ class Janitor:
         self._random = random
         self._unix_s = unix_s
         self._after: tuple[float, NotificationId] | None = None  # where the walk over old queued rows goes on
+        self.stepped_s = 0.0
+        """When it last got on with its round."""
         self._must_reseed = False  # Redis lost its memory, and not all of it was put back yet
 
     async def run(self) -> None:
         """Mend until cancelled. A server that is away is waited for: the next round finds what this one missed."""
         while True:
+            self.stepped_s = trio.current_time()
             try:
                 await self.mend()
             except (StoreUnavailable, QueueUnavailable) as error:
@@ -74,6 +77,7 @@ class Janitor:
     async def rescue(self) -> None:
         """Take back the attempts of lapsed incarnations and queue them again."""
         while rescued := await self._store.rescue(ROWS_MAX):
+            self.stepped_s = trio.current_time()
             count_rescued(self._metrics, rescued)
             logger.warning("rescued %d attempts of processes that are gone", len(rescued))
             await self._queue.enqueue(list(self._arrivals(rescued)))
@@ -83,6 +87,7 @@ class Janitor:
     async def expire(self) -> None:
         """Give up what has outlived its ``expires_at`` while nobody could claim it, and announce that."""
         while expired := await self._store.expire(ROWS_MAX):
+            self.stepped_s = trio.current_time()
             now_unix_s = self._unix_s()
             notices: dict[OrganizationId, Settlement] = {}
             for organization_id, id, channel in expired:
@@ -98,6 +103,7 @@ class Janitor:
         reseeded = 0
         after: tuple[float, NotificationId] | None = None
         while True:
+            self.stepped_s = trio.current_time()
             page = await self._store.queued(after, 0.0, ROWS_MAX)
             await self._put_back(page)
             reseeded += len(page.rows)
@@ -119,6 +125,7 @@ class Janitor:
         for organization_id, id, _ in page.rows:
             by_organization.setdefault(organization_id, []).append(id)
         for organization_id, ids in by_organization.items():
+            self.stepped_s = trio.current_time()
             restored = await self._queue.restore(organization_id, ids)
             missing += restored
             if restored:

@@ -18,6 +18,7 @@ from attrs import define, field
 from actors.memory_limits import MemoryLimits
 from actors.ports import PARKED_LOOK_AGAIN_S, Arrival, Settlement
 from dispatcher.channel_memory import Kept
+from dispatcher.keys import shard_of
 from dispatcher.messages import Claimed, Unparked
 from dispatcher.model import Channel, NotificationId, OrganizationId
 from dispatcher.quota import QuotaAnswer, QuotaAsk
@@ -75,11 +76,13 @@ class MemoryQueue:
         unix_s: Callable[[], float],
         *,
         lease_s: float,
+        shards: int = 16,
         interrupt: Interrupt = checkpoint,
         on_wake: Callable[[OrganizationId], None] = _nobody,
     ) -> None:
         self._unix_s = unix_s
         self._lease_ms = int(lease_s * 1000)
+        self._shards = shards
         self.interrupt = interrupt
         self.on_wake = on_wake
         self._lists: dict[OrganizationId, _Lists] = {}
@@ -160,11 +163,15 @@ class MemoryQueue:
         await self.interrupt("unpark", Moment.AFTER)
         return unparked
 
-    async def active(self, limit: int) -> list[OrganizationId]:
-        """Organizations that need attention by now, longest overdue first."""
+    async def active(self, limit: int, shards: Collection[int] | None = None) -> list[OrganizationId]:
+        """Organizations that need attention by now, longest overdue first; only those of these shards, unless it is None."""
         await self.interrupt("active", Moment.BEFORE)
         now_ms = self._now_ms()
-        due = sorted((at_ms, organization_id) for organization_id, at_ms in self._active.items() if at_ms <= now_ms)
+        due = sorted(
+            (at_ms, organization_id)
+            for organization_id, at_ms in self._active.items()
+            if at_ms <= now_ms and (shards is None or shard_of(organization_id, self._shards) in shards)
+        )
         await self.interrupt("active", Moment.AFTER)
         return [organization_id for _, organization_id in due[:limit]]
 

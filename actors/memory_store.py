@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from actors.memory import Interrupt, Moment, checkpoint
-from actors.memory_tables import DeadLetter, MemoryDatabase, Row, TimelineRow
-from actors.ports import RESCUES_MAX, Admission, BatchAnswer, Existing, Expired, Page, Rescued
+from actors.memory_tables import DeadLetter, MemoryDatabase, Row, ShardRow, TimelineRow
+from actors.ports import RESCUES_MAX, Admission, BatchAnswer, Existing, Expired, Holding, Page, Rescued
 from dispatcher.errors import KeyTaken, StoreRefused
 from dispatcher.ids import is_uuid
 from dispatcher.messages import Gated, Verdict
@@ -97,6 +97,7 @@ class MemoryStore:
         """Give the lease up: what is still ``sending`` under it may be rescued at once."""
         await self.interrupt("release_lease", Moment.BEFORE)
         self.database.leases.pop(self.incarnation, None)
+        self._free_shards(self.database.shards)
         await self.interrupt("release_lease", Moment.AFTER)
 
     async def expire(self, limit: int) -> Sequence[Expired]:
@@ -151,6 +152,19 @@ class MemoryStore:
         return Page(
             [(row.organization_id, row.id, row.due_in_s(now_s)) for row in rows], found[-1] if len(found) == limit else None
         )
+
+    async def hold_shards(self, shards: Collection[int], lease_s: float, *, stays: bool) -> Holding:
+        """Of these shards, renew what this incarnation owns and take what is free, for ``lease_s`` from now on."""
+        await self.interrupt("hold_shards", Moment.BEFORE)
+        holding = self._hold_shards(shards, lease_s, stays=stays)
+        await self.interrupt("hold_shards", Moment.AFTER)
+        return holding
+
+    async def release_shards(self, shards: Collection[int]) -> None:
+        """Give up those of these shards that this incarnation owns."""
+        await self.interrupt("release_shards", Moment.BEFORE)
+        self._free_shards(shards)
+        await self.interrupt("release_shards", Moment.AFTER)
 
     # --- statements -----------------------------------------------------------------------------------------------------
 
@@ -277,6 +291,28 @@ class MemoryStore:
             self.database.timeline.append(entry)
         if verdict.dead is not None:
             self.database.dead_letters.setdefault(row.id, DeadLetter(verdict.dead, outcome.code))
+
+    def _hold_shards(self, shards: Collection[int], lease_s: float, *, stays: bool) -> Holding:
+        database, me, now_s = self.database, self.incarnation, self._now_s()
+        held: dict[int, int] = {}
+        database.beats.pop(me, None)
+        if database.holds_lease(me, now_s):
+            if stays:
+                database.beats[me] = now_s + lease_s
+            for shard in sorted(shards):
+                row = database.shards.setdefault(shard, ShardRow())
+                if row.owner in (None, me) or row.lease_until_s <= now_s:
+                    row.epoch += row.owner != me
+                    row.owner, row.lease_until_s = me, now_s + lease_s
+                    held[shard] = row.epoch
+        members = {id for id, until_s in database.beats.items() if until_s > now_s and database.holds_lease(id, now_s)}
+        return Holding(held, frozenset(members | {me} if database.holds_lease(me, now_s) else members))
+
+    def _free_shards(self, shards: Collection[int]) -> None:
+        for shard in shards:
+            row = self.database.shards.get(shard)
+            if row is not None and row.owner == self.incarnation:
+                row.owner, row.lease_until_s = None, float("-inf")
 
     def _take_back(self, rows: Iterable[Row]) -> list[Rescued]:
         now_s = self._now_s()

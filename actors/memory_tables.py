@@ -67,6 +67,15 @@ class DeadLetter:
 
 
 @define
+class ShardRow:
+    """Who owns a shard, until when, and how often that has changed."""
+
+    owner: str | None = None
+    epoch: int = 0
+    lease_until_s: float = float("-inf")
+
+
+@define
 class MemoryDatabase:
     """The tables. ``unix_s`` is the server's clock."""
 
@@ -77,6 +86,8 @@ class MemoryDatabase:
     timeline: list[TimelineRow] = field(factory=list, init=False)
     dead_letters: dict[NotificationId, DeadLetter] = field(factory=dict, init=False)
     leases: dict[str, float] = field(factory=dict, init=False)  # by incarnation, until when
+    beats: dict[str, float] = field(factory=dict, init=False)  # by incarnation, until when it is a member
+    shards: dict[int, ShardRow] = field(factory=dict, init=False)
 
     def holds_lease(self, incarnation: str | None, at_s: float) -> bool:
         """Whether the incarnation's lease lasts beyond this instant."""

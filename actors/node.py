@@ -3,6 +3,7 @@
 Children in the order they start; a drain stops them in reverse, each with nothing above it left to disturb it::
 
     lease          may we send at all
+    shards         for whom may we claim
     ledger         gate, record, settle
     acceptor       inserts
     callers        calls at providers
@@ -19,6 +20,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -28,6 +30,7 @@ from attrs import frozen
 from actors import announcements
 from actors.acceptor import Acceptor, LoadTemplate, StoredAnswer
 from actors.cache import HotCache
+from actors.caches import Caches
 from actors.callers import Callers
 from actors.herald import Herald
 from actors.hot import Loaders
@@ -43,9 +46,11 @@ from actors.organizations import Organizations
 from actors.permits import Permits
 from actors.ports import Arrival, Queue, Store
 from actors.redis_queue import RedisQueue
+from actors.shards import Shards
 from actors.store.answers import read_answer
 from actors.store.dispatching import PostgresStore
 from actors.supervision import RestartBudget, supervise
+from actors.watchdog import SILENT_S, watched
 from dispatcher.acceptance import AcceptLimits
 from dispatcher.config import Config
 from dispatcher.errors import ConfigError, QueueUnavailable, StoreUnavailable
@@ -91,7 +96,8 @@ class Node:
         pool: Pool,
         redis: Redis,
         http_pool: HttpPool,
-        make_herald: Callable[[Organizations], Herald],
+        make_herald: Callable[[Node], Herald],
+        incarnation: str,
         random: Random,
         unix_s: Callable[[], float],
     ) -> None:
@@ -108,6 +114,16 @@ class Node:
         self.store = ports.store
         self.queue = ports.queue
         self.lease = Lease(self.store, self.metrics, lease_s=d.lease_s, call_s=d.request_deadline_s + 1.0, random=random)
+        self.shards = Shards(
+            self.store,
+            self.metrics,
+            me=incarnation,
+            shards=d.shards,
+            lease_s=d.owner_lease_s,
+            lease_max_s=d.lease_s,
+            random=random,
+            tell_others=lambda: self.herald.shards_moved(),  # noqa: PLW0108 (made further down)
+        )
         self.ledger = Ledger(
             self.store,
             self.queue,
@@ -138,6 +154,7 @@ class Node:
             unix_s=unix_s,
             refresh_s=lambda: random.uniform(d.cache_ttl_min_s, d.cache_ttl_max_s),
             idle_s=d.idle_s,
+            owns=self.shards.owns,
         )
         self.organizations = Organizations(
             self._make_organization,
@@ -150,7 +167,9 @@ class Node:
             sweep_s=d.sweep_s,
             random=random,
             unix_s=unix_s,
+            ownership=self.shards,
         )
+        self._spare_caches = Caches(self._make_cache)
         self.acceptor = Acceptor(
             self.store,
             self.queue,
@@ -168,9 +187,21 @@ class Node:
             unix_s=unix_s,
             random=random,
         )
-        self.herald = make_herald(self.organizations)
+        self.herald = make_herald(self)
         self._ledger_runs = False
         self.janitor = Janitor(self.store, self.queue, self.metrics, sweep_s=d.sweep_s, random=random, unix_s=unix_s)
+
+    # --- for the herald -----------------------------------------------------------------------------------------------------
+
+    def drop_cached(self, organization_id: OrganizationId) -> None:
+        """The organization changed: what is cached of it goes."""
+        self._spare_caches.drop(organization_id)
+        self.organizations.changed(organization_id)
+
+    def drop_all_cached(self) -> None:
+        """Any organization may have changed."""
+        self._spare_caches.drop_all()
+        self.organizations.all_changed()
 
     # --- for the surface ----------------------------------------------------------------------------------------------------
 
@@ -222,6 +253,7 @@ class Node:
             "organizations_alive": len(self.organizations.alive()),
             "organizations_quarantined": self.organizations.quarantined,
             "breakers_open": breakers_open,
+            "shards_owned": len(self.shards.owned),
             "calls_under_way": callers.calling,
             "channels_in_line": callers.in_line,
             "in_flight": permits.held,
@@ -240,19 +272,20 @@ class Node:
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Run every child until cancelled, or until :meth:`drain` has ended them."""
         await self.lease.register()
+        await self.shards.take()
         async with trio.open_nursery() as nursery:
             self._below = nursery
             # Not supervised: a batch that a failed ledger lost is on nobody's mind any more, so the process must end and be
             # rescued.
             nursery.start_soon(self._run_ledger)
-            for name, child in (("lease", self.lease.run), ("acceptor", self.acceptor.run)):
+            for name, child in (("lease", self.lease.run), ("acceptor", self.acceptor.run), ("shards", self._run_shards)):
                 nursery.start_soon(self._supervised, name, child)
             async with trio.open_nursery() as above:
                 self._above = above
                 # These two hold what is under way for every organization, so they are not started again either.
                 above.start_soon(self.callers.run)
                 above.start_soon(self.organizations.run)
-                for name, child in (("herald", self.herald.run), ("janitor", self.janitor.run)):
+                for name, child in (("herald", self.herald.run), ("janitor", self._run_janitor)):
                     above.start_soon(self._supervised, name, child)
                 task_status.started()
 
@@ -263,6 +296,7 @@ class Node:
         """
         with trio.move_on_after(drain_s) as patience:
             self.acceptor.close()
+            self.shards.leave()
             await self.organizations.drain()
         self._above.cancel_scope.cancel()
         with trio.move_on_after(FLUSH_S) as flushing:
@@ -272,6 +306,7 @@ class Node:
         try:
             with trio.move_on_after(RELEASE_S):
                 await self.store.release_lease()
+                await self.herald.shards_moved()
         except StoreUnavailable as error:
             logger.warning("the lease could not be given up and will run out by itself: %s", error)
         self._below.cancel_scope.cancel()
@@ -290,6 +325,15 @@ class Node:
             await self.ledger.run()
         finally:
             self._ledger_runs = False
+
+    async def _run_shards(self) -> None:
+        d = self._config.dispatch
+        run, silent_s = partial(self.shards.run, self.organizations), SILENT_S + d.owner_lease_s + d.lease_s
+        await watched("the owner of shards", run, lambda: self.shards.stepped_s, silent_s=silent_s)
+
+    async def _run_janitor(self) -> None:
+        silent_s = SILENT_S + 2 * self._config.dispatch.sweep_s
+        await watched("the janitor", self.janitor.run, lambda: self.janitor.stepped_s, silent_s=silent_s)
 
     async def _supervised(self, name: str, child: Callable[[], Any]) -> None:
         await supervise(name, child, BUDGET, self._random)
@@ -323,7 +367,7 @@ class Node:
 
     def _cache_of(self, organization_id: OrganizationId) -> HotCache[Any]:
         actor = self.organizations.get(organization_id)
-        return self._make_cache() if actor is None else actor.cache
+        return self._spare_caches.of(organization_id) if actor is None else actor.cache
 
     async def _load_channels(self, organization_id: OrganizationId) -> frozenset[Channel]:
         return frozenset(policy.channel for policy, _ in await self._providers(organization_id, self._cache_of(organization_id)))
@@ -365,16 +409,17 @@ async def open_node(config: Config, *, incarnation: str, random: Random, unix_s:
         await pool.wait_ready(config.postgres.connect_deadline_s)
         await redis.execute("PING")
 
-        def make_herald(organizations: Organizations) -> Herald:
+        def make_herald(node: Node) -> Herald:
             return Herald(
                 redis,
                 subscriber,
                 shards=d.shards,
                 listeners_max=config.surface.listeners_max,
                 buffer_max=config.surface.listener_buffer_max,
-                on_wake=organizations.wake,
-                on_changed=organizations.changed,
-                on_missed=organizations.all_changed,
+                on_wake=node.organizations.wake,
+                on_changed=node.drop_cached,
+                on_missed=node.drop_all_cached,
+                on_shards=node.shards.look,
             )
 
         loaders = Loaders(pool, config.encryption_keys, config.provider_urls_extra)
@@ -392,6 +437,7 @@ async def open_node(config: Config, *, incarnation: str, random: Random, unix_s:
             redis=redis,
             http_pool=http_pool,
             make_herald=make_herald,
+            incarnation=incarnation,
             random=random,
             unix_s=unix_s,
         )

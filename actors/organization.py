@@ -34,6 +34,7 @@ from dispatcher.messages import (
     ClaimFailed,
     Command,
     DrainBegan,
+    DrainEnded,
     Event,
     Gate,
     Keep,
@@ -80,6 +81,8 @@ class Surroundings:
     refresh_s: Callable[[], float]
     """How long provider configurations are kept before they are read again: jittered, drawn anew each time."""
     idle_s: float
+    owns: Callable[[OrganizationId], bool] = lambda _: True
+    """Whether this process may claim for an organization now."""
 
 
 class OrganizationActor:
@@ -112,6 +115,11 @@ class OrganizationActor:
         self._loads = 0  # counts loads begun, so that an older one that ends later is not believed
         self._failure: Exception | None = None
         self._draining = False
+        self._ended = False  # it will not be resumed
+        self._gone = False  # and holds nothing any more
+        self._waiting = 0  # tasks that claim, load or unpark, or wait for leave or a server to do so
+        self.claims = 0
+        """Claims that have ended, one way or the other: its progress."""
         self._worked_at_s = -inf  # when it last held something
         self._empty = trio.Event()  # set whenever nothing is held in flight after an event, and when the actor ends
 
@@ -133,9 +141,7 @@ class OrganizationActor:
                     self._carry_out(command)
             self._balance_permits(now.s)
         except Exception as error:
-            self._failure = error
-            self._abandon()
-            self._nursery.cancel_scope.cancel()
+            self.fail(error)
         finally:
             self._handling = False
 
@@ -143,12 +149,20 @@ class OrganizationActor:
         """The organization's configuration or templates changed: forget what was cached and, ``delay_s`` later, load anew."""
         self.cache.drop()
         if self._nursery is not None:
-            self._nursery.start_soon(self._load_providers, delay_s)
+            self._start(self._load_providers, delay_s)
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is held, under way or waiting."""
         return self._core.is_idle and not self._inbox
+
+    @property
+    def should_claim(self) -> bool:
+        """Whether a hint has to make it claim: it waits for no server, lease, permit, call, provider or channel."""
+        around = self._with
+        if self._nursery is None or self._draining or self._waiting or not around.lease.holds:
+            return False
+        return around.owns(self.organization_id) and self._core.must_claim(Now(trio.current_time(), around.unix_s()))
 
     @property
     def core(self) -> Organization:
@@ -164,7 +178,7 @@ class OrganizationActor:
                 self._nursery = nursery
                 self._worked_at_s = trio.current_time()
                 self.tell(Woken())
-                while not await self._sleep(asleep):
+                while not self._gone and not await self._sleep(asleep):
                     self.tell(Woken())
                 nursery.cancel_scope.cancel()
         finally:
@@ -176,14 +190,41 @@ class OrganizationActor:
         if self._failure is not None:
             raise self._failure
 
+    def pause(self) -> None:
+        """Claim nothing more, and hand back what has not started."""
+        if not self._draining:
+            self._draining = True
+            self.tell(DrainBegan())
+
+    def resume(self) -> None:
+        """Claim again after a pause, unless it was told to end."""
+        if self._draining and not self._ended:
+            self._draining = False
+            self.tell(DrainEnded())
+
     async def drain(self) -> None:
-        """Claim nothing more, hand back what has not started, and wait until everything held is settled."""
-        self._draining = True
-        self.tell(DrainBegan())
+        """Pause, and wait until everything held is settled."""
+        self.pause()
         while self._nursery is not None and (self._core.in_flight or self._claiming):
-            self._empty = trio.Event()
+            if self._empty.is_set():
+                self._empty = trio.Event()
             await self._empty.wait()
         await self._leave()
+
+    async def end(self) -> None:
+        """Pause for good, and leave as soon as nothing is held."""
+        self._ended = True
+        await self.drain()
+        self._gone = True
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
+
+    def fail(self, error: Exception) -> None:
+        """End as after a fault of its own."""
+        if self._nursery is not None and self._failure is None:
+            self._failure = error
+            self._abandon()
+            self._nursery.cancel_scope.cancel()
 
     async def _sleep(self, asleep: Callable[[], bool]) -> bool:
         """Wait for the timer. True when, after ``idle_s`` in which it held nothing, the organization may leave."""
@@ -219,7 +260,7 @@ class OrganizationActor:
             case Claim(n, look):
                 self._start(self._claim, n, look)
             case Gate(ids, closed):
-                ledger.gate(self.organization_id, ids, closed, self.tell)
+                ledger.gate(self.organization_id, ids, closed, self._gated)
             case Send(channel, deliveries, deadline_s):
                 self._channels[channel].send(deliveries, deadline_s)
             case Settle(parked, deferred, dropped):
@@ -246,14 +287,27 @@ class OrganizationActor:
 
     def _start(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
         assert self._nursery is not None
-        self._nursery.start_soon(task, *args)
+        self._waiting += 1
+        self._nursery.start_soon(self._wait, task, args)
+
+    async def _wait(self, task: Callable[..., Awaitable[None]], args: Sequence[object]) -> None:
+        try:
+            await task(*args)
+        finally:
+            self._waiting -= 1
+
+    def _gated(self, event: Event) -> None:
+        """What the gate let through begins only while the organization is ours: its next owner has a bucket of its own."""
+        if not self._with.owns(self.organization_id):
+            self.pause()
+        self.tell(event)
 
     async def _claim(self, n: int, look: Sequence[Channel]) -> None:
         """Claim as many as there are permits for; nothing while we may not start a call anyway, or are about to leave."""
         granted = await self._with.permits.acquire(self._purse, n)
         self._permits_held += granted
         event: Event = ClaimFailed(self._server_away_s())
-        if self._with.lease.holds and not self._draining:
+        if self._with.lease.holds and not self._draining and self._with.owns(self.organization_id):
             self._claiming += granted
             try:
                 event = await self._with.queue.claim(self.organization_id, granted, look)
@@ -261,6 +315,7 @@ class OrganizationActor:
                 pass
             finally:
                 self._claiming -= granted
+        self.claims += 1
         self.tell(event)
 
     async def _unpark(self, channel: Channel, n: int) -> None:

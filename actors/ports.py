@@ -73,8 +73,8 @@ class Queue(Protocol):
     async def unpark(self, organization_id: OrganizationId, channel: Channel, n: int) -> Unparked:
         """Move up to ``n`` parked ids, oldest first, to the head of the queue."""
 
-    async def active(self, limit: int) -> list[OrganizationId]:
-        """Organizations that need attention by now, longest overdue first."""
+    async def active(self, limit: int, shards: Collection[int] | None = None) -> list[OrganizationId]:
+        """Organizations that need attention by now, longest overdue first; only those of these shards, unless it is None."""
 
     async def retire(self, organization_id: OrganizationId) -> bool:
         """Drop the organization from the active ones, or schedule it for its next due id. False when its queue is not empty."""
@@ -151,6 +151,13 @@ class Page(NamedTuple):
     after: tuple[float, NotificationId] | None
 
 
+class Holding(NamedTuple):
+    """Which shards this incarnation owns now, by their epoch, and all members (itself included) among which they are shared."""
+
+    epochs: Mapping[int, int]
+    members: frozenset[str]
+
+
 class Store(Protocol):
     """The durable state of notifications."""
 
@@ -201,3 +208,13 @@ class Store(Protocol):
 
     async def queued(self, after: tuple[float, NotificationId] | None, older_than_s: float, limit: int) -> Page:
         """Walk the queued rows whose last change is older than this, oldest first; with 0, those that are not due yet as well."""
+
+    async def hold_shards(self, shards: Collection[int], lease_s: float, *, stays: bool) -> Holding:
+        """Of these shards, renew what this incarnation owns and take what is free, for ``lease_s`` from now on.
+
+        Asking makes it a member; with ``stays`` False it no longer is one, although it may keep what it owns. Without a live
+        lease of its own (see ``register``) it gets nothing.
+        """
+
+    async def release_shards(self, shards: Collection[int]) -> None:
+        """Give up those of these shards that this incarnation owns. Releasing its lease gives up all of them."""

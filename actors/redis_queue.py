@@ -94,14 +94,16 @@ class RedisQueue:
         )
         return Unparked(channel, int(moved), int(left))
 
-    async def active(self, limit: int) -> list[OrganizationId]:
-        """Organizations that need attention by now, longest overdue first."""
+    async def active(self, limit: int, shards: Collection[int] | None = None) -> list[OrganizationId]:
+        """Organizations that need attention by now, longest overdue first; only those of these shards, unless it is None."""
+        if shards is not None and not shards:
+            return []
         ((seconds, micros),) = await self._ask(("TIME",))
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         replies = await self._ask(
             *(
                 ("ZRANGE", self._keys.active(shard), "-inf", now_ms, "BYSCORE", "LIMIT", 0, limit, "WITHSCORES")
-                for shard in range(self._shards)
+                for shard in (range(self._shards) if shards is None else shards)
             )
         )
         scored = [

@@ -8,7 +8,6 @@ spends nothing: waiting for a server is not a fault of the child, and no number 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
 from random import Random
 
@@ -31,6 +30,14 @@ class RestartBudget:
     pause_s: float = 0.5
 
 
+class Stalled(DispatcherError):
+    """A child lived and got nowhere, which was noticed after ``took_s``."""
+
+    def __init__(self, what: str, took_s: float) -> None:
+        super().__init__(what)
+        self.took_s = took_s
+
+
 class BudgetSpent(DispatcherError):
     """A child failed more often than its budget allows. The last failure is the cause."""
 
@@ -43,9 +50,11 @@ async def supervise(
 ) -> None:
     """Run ``child`` until it returns. What a failed one left behind, the next one finds: it mends that first if need be.
 
+    A failure that took long to notice is remembered for longer: that time was no time of doing well.
+
     Cancellation passes through. What is logged of a failure is its type and place, never its text: that may hold data.
     """
-    failures: deque[float] = deque()
+    failures: list[float] = []  # until when each is remembered
     while True:
         try:
             await child()
@@ -53,9 +62,9 @@ async def supervise(
         except Exception as error:
             now_s = trio.current_time()
             if not is_outage(error):
-                failures.append(now_s)
-                while failures and failures[0] <= now_s - budget.period_s:
-                    failures.popleft()
+                took_s = error.took_s if isinstance(error, Stalled) else 0.0
+                failures = [until_s for until_s in failures if until_s > now_s]
+                failures.append(now_s + budget.period_s + took_s * budget.restarts_max)
             logger.error("%s failed: %s", name, describe(error))
             if len(failures) > budget.restarts_max:
                 raise BudgetSpent(f"{name} failed {len(failures)} times in {budget.period_s:g} s") from error

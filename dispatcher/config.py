@@ -86,6 +86,7 @@ class DispatchConfig:
     retry_ratio: float = number(RATIO, "retries after failures allowed per first attempt", at_most=100)
     retry_floor_per_s: float = number(FLOOR_PER_S, "such retries a second allowed anyway: per provider, per channel", at_most=1e6)
     shards: int = count(16, "parts into which organizations are divided", at_most=4096)
+    owner_lease_s: float = number(5.0, "how long a process that says nothing keeps its shards", at_most=3600)
     connections_per_origin_max: int = count(512, "connections to one provider host")
     accept_rows_max: int = count(1000, "accepted notifications in one insert", at_most=10_000)
     accept_pending_max: int = count(20_000, "notifications waiting for their insert before requests are turned away")

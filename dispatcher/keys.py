@@ -13,6 +13,7 @@
 ``notifications:org:{org}``              topic        created, delivered, failed
 ``notifications:active:{shard}``         sorted set   organizations with work, by the time it is due
 ``notifications:wake:{shard}``           topic        hint that the sorted set above changed
+``notifications:shards``                 topic        hint that shards were handed over, or somebody joined to own some
 ======================================= ============ ==================================================================
 
 Invariant: ids, counters and states only. No recipient, no payload and no secret is ever a key or a value.
@@ -26,6 +27,8 @@ from attrs import field, frozen
 
 from dispatcher.model import Channel, OrganizationId
 
+SHARDS_TOPIC = "notifications:shards"
+"""Every process listens here for hand-overs."""
 _TOPIC_PREFIX = "notifications:org:"
 
 

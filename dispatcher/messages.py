@@ -134,7 +134,24 @@ class DrainBegan:
     """No more claims; hand back what has not started."""
 
 
-Event = Woken | ProvidersLoaded | Claimed | ClaimFailed | Gated | Concluded | Settled | Unparked | QuotaLeased | DrainBegan
+@frozen
+class DrainEnded:
+    """It may claim again, with all it knows: nobody else had the organization meanwhile."""
+
+
+Event = (
+    Woken
+    | ProvidersLoaded
+    | Claimed
+    | ClaimFailed
+    | Gated
+    | Concluded
+    | Settled
+    | Unparked
+    | QuotaLeased
+    | DrainBegan
+    | DrainEnded
+)
 
 # --- commands -------------------------------------------------------------------------------------------------------
 

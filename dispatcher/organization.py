@@ -31,6 +31,7 @@ from dispatcher.messages import (
     Command,
     Concluded,
     DrainBegan,
+    DrainEnded,
     Event,
     Gate,
     Gated,
@@ -149,6 +150,9 @@ class Organization:
             case DrainBegan():
                 self._draining = True
                 commands.extend(Withdraw(channel) for channel in self.channels)
+            case DrainEnded():
+                self._draining = False
+                self._hinted = True
             case _ as unreachable:
                 assert_never(unreachable)
         self._advance(now, commands)
@@ -171,6 +175,12 @@ class Organization:
         """A snapshot, cheap enough for every scrape."""
         breakers = {channel: state.breaker_state for channel, state in self.channels.items()}
         return OrganizationStatistics(len(self.in_flight), self._claiming_n > 0, self._hinted, breakers)
+
+    def must_claim(self, now: Now) -> bool:
+        """Whether a hint has to lead to a claim now: nothing is held, and what is known of channels keeps nobody waiting."""
+        if self._draining or self.in_flight:
+            return False
+        return not self._policies_known or any(state.room(now.s) > 0 for state in self.channels.values())
 
     # --- what each event does -----------------------------------------------------------------------------------------
 

@@ -15,7 +15,8 @@ import orjson
 import psycopg
 
 from actors.io.postgres import Pool, TrioConnection
-from actors.ports import RESCUES_MAX, Admission, BatchAnswer, Existing, Expired, Page, Rescued
+from actors.ports import RESCUES_MAX, Admission, BatchAnswer, Existing, Expired, Holding, Page, Rescued
+from actors.store import shards as shard_table
 from actors.store.statements import (
     DISOWN,
     EXISTING,
@@ -47,7 +48,7 @@ _FIRST_ID = NotificationId("00000000-0000-0000-0000-000000000000")
 
 
 async def forget_incarnations(pool: Pool) -> None:
-    """Declare every incarnation dead. Only for who knows that no other process uses this database."""
+    """Declare every incarnation dead, and every shard free. Only for who knows that no other process uses this database."""
     await pool.execute(FORGET_ALL)
 
 
@@ -208,7 +209,7 @@ class PostgresStore:
 
     async def release_lease(self) -> None:
         """Give the lease up: what is still ``sending`` under it may be rescued at once."""
-        await self._pool.execute(RELEASE, (self.incarnation,))
+        await self._pool.execute(RELEASE, {"me": self.incarnation})
 
     async def expire(self, limit: int) -> Sequence[Expired]:
         """Give up queued notifications whose ``expires_at`` has passed, whether or not anybody could send them."""
@@ -239,6 +240,14 @@ class PostgresStore:
         rows = await self._pool.fetch(statement, (since_s, last_id, older_than_s, limit))
         end = len(rows) < limit
         return Page([(row[0], row[1], row[2] or 0.0) for row in rows], None if end else (rows[-1][3], rows[-1][1]))
+
+    async def hold_shards(self, shards: Collection[int], lease_s: float, *, stays: bool) -> Holding:
+        """Of these shards, renew what this incarnation owns and take what is free. Waits for half of ``lease_s`` at most."""
+        return await shard_table.hold(self._pool, self.incarnation, shards, lease_s, stays=stays)
+
+    async def release_shards(self, shards: Collection[int]) -> None:
+        """Give up those of these shards that this incarnation owns."""
+        await shard_table.release(self._pool, self.incarnation, shards)
 
 
 @contextmanager

@@ -113,8 +113,13 @@ REGISTER = """
 INSERT INTO incarnations (id, lease_until) VALUES (%s, now() + make_interval(secs => %s))
 ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until
 """
-FORGET_ALL = "DELETE FROM incarnations"
-RELEASE = "DELETE FROM incarnations WHERE id = %s"
+# With its lease an incarnation gives up its shards (see shards.py), so that nobody waits for the end of theirs either.
+_FREE_SHARDS = """
+WITH mine AS (SELECT shard FROM shards WHERE {whose} ORDER BY shard FOR UPDATE),
+freed AS (UPDATE shards s SET owner = NULL, lease_until = NULL FROM mine WHERE s.shard = mine.shard)
+"""
+FORGET_ALL = _FREE_SHARDS.format(whose="owner IS NOT NULL") + "DELETE FROM incarnations"
+RELEASE = _FREE_SHARDS.format(whose="owner = %(me)s") + "DELETE FROM incarnations WHERE id = %(me)s"
 
 # An attempt whose process is gone: it may or may not have reached the provider, so it counts as a possible double. It costs
 # none of the notification's attempts (attempts_max moves along), only one of its rescues.

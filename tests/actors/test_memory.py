@@ -92,6 +92,8 @@ async def test_every_operation_names_itself_and_is_interrupted_twice() -> None:
         "rescue": store.rescue(1),
         "disown": store.disown(ACME),
         "queued": store.queued(None, 0.0, 1),
+        "hold_shards": store.hold_shards([0], 5.0, stays=True),
+        "release_shards": store.release_shards([0]),
     }
     for name, operation in operations.items():
         seen.clear()

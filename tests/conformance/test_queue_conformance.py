@@ -48,7 +48,7 @@ class World(Protocol):
 class MemoryWorld:
     def __init__(self) -> None:
         self._now_s = 1_700_000_000.0
-        self.queue: Queue = MemoryQueue(lambda: self._now_s, lease_s=LEASE_S)
+        self.queue: Queue = MemoryQueue(lambda: self._now_s, lease_s=LEASE_S, shards=SHARDS)
 
     def pass_time(self, seconds: float) -> None:
         self._now_s += seconds
@@ -390,6 +390,18 @@ async def test_the_longest_overdue_organizations_come_first_across_shards(world:
 
     assert await world.queue.active(3) == names[:3]
     assert await world.queue.active(100) == names
+
+
+async def test_only_organizations_of_the_shards_that_were_asked_for_are_named(world: World) -> None:
+    names = [OrganizationId(f"org-{number}") for number in range(8)]
+    for name in names:
+        await filled(world, 1, name)
+        world.pass_time(10)
+    asked = {shard_of(names[0], SHARDS), shard_of(names[5], SHARDS)}
+
+    assert await world.queue.active(100, asked) == [name for name in names if shard_of(name, SHARDS) in asked]
+    assert await world.queue.active(1, asked) == names[:1]
+    assert await world.queue.active(100, ()) == []
 
 
 async def test_an_organization_with_a_queue_does_not_retire(world: World) -> None:

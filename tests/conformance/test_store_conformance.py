@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from random import Random
 from typing import Any, Protocol
 
@@ -138,6 +139,8 @@ class PostgresWorld:
             ("notifications", "unknown_since"),
             ("notifications", "unknown_last"),
             ("incarnations", "lease_until"),
+            ("incarnations", "beats_until"),
+            ("shards", "lease_until"),
             ("attempts", "at"),
         ):
             self._connection.execute(f"UPDATE {table} SET {column} = {column} - make_interval(secs => %s)", (seconds,))
@@ -1095,3 +1098,118 @@ async def test_a_walk_over_all_rows_says_when_each_is_due(world: World, store: S
 
     assert 290 < due[one.id] <= 300
     assert due[two.id] == 0.0
+
+
+# --- shards -------------------------------------------------------------------------------------------------------------
+
+OWNER_S = 5.0
+
+
+async def held(store: Store, *shards: int, stays: bool = True) -> Mapping[int, int]:
+    return (await store.hold_shards(shards, OWNER_S, stays=stays)).epochs
+
+
+@pytest.fixture
+async def other(world: World) -> Store:
+    """The store of a second incarnation that holds its lease."""
+    other = world.store(THEIRS)
+    await other.register(LEASE_S)
+    return other
+
+
+async def test_whoever_asks_first_owns_everything_at_once(store: Store) -> None:
+    assert await store.hold_shards(range(4), OWNER_S, stays=True) == ({0: 1, 1: 1, 2: 1, 3: 1}, {OURS})
+
+
+async def test_an_owner_that_renews_is_not_succeeded_and_keeps_its_epoch(world: World, store: Store, other: Store) -> None:
+    await held(store, 0, 1)
+    world.pass_time(OWNER_S - 1)
+    renewed = await held(store, 0, 1)
+    world.pass_time(OWNER_S - 1)
+
+    assert renewed == {0: 1, 1: 1}
+    assert await held(other, 0, 1, 2) == {2: 1}
+
+
+async def test_who_says_nothing_is_succeeded_when_its_lease_ends_under_another_epoch(
+    world: World, store: Store, other: Store
+) -> None:
+    await held(store, 0, 1)
+    world.pass_time(OWNER_S + 1)
+
+    assert await held(other, 0) == {0: 2}
+    assert await held(store, 0, 1) == {1: 1}  # nobody wanted it meanwhile
+
+
+async def test_a_shard_that_comes_back_shows_that_it_was_elsewhere(world: World, store: Store, other: Store) -> None:
+    await held(store, 0)
+    world.pass_time(OWNER_S + 1)
+    await held(other, 0)
+    world.pass_time(OWNER_S + 1)
+
+    assert await held(store, 0) == {0: 3}
+
+
+async def test_what_is_released_is_free_at_once_and_only_the_owner_can_release_it(store: Store, other: Store) -> None:
+    await held(store, 0, 1)
+    await other.release_shards([0, 1])
+    kept = await held(other, 0, 1)
+    await store.release_shards([1, 7])
+
+    assert kept == {}
+    assert await held(other, 0, 1) == {1: 2}
+    assert await held(store, 0, 1) == {0: 1}
+
+
+async def test_members_are_those_who_ask_and_stay_until_they_are_silent(world: World, store: Store, other: Store) -> None:
+    await held(store, 0)
+    both = (await other.hold_shards([], OWNER_S, stays=True)).members
+    await held(store, 0, stays=False)
+    left = (await other.hold_shards([], OWNER_S, stays=True)).members
+    world.pass_time(OWNER_S + 1)
+    silent = (await store.hold_shards([], OWNER_S, stays=True)).members
+
+    assert (both, left, silent) == ({OURS, THEIRS}, {THEIRS}, {OURS})
+
+
+async def test_who_leaves_may_keep_what_it_owns_until_it_is_released(store: Store, other: Store) -> None:
+    await held(store, 0)
+
+    assert await held(store, 0, stays=False) == {0: 1}
+    assert await held(other, 0) == {}
+
+
+async def test_without_a_lease_of_attempts_nothing_is_owned(world: World, store: Store) -> None:
+    stranger = world.store(THEIRS)
+    nothing = await stranger.hold_shards([0], OWNER_S, stays=True)
+    await held(store, 0)
+    world.pass_time(LEASE_S + 1)
+
+    assert nothing == ({}, frozenset())
+    assert await store.hold_shards([0], OWNER_S, stays=True) == ({}, frozenset())
+
+
+async def test_with_its_lease_an_incarnation_gives_up_its_shards(store: Store, other: Store) -> None:
+    await held(store, 0, 1)
+    await store.release_lease()
+
+    assert await other.hold_shards([0, 1], OWNER_S, stays=True) == ({0: 2, 1: 2}, {THEIRS})
+
+
+async def test_a_shard_has_one_owner_however_many_ask_for_it_at_once(world: World) -> None:
+    """(scenario 9)"""
+    stores = [world.store(f"0198c000-0000-7000-8000-0000000001{number:02}") for number in range(4)]
+    answers: list[Mapping[int, int]] = []
+
+    async def ask(store: Store, *, backwards: bool) -> None:
+        shards = list(range(16))
+        answers.append((await store.hold_shards(shards[::-1] if backwards else shards, OWNER_S, stays=True)).epochs)
+
+    for store in stores:
+        await store.register(LEASE_S)
+    async with trio.open_nursery() as nursery:
+        for number, store in enumerate(stores):
+            nursery.start_soon(partial(ask, store, backwards=number % 2 == 1))
+
+    assert sorted(shard for answer in answers for shard in answer) == list(range(16))
+    assert {epoch for answer in answers for epoch in answer.values()} == {1}

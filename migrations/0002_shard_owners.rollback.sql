@@ -1,0 +1,2 @@
+ALTER TABLE incarnations DROP COLUMN beats_until;
+DROP TABLE shards;
