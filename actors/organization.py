@@ -157,6 +157,11 @@ class OrganizationActor:
         return self._core.is_idle and not self._inbox
 
     @property
+    def paused(self) -> bool:
+        """Whether it begins nothing more, for now or for good."""
+        return self._draining
+
+    @property
     def should_claim(self) -> bool:
         """Whether a hint has to make it claim: it waits for no server, lease, permit, call, provider or channel."""
         around = self._with

@@ -67,7 +67,7 @@ async def watched(
         nursery.start_soon(live)
         late_s = 0.0
         while late_s < silent_s:
-            await trio.sleep(silent_s - late_s)
+            await trio.sleep(max(silent_s - late_s, 1.0))
             late_s = trio.current_time() - max(began_s, stepped_s())
         failure = Stalled(f"{name} has not taken a step for {late_s:.0f} s", late_s)
         nursery.cancel_scope.cancel()

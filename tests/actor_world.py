@@ -20,9 +20,10 @@ from actors.memory_store import MemoryStore
 from actors.memory_tables import MemoryDatabase, Row
 from actors.metrics import Metrics
 from actors.organization import OrganizationActor, Surroundings
-from actors.organizations import Organizations
+from actors.organizations import EVERYTHING, Organizations
 from actors.permits import Permits
 from actors.ports import Admission, Arrival
+from actors.shards import Ownership
 from actors.supervision import RestartBudget
 from dispatcher.backoff import RetryPolicy
 from dispatcher.breaker import BreakerPolicy
@@ -113,6 +114,8 @@ class FaultyCore(Organization):
 class ActorWorld:
     """Everything one process has. Its parts may be replaced before it runs."""
 
+    ownership: Ownership = EVERYTHING
+
     def __init__(
         self,
         *,
@@ -155,6 +158,7 @@ class ActorWorld:
             sweep_s=SWEEP_S,
             random=self.random,
             unix_s=unix_s,
+            ownership=self.ownership,
         )
         self.made: list[OrganizationActor] = []
         self._numbers = 0 if database is None else 1000 * len(database.rows)
@@ -182,6 +186,7 @@ class ActorWorld:
             unix_s=unix_s,
             idle_s=IDLE_S,
             refresh_s=lambda: 600.0,
+            owns=self.ownership.owns,
         )
         actor = OrganizationActor(organization_id, core, cache, self.load, surroundings)
         self.made.append(actor)
