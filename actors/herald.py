@@ -136,12 +136,14 @@ class Herald:
     async def run(self) -> None:
         """Receive until cancelled. Raises QueueUnavailable when the first subscription is not possible."""
         await self._subscriber.subscribe(CHANGED_TOPIC, SHARDS_TOPIC, *self._wakes)
+        self._on_shards()  # what was said before we listened
         while True:
             message = await self._subscriber.receive()
             if isinstance(message, Message):
                 self._heard(message)
             else:
                 self._on_missed()
+                self._on_shards()
                 await self._catch_up()
 
     async def changed(self, organization_id: OrganizationId) -> None:

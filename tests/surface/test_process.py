@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -13,6 +14,8 @@ import psycopg
 import pytest
 
 from actors.embedded.folder import holders, in_use, read_running
+from dispatcher.keys import shard_of
+from dispatcher.model import OrganizationId
 from dispatcher_sandbox.behaviour import Outage
 from dispatcher_sandbox.sandbox import Sandbox, open_sandbox
 from redis_peers import own_valkey
@@ -31,11 +34,11 @@ def data_dir(servers_folder: Path, tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def customer(url: str, postgres_url: str, sandbox: Sandbox) -> AsyncIterator[Customer]:
-    """The organization acme with the sandbox as provider, at the dispatcher of that URL."""
+async def customer(url: str, postgres_url: str, sandbox: Sandbox, name: str = "acme") -> AsyncIterator[Customer]:
+    """An organization with the sandbox as provider, at the dispatcher of that URL."""
     async with http_client() as client:
         async with store(postgres_url) as pool:
-            acme = Customer(url, "acme", await enrol(pool, "acme"), client)
+            acme = Customer(url, name, await enrol(pool, name), client)
         if not (await acme.get("providers"))["items"]:
             await acme.add_provider(sandbox.url)
         yield acme
@@ -44,6 +47,21 @@ async def customer(url: str, postgres_url: str, sandbox: Sandbox) -> AsyncIterat
 def rows(postgres_url: str, sql: LiteralString) -> list[tuple[Any, ...]]:
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         return connection.execute(sql).fetchall()
+
+
+def owners(postgres_url: str) -> dict[str, list[int]]:
+    """The shards of each process that owns some."""
+    found = rows(postgres_url, "SELECT owner::text, array_agg(shard) FROM shards WHERE lease_until > now() GROUP BY owner")
+    return {owner: shards for owner, shards in found if owner}
+
+
+def one_organization_of_each_owner(postgres_url: str) -> list[str]:
+    """Names of organizations, in the order of their owners' incarnations."""
+    names = [f"org-{number}" for number in range(200)]
+    return [
+        next(name for name in names if shard_of(OrganizationId(name), 16) in shards)
+        for _, shards in sorted(owners(postgres_url).items())
+    ]
 
 
 def recipients(count: int) -> Iterator[str]:
@@ -185,6 +203,12 @@ async def test_two_processes_share_the_work_and_send_nothing_twice(database_url:
             async with acme.listen() as here, beside.listen() as there:
                 ids = await acme.send_all(recipients(300)) + await beside.send_all(recipients(300))
                 outcomes = [await feed.outcomes(ids) for feed in (here, there)]
+            await until(lambda: len(owners(database_url)) == 2)
+            for name in one_organization_of_each_owner(database_url):
+                async with customer(urls[0], database_url, sandbox, name) as theirs:
+                    more = await theirs.send_all(recipients(20))
+                    await until(partial(theirs.all_delivered, more))
+                    ids += more
             shares = [
                 samples((await acme.client.get(f"{url}/metrics")).text)[
                     'dispatcher_attempts_total{channel="email",outcome="delivered"}'
@@ -192,9 +216,9 @@ async def test_two_processes_share_the_work_and_send_nothing_twice(database_url:
                 for url in urls
             ]
 
-    assert outcomes[0] == outcomes[1] == dict.fromkeys(ids, "notification.delivered")
+    assert outcomes[0] == outcomes[1] == dict.fromkeys(ids[:600], "notification.delivered")
     assert {sandbox.ledger.effects(id) for id in ids} == {1}
-    assert sum(shares) == 600
+    assert sum(shares) == 640
     assert min(shares) > 0
 
 
