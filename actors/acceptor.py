@@ -1,9 +1,9 @@
 """The accept path: what producers hand in becomes durable here, before they are told so.
 
 Check and render each item (``dispatcher.acceptance``, templates from the organization's hot cache), then one insert for all
-requests of the moment, then the ids into Redis. The answer goes out after the commit and does not wait for Redis: what Redis
-misses, the janitor finds. A repeated idempotency key replays the first answer; with another content it is refused; while the
-first is still on its way it is told to come back.
+requests of the moment, then the ids to the pusher. The answer goes out after the commit and never waits for Redis. A repeated
+idempotency key replays the first answer; with another content it is refused; while the first is still on its way it is told to
+come back.
 """
 
 from __future__ import annotations
@@ -35,11 +35,14 @@ from actors.acceptor_answers import (
 )
 from actors.batcher import Batcher, BatcherStatistics
 from actors.cache import HotCache
+from actors.headroom import Waits
 from actors.metrics import Metrics
 from actors.ports import Admission, Arrival, BatchAnswer, Existing, Queue, Store
+from actors.pusher import Pusher
 from actors.supervision import describe
 from dispatcher.acceptance import AcceptLimits, HandedIn, Item, expired, parse, too_large
-from dispatcher.errors import DispatcherError, KeyTaken, QueueUnavailable, StoreRefused, StoreUnavailable
+from dispatcher.errors import DispatcherError, KeyTaken, Overloaded, StoreRefused, StoreUnavailable
+from dispatcher.headroom import BACKLOG_FULL
 from dispatcher.ids import uuid7
 from dispatcher.model import Channel, NotificationId, OrganizationId
 from dispatcher.problems import Problem, Refused, escape_pointer
@@ -62,6 +65,7 @@ class _Request:
     organization_id: OrganizationId
     admissions: Sequence[Admission]
     batch_answer: BatchAnswer | None
+    handed_in_s: float = field(factory=trio.current_time)
     done: trio.Event = field(factory=trio.Event)
     existing: Keyed = field(factory=dict)
     refused: set[NotificationId] = field(factory=set)  # rows that Postgres would not take
@@ -95,7 +99,6 @@ class Acceptor:
         random: Random,
     ) -> None:
         self._store = store
-        self._queue = queue
         self._metrics = metrics
         self._limits = limits
         self._attempts_max = attempts_max
@@ -103,9 +106,10 @@ class Acceptor:
         self._load_template = load_template
         self._load_channels = load_channels
         self._stored_answer = stored_answer
-        self._wake = wake
+        self.pusher = Pusher(queue, metrics, wake=wake, random=random)
         self._unix_s = unix_s
         self._random = random
+        self.waits = Waits()
         self._under_way: set[tuple[OrganizationId, str]] = set()  # keys of requests that have no answer yet
         self._inserts: Batcher[_Request] = Batcher(
             "accepting", self._flush, rows_max=rows_max, tick_s=tick_s, pending_max=pending_max, weigh=_weight, workers=2
@@ -113,7 +117,10 @@ class Acceptor:
 
     async def run(self) -> None:
         """Insert until :meth:`close`."""
-        await self._inserts.run()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.pusher.run)
+            await self._inserts.run()
+            self.pusher.close()
 
     def close(self) -> None:
         """No further requests will come."""
@@ -123,10 +130,16 @@ class Acceptor:
         """The line in front of Postgres."""
         return self._inserts.statistics()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits for its insert."""
+        line = self._inserts.statistics()
+        return not (line.pending or line.flushing)
+
     async def accept(self, organization_id: OrganizationId, body: bytes, idempotency_key: str | None) -> Answer:
         """Accept one notification or a batch; the answer is true: what it calls accepted is on disk.
 
-        Raises Refused for a request that can not be accepted as a whole, Overloaded when too much waits already, StoreUnavailable
+        Raises Refused for a request that can not be accepted as a whole, or when too much waits already; StoreUnavailable
         when Postgres is away (with a key, the request may be repeated without risk).
         """
         now_unix_s = floor(self._unix_s() * 1000) / 1000  # finer fractions would not be the same on their way back from Postgres
@@ -333,7 +346,11 @@ class Acceptor:
     # --- into Postgres ----------------------------------------------------------------------------------------------------
 
     async def _insert(self, request: _Request) -> _Request:
-        self._inserts.put(request)
+        try:
+            self._inserts.put(request)
+        except Overloaded:
+            self._metrics.events["turned_away_backlog_full"] += 1
+            raise Refused(BACKLOG_FULL) from None
         await request.done.wait()
         if request.error is not None:
             raise request.error
@@ -341,7 +358,8 @@ class Acceptor:
 
     async def _flush(self, batch: list[_Request]) -> None:
         try:
-            await self._insert_all(batch)
+            with self.waits.insert(batch[0].handed_in_s):
+                await self._insert_all(batch)
         except Exception as error:
             if not isinstance(error, DispatcherError):
                 logger.error("accepting a batch of %d requests failed: %s", len(batch), describe(error))
@@ -350,7 +368,7 @@ class Acceptor:
                 if not request.done.is_set():
                     request.error = error
                     request.done.set()
-        await self._push([request for request in batch if request.error is None and not request.taken])
+        self._push([request for request in batch if request.error is None and not request.taken])
 
     async def _insert_all(self, batch: Sequence[_Request]) -> None:
         """Insert the rows of all these requests in one transaction; if Postgres refuses one of them, find it by halves."""
@@ -395,8 +413,8 @@ class Acceptor:
         request.existing = existing
         request.done.set()
 
-    async def _push(self, requests: Iterable[_Request]) -> None:
-        """Tell Redis and the organizations' actors. What is lost here is found by the janitor."""
+    def _push(self, requests: Iterable[_Request]) -> None:
+        """Tell Redis and the organizations' actors, without waiting for either."""
         arrivals: dict[OrganizationId, tuple[list[NotificationId], list[bytes]]] = {}
         for request in requests:
             for admission in request.admissions:
@@ -406,16 +424,8 @@ class Acceptor:
                 ids.append(admission.id)
                 row = admission.row
                 notices.append(announcements.created(admission.id, Channel(row["channel"]), row["created_at"]))
-        if not arrivals:
-            return
-        try:
-            await self._queue.enqueue([Arrival(name, ids, notices) for name, (ids, notices) in arrivals.items()])
-        except QueueUnavailable as error:
-            logger.warning("accepted notifications wait for the janitor: %s", error)
-            self._metrics.events["enqueue_missed"] += sum(len(ids) for ids, _ in arrivals.values())
-            return
-        for organization_id in arrivals:
-            self._wake(organization_id)
+        if arrivals:
+            self.pusher.put([Arrival(name, ids, notices) for name, (ids, notices) in arrivals.items()])
 
 
 _NO_TEMPLATE = object()

@@ -94,10 +94,11 @@ class _Topic:
 
 @frozen
 class HeraldStatistics:
-    """``listeners`` follow ``topics`` organizations."""
+    """``listeners`` follow ``topics`` organizations; ``buffered`` announcements wait to be handed on."""
 
     topics: int
     listeners: int
+    buffered: int
 
 
 class Herald:
@@ -191,7 +192,7 @@ class Herald:
 
     def statistics(self) -> HeraldStatistics:
         """A snapshot."""
-        return HeraldStatistics(len(self._topics), self._listeners)
+        return HeraldStatistics(len(self._topics), self._listeners, self._subscriber.statistics().buffered)
 
     async def _frames(
         self,

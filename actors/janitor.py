@@ -18,7 +18,7 @@ import trio
 from actors import announcements
 from actors.metrics import Metrics
 from actors.ports import Arrival, Page, Queue, Rescued, Settlement, Store
-from dispatcher.errors import QueueUnavailable, StoreUnavailable
+from dispatcher.errors import ArrivalsRefused, QueueRefused, QueueUnavailable, StoreUnavailable
 from dispatcher.model import DeadLetterReason, NotificationId, OrganizationId
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class Janitor:
             self.stepped_s = trio.current_time()
             count_rescued(self._metrics, rescued)
             logger.warning("rescued %d attempts of processes that are gone", len(rescued))
-            await self._queue.enqueue(list(self._arrivals(rescued)))
+            await self._enqueue(list(self._arrivals(rescued)))
             if len(rescued) < ROWS_MAX:
                 return
 
@@ -126,7 +126,11 @@ class Janitor:
             by_organization.setdefault(organization_id, []).append(id)
         for organization_id, ids in by_organization.items():
             self.stepped_s = trio.current_time()
-            restored = await self._queue.restore(organization_id, ids)
+            try:
+                restored = await self._queue.restore(organization_id, ids)
+            except QueueRefused as error:  # its keys are damaged: that is nobody else's misfortune
+                logger.error("organization %s: %s", organization_id, error)
+                continue
             missing += restored
             if restored:
                 self._metrics.events["restored"] += restored
@@ -134,6 +138,13 @@ class Janitor:
         if page.after is not None and missing == len(page.rows):
             self._after = None
             await self.reseed()
+
+    async def _enqueue(self, arrivals: Sequence[Arrival]) -> None:
+        """What Redis refuses of one organization stops no other: the walk over old rows comes back to it."""
+        try:
+            await self._queue.enqueue(arrivals)
+        except ArrivalsRefused as error:
+            logger.error("%s", error)
 
     async def _put_back(self, page: Page) -> None:
         ready: dict[OrganizationId, list[NotificationId]] = {}
@@ -147,7 +158,7 @@ class Janitor:
         if waiting:
             await self._queue.settle(list(waiting.values()))
         if ready:
-            await self._queue.enqueue([Arrival(organization_id, ids, ()) for organization_id, ids in ready.items()])
+            await self._enqueue([Arrival(organization_id, ids, ()) for organization_id, ids in ready.items()])
         self._metrics.events["reseeded"] += len(page.rows)
 
     def _arrivals(self, rescued: Iterable[Rescued]) -> Iterable[Arrival]:

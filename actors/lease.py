@@ -33,7 +33,8 @@ class Lease:
         self._call_s = call_s
         self._random = random
         self.start_until_s = -1.0
-        """Calls may start before this instant of Trio's clock. Written by :meth:`run` only."""
+        """Calls may start before this instant of Trio's clock. Written here only."""
+        self._doubted = trio.Event()
 
     @property
     def holds(self) -> bool:
@@ -50,19 +51,27 @@ class Lease:
         await self._store.register(self._lease_s)
         self.start_until_s = asked_s + self._lease_s - self._call_s
 
+    def doubt(self, _stood_still_s: float) -> None:
+        """This process stood still for longer than any clock of its own may know: nothing starts before the lease is renewed."""
+        self.start_until_s = -1.0
+        self._doubted.set()
+
     async def run(self) -> None:
-        """Renew for ever, jittered.
+        """Renew for ever, jittered; at once when it is in doubt.
 
         After a lapse it registers anew: what it held may be rescued, what it claims from now on is its own.
         """
         while True:
-            await trio.sleep(self._lease_s / RENEWALS * (0.75 + 0.5 * self._random.random()))
+            with trio.move_on_after(self._lease_s / RENEWALS * (0.75 + 0.5 * self._random.random())):
+                await self._doubted.wait()
+            self._doubted = trio.Event()
             asked_s = trio.current_time()
             try:
                 if not await self._store.renew_lease(self._lease_s):
                     logger.warning("the lease had lapsed and is taken anew; attempts under way may be rescued by others")
                     self._metrics.events["lease_lapsed"] += 1
                     await self._store.register(self._lease_s)
-                self.start_until_s = asked_s + self._lease_s - self._call_s
+                if not self._doubted.is_set():  # else that answer is from before it stood still
+                    self.start_until_s = asked_s + self._lease_s - self._call_s
             except StoreUnavailable as error:
                 logger.warning("the lease could not be renewed: %s", error)

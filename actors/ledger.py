@@ -26,7 +26,7 @@ from actors.batcher import Batcher, BatcherStatistics
 from actors.metrics import Metrics
 from actors.ports import Queue, Settlement, Store
 from dispatcher.backoff import full_jitter_s
-from dispatcher.errors import QueueUnavailable, StoreRefused, StoreUnavailable
+from dispatcher.errors import QueueUnavailable, StoreRefused, StoreTimedOut, StoreUnavailable
 from dispatcher.messages import Event, Gated, Settled, Verdict
 from dispatcher.model import Channel, NotificationId, OrganizationId, Status
 from dispatcher.outcome import Outcome, OutcomeClass
@@ -39,6 +39,10 @@ Tell = Callable[[Event], None]
 
 RETRY_BASE_S = 0.05
 RETRY_CAP_S = 2.0
+TIMEOUTS_MAX = 2
+"""A batch that Postgres was given so often in a row, without an answer in time, is given to it in halves."""
+ROWS_MIN = 50
+"""Smaller ones are not halved any more: what then takes too long is not their size."""
 
 
 class _GateRequest(NamedTuple):
@@ -212,6 +216,8 @@ class Ledger:
     async def _by_halves(self, rows: Sequence[R], call: Callable[[Sequence[R], bool], Awaitable[T]]) -> tuple[list[T], list[R]]:
         """Insist on one call for all rows; if Postgres refuses one of them it is found by halves, so that it stops no other.
 
+        A batch that is too large for a Postgres that has become slow is halved as well.
+
         Returns the answers, as a rule one, and the refused rows.
         """
         answers: list[T] = []
@@ -225,8 +231,8 @@ class Ledger:
                 return await call(part, again or after_refusal)
 
             try:
-                answers.append(await self._insist(call_part))
-            except StoreRefused as error:
+                answers.append(await self._insist(call_part, give_up=len(part) > ROWS_MIN))
+            except (StoreRefused, StoreTimedOut) as error:
                 if len(part) > 1:
                     parts.extend((part[len(part) // 2 :], part[: len(part) // 2]))
                 else:
@@ -235,9 +241,12 @@ class Ledger:
                     refused.extend(part)
         return answers, refused
 
-    async def _insist(self, call: Callable[[bool], Awaitable[T]]) -> T:
-        """Make the call until it succeeds; from the second try on with ``again`` true. Waits grow, jittered, to RETRY_CAP_S."""
-        tries = 0
+    async def _insist(self, call: Callable[[bool], Awaitable[T]], *, give_up: bool = False) -> T:
+        """Make the call until it succeeds; from the second try on with ``again`` true. Waits grow, jittered, to RETRY_CAP_S.
+
+        With ``give_up``, raises StoreTimedOut when it was not answered in time TIMEOUTS_MAX times in a row.
+        """
+        tries = timeouts = 0
         while True:
             try:
                 return await call(tries > 0)
@@ -245,6 +254,9 @@ class Ledger:
                 if tries == 0:
                     logger.warning("ledger waits for a server: %s", error)
                 self._metrics.events["ledger_retry"] += 1
+                timeouts = timeouts + 1 if isinstance(error, StoreTimedOut) else 0
+                if give_up and timeouts >= TIMEOUTS_MAX:
+                    raise
             tries += 1
             await trio.sleep(full_jitter_s(tries, RETRY_BASE_S, RETRY_CAP_S, self._random.random()))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from math import inf
 from typing import Any
 
 from attrs import define, field
@@ -45,6 +46,36 @@ class Histogram:
         return rows, self._sum
 
 
+class Peak:
+    """The largest of the values observed within the last ``window_s``, or up to twice as long ago."""
+
+    __slots__ = ("_before", "_largest", "_since_s", "_window_s")
+
+    def __init__(self, window_s: float = 60.0) -> None:
+        self._window_s = window_s
+        self._since_s = -inf
+        self._largest = 0.0
+        self._before = 0.0
+
+    def observe(self, value: float, now_s: float) -> None:
+        """Take a value in."""
+        if now_s - self._since_s >= self._window_s:
+            self._turn(now_s)
+        if value > self._largest:
+            self._largest = value
+
+    def read(self, now_s: float) -> float:
+        """The largest value."""
+        if now_s - self._since_s >= self._window_s:
+            self._turn(now_s)
+        return max(self._largest, self._before)
+
+    def _turn(self, now_s: float) -> None:
+        self._before = self._largest if now_s - self._since_s < 2 * self._window_s else 0.0
+        self._largest = 0.0
+        self._since_s = now_s
+
+
 @define
 class Metrics:
     """What one process has done since it started. Written by the actors named beside each field."""
@@ -57,6 +88,9 @@ class Metrics:
     events: Counter[str] = field(factory=Counter)  # anybody: stale_record, rescued, restored, actor_restart …
     delivery_latency: dict[str, Histogram] = field(factory=dict)  # ledger, by channel: accepted until delivered
     call_duration: dict[str, Histogram] = field(factory=dict)  # channel actors, by provider
+
+    loop_late: Peak = field(factory=Peak)  # heartbeat: how late the loop was, in s
+    queue_age: Peak = field(factory=Peak)  # organizations: how long what was claimed had waited since it was accepted, in s
 
     def observe_delivery(self, channel: str, latency_s: float) -> None:
         """Count one delivery, by the time since it was accepted."""

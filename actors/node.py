@@ -32,19 +32,22 @@ from actors.acceptor import Acceptor, LoadTemplate, StoredAnswer
 from actors.cache import HotCache
 from actors.caches import Caches
 from actors.callers import Callers
+from actors.headroom import HeadroomWatch
+from actors.heartbeat import Heartbeat
 from actors.herald import Herald
 from actors.hot import Loaders
 from actors.io.http import Deadlines, HttpPool, PoolLimits, open_http_pool
 from actors.io.postgres import Pool, open_pool
 from actors.io.redis import Redis, open_redis, open_subscriber
 from actors.janitor import Janitor
-from actors.lease import Lease
+from actors.lease import RENEWALS, Lease
 from actors.ledger import Ledger
 from actors.metrics import Metrics
 from actors.organization import OrganizationActor, Surroundings
 from actors.organizations import Organizations
 from actors.permits import Permits
 from actors.ports import Arrival, Queue, Store
+from actors.readiness import Readiness
 from actors.redis_queue import RedisQueue
 from actors.shards import Shards
 from actors.store.answers import read_answer
@@ -54,6 +57,7 @@ from actors.watchdog import SILENT_S, watched
 from dispatcher.acceptance import AcceptLimits
 from dispatcher.config import Config
 from dispatcher.errors import ConfigError, QueueUnavailable, StoreUnavailable
+from dispatcher.headroom import Headroom
 from dispatcher.messages import ProviderPolicy
 from dispatcher.model import Channel, NotificationId, OrganizationId
 from dispatcher.organization import Organization
@@ -187,6 +191,17 @@ class Node:
             unix_s=unix_s,
             random=random,
         )
+        self.headroom = HeadroomWatch(
+            Headroom(d.accept_wait_max_s),
+            redis,
+            pool,
+            self.metrics,
+            waits=self.acceptor.waits,
+            is_idle=lambda: self.acceptor.is_idle,
+            random=random,
+        )
+        self.readiness = Readiness(pool, redis)
+        self.heartbeat = Heartbeat(self.metrics, doubt_s=d.lease_s / RENEWALS, on_stall=self.lease.doubt, unix_s=unix_s)
         self.herald = make_herald(self)
         self._ledger_runs = False
         self.janitor = Janitor(self.store, self.queue, self.metrics, sweep_s=d.sweep_s, random=random, unix_s=unix_s)
@@ -220,27 +235,7 @@ class Node:
 
     async def ready(self) -> Mapping[str, bool]:
         """Whether each server answers, within a second."""
-        answers = {"postgres": False, "redis": False}
-
-        async def ask_postgres() -> None:
-            try:
-                await self.pool.fetch("SELECT 1", deadline_s=1.0)
-                answers["postgres"] = True
-            except StoreUnavailable:
-                pass
-
-        async def ask_redis() -> None:
-            with trio.move_on_after(1.0):
-                try:
-                    await self.redis.execute("PING")
-                    answers["redis"] = True
-                except QueueUnavailable:
-                    pass
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask_postgres)
-            nursery.start_soon(ask_redis)
-        return answers
+        return await self.readiness.ready()
 
     def gauges(self) -> Mapping[str, float]:
         """Present values, for a scrape."""
@@ -249,6 +244,7 @@ class Node:
             state != "closed" for actor in self.organizations.alive() for state in actor.core.statistics().breakers.values()
         )
         herald, pool, callers = self.herald.statistics(), self.pool.statistics(), self.callers.statistics()
+        redis, providers, now_s = self.redis.statistics(), self._surroundings.pool.statistics(), trio.current_time()
         return {
             "organizations_alive": len(self.organizations.alive()),
             "organizations_quarantined": self.organizations.quarantined,
@@ -265,6 +261,15 @@ class Node:
             "listeners": herald.listeners,
             "postgres_connections": pool.size,
             "postgres_waiting": pool.waiting,
+            "unpushed": self.acceptor.pusher.pending,
+            "announcements_buffered": herald.buffered,
+            "redis_pending": redis.pending,
+            "redis_waiting": redis.waiting,
+            "provider_connections": providers.connections,
+            "provider_connections_waiting": providers.waiting,
+            "queue_age_s": self.metrics.queue_age.read(now_s),
+            "loop_late_s": self.metrics.loop_late.read(now_s),
+            **self.headroom.gauges(),
         }
 
     # --- running --------------------------------------------------------------------------------------------------------------
@@ -278,7 +283,14 @@ class Node:
             # Not supervised: a batch that a failed ledger lost is on nobody's mind any more, so the process must end and be
             # rescued.
             nursery.start_soon(self._run_ledger)
-            for name, child in (("lease", self.lease.run), ("acceptor", self.acceptor.run), ("shards", self._run_shards)):
+            for name, child in (
+                ("lease", self.lease.run),
+                ("heartbeat", self.heartbeat.run),
+                ("readiness", self.readiness.run),
+                ("headroom", self.headroom.run),
+                ("acceptor", self.acceptor.run),
+                ("shards", self._run_shards),
+            ):
                 nursery.start_soon(self._supervised, name, child)
             async with trio.open_nursery() as above:
                 self._above = above

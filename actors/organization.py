@@ -53,7 +53,7 @@ from dispatcher.messages import (
     Withdraw,
     Woken,
 )
-from dispatcher.model import Channel, OrganizationId
+from dispatcher.model import Channel, NotificationId, OrganizationId
 from dispatcher.organization import Now, Organization
 from dispatcher.providers.registry import Bound
 from dispatcher.quota import QuotaAsk
@@ -315,13 +315,20 @@ class OrganizationActor:
         if self._with.lease.holds and not self._draining and self._with.owns(self.organization_id):
             self._claiming += granted
             try:
-                event = await self._with.queue.claim(self.organization_id, granted, look)
+                event = claimed = await self._with.queue.claim(self.organization_id, granted, look)
+                if claimed.ids:
+                    self._observe_age(claimed.ids[-1])
             except QueueUnavailable:
                 pass
             finally:
                 self._claiming -= granted
         self.claims += 1
         self.tell(event)
+
+    def _observe_age(self, id: NotificationId) -> None:
+        """Of a claim the last id: what comes back (a retry, a lapsed lease) stands in front, what has waited its turn behind."""
+        age_s = self._with.unix_s() - int(id[:8] + id[9:13], 16) / 1000
+        self._with.metrics.queue_age.observe(age_s, trio.current_time())
 
     async def _unpark(self, channel: Channel, n: int) -> None:
         try:

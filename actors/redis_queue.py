@@ -13,7 +13,7 @@ from actors.limit_scripts import ASK_QUOTA, KEEP_CHANNEL, TAKE_CHANNEL
 from actors.ports import KEPT_S, PARKED_LOOK_AGAIN_S, Arrival, Settlement
 from actors.redis_scripts import CLAIM, ENQUEUE, RESTORE, RETIRE, SETTLE, UNPARK
 from dispatcher.channel_memory import Kept
-from dispatcher.errors import Overloaded, QueueUnavailable
+from dispatcher.errors import ArrivalsRefused, Overloaded, QueueRefused, QueueUnavailable
 from dispatcher.keys import Keys, shard_of
 from dispatcher.messages import Claimed, Unparked
 from dispatcher.model import Channel, NotificationId, OrganizationId
@@ -49,7 +49,15 @@ class RedisQueue:
                     (organization_id, self._keys.topic(organization_id), self._keys.wake(shard), len(ids), *ids, *announcements),
                 )
             )
-        _raise_first(await self._call(calls))
+        replies = await self._call(calls)
+        refused = [
+            arrival.organization_id for arrival, reply in zip(arrivals, replies, strict=True) if isinstance(reply, Exception)
+        ]
+        if refused:
+            first = next(reply for reply in replies if isinstance(reply, Exception))
+            if isinstance(first, QueueUnavailable):
+                raise first
+            raise ArrivalsRefused(refused, type(first).__name__)
 
     async def claim(self, organization_id: OrganizationId, n: int, look: Sequence[Channel] = ()) -> Claimed:
         """Move up to ``n`` ids to in-flight under a lease, after putting back those whose lease or delay ran out."""
@@ -155,6 +163,9 @@ class RedisQueue:
 
     async def survived(self) -> bool:
         """Whether the queue still is the one it was at the last call; False once after it lost its memory."""
+        (known,) = await self._ask(("EXISTS", SENTINEL))
+        if known:  # as a rule; and a server whose memory is full would refuse to write even nothing
+            return True
         (reply,) = await self._ask(("SET", SENTINEL, "1", "NX"))
         return reply is None
 
@@ -194,4 +205,6 @@ def _raise_first(replies: Sequence[Reply]) -> None:
     """An error reply means that the queue can not be used now, whatever it is: a driver's error is nobody else's business."""
     for reply in replies:
         if isinstance(reply, Exception):
-            raise QueueUnavailable(f"Redis refused a queue command: {type(reply).__name__}") from reply
+            if isinstance(reply, QueueUnavailable):
+                raise reply
+            raise QueueRefused(f"Redis refused a queue command: {type(reply).__name__}") from reply

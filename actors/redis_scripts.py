@@ -49,9 +49,10 @@ ENQUEUE = Script(
     + """
 -- KEYS: queue, active, events. ARGV: organization, topic, wake topic, number of ids, ids..., announcements...
 local n = tonumber(ARGV[4])
+-- What may be refused comes first, so that an arrival that is refused has left nothing behind and may be repeated.
 local was = redis.call('LLEN', KEYS[1])
-push('LPUSH', KEYS[1], 5, 4 + n)
 redis.call('ZADD', KEYS[2], 'LT', now_ms(), ARGV[1])
+push('LPUSH', KEYS[1], 5, 4 + n)
 if was == 0 then redis.call('PUBLISH', ARGV[3], ARGV[1]) end
 announce(KEYS[3], ARGV[2], 5 + n, #ARGV)
 return was

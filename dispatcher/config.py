@@ -89,6 +89,7 @@ class DispatchConfig:
     owner_lease_s: float = number(5.0, "how long a process that says nothing keeps its shards", at_most=3600)
     connections_per_origin_max: int = count(512, "connections to one provider host")
     accept_rows_max: int = count(1000, "accepted notifications in one insert", at_most=10_000)
+    accept_wait_max_s: float = number(2.0, "how long inserts may wait for Postgres before requests are turned away", at_most=600)
     accept_pending_max: int = count(20_000, "notifications waiting for their insert before requests are turned away")
 
     @property

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from dispatcher.model import OrganizationId
+
 
 class DispatcherError(Exception):
     """Anything the dispatcher itself raises."""
@@ -15,6 +19,10 @@ class StoreUnavailable(DispatcherError):
     """Postgres could not be reached, or did not answer within the deadline."""
 
 
+class StoreTimedOut(StoreUnavailable):
+    """Postgres was given a statement and did not answer within the deadline: less at once may fare better."""
+
+
 class StoreRefused(DispatcherError):
     """Postgres refused the content of a statement. Something that validation should have caught; the message holds no values."""
 
@@ -25,6 +33,18 @@ class KeyTaken(StoreRefused):
 
 class QueueUnavailable(DispatcherError):
     """Redis could not be reached, or did not answer within the deadline."""
+
+
+class QueueRefused(QueueUnavailable):
+    """Redis answers and refuses this: the keys of an organization are damaged, or its memory is full. Others may fare better."""
+
+
+class ArrivalsRefused(QueueRefused):
+    """The arrivals of these organizations were refused; all others of the same call are in their queues."""
+
+    def __init__(self, organizations: Sequence[OrganizationId], reason: str) -> None:
+        super().__init__(f"Redis refused the arrivals of {len(organizations)} organizations: {reason}")
+        self.organizations = organizations
 
 
 class Overloaded(DispatcherError):

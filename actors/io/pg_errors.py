@@ -1,8 +1,9 @@
 """What Postgres errors may say, and which of them mean that the store is away.
 
-Two steps, both by table. ``scrub`` cuts an error's text down to what cannot hold anybody's data: a server puts row values into
-DETAIL, CONTEXT and, for some classes, into the message itself. ``unavailable`` turns errors that say nothing about the statement
-(the connection broke, the server is shutting down, it is out of room) into ``StoreUnavailable``.
+Three questions, all answered by table. ``scrub`` cuts an error's text down to what cannot hold anybody's data: a server puts
+values into DETAIL, CONTEXT and, for some classes, into the message itself. ``unavailable`` turns errors that say nothing about
+the statement (the connection broke, the server is shutting down, is out of room, is a standby since a fail-over), or only about
+its moment (a deadlock), into ``StoreUnavailable``. ``is_about_content`` tells what is left.
 
 Invariant: the text of an error that went through here holds names of the schema and of conditions, never a value, a parameter
 or a credential.
@@ -31,6 +32,11 @@ _AWAY_CLASSES = {
 }
 _AWAY = {
     "25006": "Postgres is read-only here, so it is no longer the primary",
+    "40001": "Postgres had this statement lose against another at the same time",
+    "40003": "Postgres does not know whether the statement was completed",
+    "40P01": "Postgres ended the statement to resolve a deadlock",
+    "55006": "Postgres is using what the statement needs",
+    "55P03": "Postgres could not get a lock in time",
     "25P03": "Postgres ended a transaction that was left idle",
     "25P04": "Postgres ended a transaction that took too long",
     "26000": "Postgres forgot a prepared statement",
@@ -43,6 +49,10 @@ _AWAY = {
     "57P03": "Postgres is starting up or shutting down",
     "57P05": "Postgres ended an idle connection",
 }
+_CONTENT_CLASSES = frozenset({"21", "22", "23", "44", "54", "P0", "XX"})
+"""Classes that may be the fault of a single row: its values, a constraint, its size, a trigger of the operator's, a damaged page.
+All others are true of the whole statement, whatever it holds: a right or a table that is missing after a fail-over or in the
+middle of a migration, a transaction that can not go on."""
 _BROKE = "the connection to Postgres broke"
 _STALE_PLAN = "a table changed under a prepared statement"
 _USER = re.compile(r'(user|role) "[^"]*"')
@@ -73,6 +83,13 @@ def unavailable(error: psycopg.Error) -> StoreUnavailable | None:
         return StoreUnavailable(_STALE_PLAN)
     sentence = _AWAY.get(sqlstate) or _AWAY_CLASSES.get(sqlstate[:2])
     return None if sentence is None else StoreUnavailable(sentence)
+
+
+def is_about_content(error: psycopg.Error) -> bool:
+    """Whether another row might have passed. What the driver itself raised is, unless it speaks of the connection."""
+    if error.sqlstate is None:
+        return not isinstance(error, psycopg.OperationalError)
+    return error.sqlstate[:2] in _CONTENT_CLASSES
 
 
 def unreachable(error: psycopg.Error, place: str) -> StoreUnavailable:

@@ -14,7 +14,7 @@ import psycopg
 import trio
 from psycopg.abc import Params
 
-from dispatcher.errors import StoreUnavailable
+from dispatcher.errors import StoreTimedOut, StoreUnavailable
 
 from .pg_connection import TrioConnection
 from .pg_errors import scrub, unavailable
@@ -61,8 +61,9 @@ class Lender(ABC):
             finally:
                 self._give_back(connection, usable=usable)
         if scope.cancelled_caught:
-            what = "no connection to Postgres became free" if connection is None else "Postgres did not answer"
-            raise StoreUnavailable(f"{what} within {allowed_s:g} s")
+            if connection is None:
+                raise StoreUnavailable(f"no connection to Postgres became free within {allowed_s:g} s")
+            raise StoreTimedOut(f"Postgres did not answer within {allowed_s:g} s")
 
     async def fetch(self, sql: str, params: Params = (), *, deadline_s: float | None = None) -> list[tuple[Any, ...]]:
         """All rows of one statement, which is prepared on first use. A literal ``%`` is written ``%%``."""

@@ -8,7 +8,17 @@
 from __future__ import annotations
 
 from .pg_connection import CANCEL_DEADLINE_S, TrioConnection
+from .pg_errors import is_about_content
 from .pg_pool import Pool, PoolStatistics, Session, open_pool
 from .pg_types import ADAPTERS
 
-__all__ = ["ADAPTERS", "CANCEL_DEADLINE_S", "Pool", "PoolStatistics", "Session", "TrioConnection", "open_pool"]
+__all__ = [
+    "ADAPTERS",
+    "CANCEL_DEADLINE_S",
+    "Pool",
+    "PoolStatistics",
+    "Session",
+    "TrioConnection",
+    "is_about_content",
+    "open_pool",
+]

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 import psycopg
 
-from actors.io.postgres import Pool, TrioConnection
+from actors.io.postgres import Pool, TrioConnection, is_about_content
 from actors.ports import RESCUES_MAX, Admission, BatchAnswer, Existing, Expired, Holding, Page, Rescued
 from actors.store import shards as shard_table
 from actors.store.statements import (
@@ -252,12 +252,12 @@ class PostgresStore:
 
 @contextmanager
 def _translated(what: str) -> Iterator[None]:
-    """Lets nothing of the driver out: who lost a deadlock may try again, everything else is the fault of what was handed in."""
+    """Lets nothing of the driver out: only what may be the fault of a row refuses rows, everything else may be tried again."""
     try:
         yield
-    except psycopg.OperationalError as error:
-        raise StoreUnavailable(f"Postgres could not take {what} at this moment: {type(error).__name__}") from error
     except psycopg.Error as error:
+        if not is_about_content(error):
+            raise StoreUnavailable(f"Postgres could not take {what} at this moment: {type(error).__name__}") from error
         raise StoreRefused(f"Postgres refused {what}: {type(error).__name__}") from None
 
 

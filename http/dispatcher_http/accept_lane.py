@@ -46,6 +46,7 @@ class AcceptLane:
     def __init__(self, otherwise: App, services: Services, authenticator: Authenticator, telemetry: Telemetry) -> None:
         self._otherwise = otherwise
         self._accept = services.accept
+        self._admit = services.admit
         self._authenticator = authenticator
         self._body_bytes_max = services.config.body_bytes_max
         self._budget = BodyBudget(BODIES_MAX * services.config.body_bytes_max)
@@ -79,6 +80,7 @@ class AcceptLane:
             await send({"type": "http.response.body", "body": answer, "more_body": False})
 
     async def _answer(self, organization_id: str, headers: Headers, body: Body) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        self._admit()  # first, because even to look a key up may need what is short
         authorization = content_type = encoding = length = None
         keys: list[bytes] = []
         for name, value in headers:

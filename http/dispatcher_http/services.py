@@ -38,6 +38,16 @@ class Accept(Protocol):
     async def __call__(self, organization_id: OrganizationId, body: bytes, idempotency_key: str | None) -> Answer: ...
 
 
+class Admit(Protocol):
+    """Raises Refused while nothing further may be accepted. Asked before anything else of a request is looked at."""
+
+    def __call__(self) -> None: ...
+
+
+def _admit_all() -> None:
+    """There is room for everything."""
+
+
 class Changed(Protocol):
     """Told after templates or provider configurations of an organization changed, before the change is confirmed."""
 
@@ -90,3 +100,4 @@ class Services:
     """A fresh UUIDv7."""
     random_bytes: Callable[[int], bytes]
     """Unpredictable bytes, for the nonces of sealed credentials."""
+    admit: Admit = _admit_all

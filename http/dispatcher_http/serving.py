@@ -120,6 +120,7 @@ def services_of(node: Node, config: Config, new_id: Callable[[], str]) -> Servic
         attempts_max=config.dispatch.attempts_max,
         new_id=new_id,
         random_bytes=secrets.token_bytes,
+        admit=node.headroom.admit,
     )
 
 

@@ -20,7 +20,7 @@ from actors.memory_tables import MemoryDatabase
 from actors.metrics import Metrics
 from actors.ports import Admission, BatchAnswer, Existing
 from dispatcher.acceptance import AcceptLimits
-from dispatcher.errors import Overloaded, QueueUnavailable, StoreRefused, StoreUnavailable
+from dispatcher.errors import QueueUnavailable, StoreRefused, StoreUnavailable
 from dispatcher.model import Channel, OrganizationId, Template
 from dispatcher.problems import Refused
 from dispatcher.templates import CompiledTemplate
@@ -388,19 +388,21 @@ async def test_a_producer_that_hangs_up_loses_nothing_it_was_not_told(bench: Ben
 
 async def test_what_waits_for_postgres_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
     bench = Bench(pending_max=3)
-    turned_away = 0
+    turned_away = []
 
     async def one(number: int) -> None:
-        nonlocal turned_away
         try:
             await bench.accept(item(number))
-        except Overloaded:
-            turned_away += 1
+        except Refused as refusal:
+            turned_away.append(refusal.problem)
 
     async with trio.open_nursery() as nursery:  # nobody inserts
         for number in range(5):
             nursery.start_soon(one, number)
         await trio.testing.wait_all_tasks_blocked()
 
-        assert (bench.acceptor.statistics().pending, turned_away) == (3, 2)
+        assert bench.acceptor.statistics().pending == 3
+        assert [(problem.status, problem.code, problem.retry_after_s) for problem in turned_away] == [
+            (429, "backlog_full", 1)
+        ] * 2
         nursery.cancel_scope.cancel()

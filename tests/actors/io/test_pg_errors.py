@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from actors.io.pg_errors import scrub, unavailable, unreachable
+from actors.io.pg_errors import is_about_content, scrub, unavailable, unreachable
 from dispatcher.errors import StoreUnavailable
 
 SECRET = "ada@example.org"
@@ -106,6 +106,10 @@ def test_other_words_of_the_driver_are_kept() -> None:
     ("sqlstate", "sentence"),
     [
         ("08006", "the connection to Postgres broke"),
+        ("40001", "lose against another"),
+        ("40003", "does not know"),
+        ("40P01", "deadlock"),
+        ("55P03", "lock in time"),
         ("25006", "no longer the primary"),
         ("53100", "no disk space"),
         ("53300", "no free connection slots"),
@@ -124,9 +128,39 @@ def test_errors_of_the_server_itself_mean_that_the_store_is_away(sqlstate: str, 
     assert SECRET not in str(found)
 
 
-@pytest.mark.parametrize("sqlstate", ["23505", "22P02", "40001", "40P01", "42P01", "55P03", "0A000", "P0001", "XX000"])
+@pytest.mark.parametrize("sqlstate", ["23505", "22P02", "42P01", "42501", "0A000", "25P02", "P0001", "XX000"])
 def test_errors_of_the_statement_are_not_the_stores_absence(sqlstate: str) -> None:
     assert unavailable(errors.lookup(sqlstate)("x")) is None
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "about_content"),
+    [
+        ("22P02", True),
+        ("22003", True),
+        ("23514", True),
+        ("54000", True),
+        ("P0001", True),
+        ("XX001", True),
+        ("08006", False),
+        ("25006", False),
+        ("25P02", False),
+        ("40001", False),
+        ("42P01", False),
+        ("42501", False),
+        ("42703", False),
+        ("53100", False),
+        ("57P03", False),
+    ],
+)
+def test_only_what_may_be_a_rows_own_fault_is_held_against_it(sqlstate: str, about_content: bool) -> None:
+    """A table that is missing in the middle of a migration says nothing about the notification that was to be stored."""
+    assert is_about_content(errors.lookup(sqlstate)(SECRET)) is about_content
+
+
+def test_what_the_driver_could_not_convert_is_about_content_and_a_lost_connection_is_not() -> None:
+    assert is_about_content(psycopg.DataError("x"))
+    assert not is_about_content(psycopg.OperationalError("x"))
 
 
 def test_a_broken_connection_means_that_the_store_is_away() -> None:
