@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import ssl
 import subprocess
@@ -43,6 +44,16 @@ class Valkey:
             if b"Ready to accept" in line:
                 return
         raise AssertionError("Valkey did not start")
+
+    def pause(self) -> None:
+        """It takes connections and says nothing, until :meth:`resume`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on where it stood."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it without a farewell."""
@@ -149,6 +160,58 @@ async def scripted_peer(folder: Path) -> AsyncIterator[Peer]:
             yield peer
         finally:
             peer.close()
+
+
+class DeafLine:
+    """A line to a server that passes everything on, until what the server says on the connections of now is swallowed."""
+
+    def __init__(self, path: Path, server: Path) -> None:
+        self.url = f"unix://{path}"
+        self.taken = 0
+        """Connections taken so far."""
+        self._server = str(server)
+        self._deaf: set[trio.SocketStream] = set()
+        self._far: dict[trio.SocketStream, trio.SocketStream] = {}
+
+    def swallow(self) -> None:
+        """From now on the clients of now hear nothing more; what they say still arrives."""
+        self._deaf.update(self._far)
+
+    async def cut(self) -> None:
+        """End the connections of now."""
+        for near in list(self._far):
+            await trio.aclose_forcefully(near)
+
+    async def serve(self, near: trio.SocketStream) -> None:
+        self.taken += 1
+        async with near, await trio.open_unix_socket(self._server) as far, trio.open_nursery() as both:
+            self._far[near] = far
+
+            async def pass_on(source: trio.SocketStream, sink: trio.SocketStream) -> None:
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    async for chunk in source:
+                        if sink not in self._deaf:
+                            await sink.send_all(chunk)
+                both.cancel_scope.cancel()
+
+            both.start_soon(pass_on, near, far)
+            await pass_on(far, near)
+        self._far.pop(near, None)
+        self._deaf.discard(near)
+
+
+@asynccontextmanager
+async def deaf_line(folder: Path, server: Valkey) -> AsyncIterator[DeafLine]:
+    """A :class:`DeafLine` to the server; clients connect to ``line.url``."""
+    path = folder / "line.sock"
+    sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    await sock.bind(str(path))
+    sock.listen()
+    line = DeafLine(path, server.path)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, line.serve, [trio.SocketListener(sock)])
+        yield line
+        nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager
