@@ -41,7 +41,7 @@ from actors.ports import Admission, Arrival, BatchAnswer, Existing, Queue, Store
 from actors.pusher import Pusher
 from actors.supervision import describe
 from dispatcher.acceptance import AcceptLimits, HandedIn, Item, expired, parse, too_large
-from dispatcher.errors import DispatcherError, KeyTaken, Overloaded, StoreRefused, StoreUnavailable
+from dispatcher.errors import DispatcherError, KeyTaken, Overloaded, StoreInDoubt, StoreRefused, StoreUnavailable
 from dispatcher.headroom import BACKLOG_FULL
 from dispatcher.ids import uuid7
 from dispatcher.model import Channel, NotificationId, OrganizationId
@@ -368,7 +368,7 @@ class Acceptor:
                 if not request.done.is_set():
                     request.error = error
                     request.done.set()
-        self._push([request for request in batch if request.error is None and not request.taken])
+        self._push([request for request in batch if not request.taken])
 
     async def _insert_all(self, batch: Sequence[_Request]) -> None:
         """Insert the rows of all these requests in one transaction; if Postgres refuses one of them, find it by halves."""
@@ -417,6 +417,11 @@ class Acceptor:
         """Tell Redis and the organizations' actors, without waiting for either."""
         arrivals: dict[OrganizationId, tuple[list[NotificationId], list[bytes]]] = {}
         for request in requests:
+            if request.error is not None:
+                # Perhaps they are on disk and only the answer was lost. If not, the gate knows nothing of them and drops them.
+                if isinstance(request.error, StoreInDoubt):
+                    arrivals.setdefault(request.organization_id, ([], []))[0].extend(a.id for a in request.admissions)
+                continue
             for admission in request.admissions:
                 if admission.id in request.refused or existing_of(admission, request.existing) is not None:
                     continue

@@ -89,7 +89,8 @@ class HeadroomWatch:
         """Raises Refused, with 429, while something is short."""
         headroom = self._headroom
         if headroom.short:
-            problem = headroom.refusal(trio.current_time(), idle=self._is_idle(), random01=self._random.random())
+            idle = self._is_idle() and not self._pool.statistics().waiting
+            problem = headroom.refusal(trio.current_time(), idle=idle, random01=self._random.random())
             if problem is not None:
                 self._metrics.events[f"turned_away_{problem.code}"] += 1
                 raise Refused(problem)

@@ -19,7 +19,11 @@ class StoreUnavailable(DispatcherError):
     """Postgres could not be reached, or did not answer within the deadline."""
 
 
-class StoreTimedOut(StoreUnavailable):
+class StoreInDoubt(StoreUnavailable):
+    """The connection broke with a statement on its way: it may or may not have taken effect."""
+
+
+class StoreTimedOut(StoreInDoubt):
     """Postgres was given a statement and did not answer within the deadline: less at once may fare better."""
 
 

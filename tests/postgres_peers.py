@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
@@ -64,19 +66,25 @@ class Observer:
 class StoppableServer:
     """A Postgres of the test's own, which can be stopped and started again on the same files. User ``ada`` needs her password."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: str) -> None:
         folder.mkdir(mode=0o755)
         hba = folder / "hba.conf"
         hba.write_text("local all ada scram-sha-256\nlocal all all trust\n")
         hba.chmod(0o644)
         self._folder = folder / "server"
-        self._settings = {"hba_file": str(hba)}
+        self._settings = {"hba_file": str(hba), **settings}
         self._running: AbstractContextManager[str] | None = None
         self.url = ""
 
     def start(self) -> None:
         self._running = running_postgres(self._folder, durable=False, settings=self._settings)
         self.url = self._running.__enter__()
+
+    def kill(self) -> None:
+        """End it without a farewell, sessions and all."""
+        pid = int((self._folder / "postgres" / "data" / "postmaster.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGKILL)  # its sessions end when they find that they are orphans
+        self.stop()
 
     def stop(self) -> None:
         running, self._running = self._running, None
@@ -102,6 +110,8 @@ class BadLine:
         self._free = trio.Event()
         self._free.set()
         self._held: set[trio.SocketStream] = set()
+        self._losing: set[trio.SocketStream] = set()
+        self.lost = 0
         self._clients: set[trio.SocketStream] = set()
 
     def go_silent(self) -> None:
@@ -115,6 +125,10 @@ class BadLine:
     def accept(self) -> None:
         """Take new connections again."""
         self._refuses = False
+
+    def lose_answers(self) -> None:
+        """The clients of now are cut off as soon as the server has answered something, instead of hearing it: ``lost`` counts."""
+        self._losing |= self._clients
 
     def hold_back(self) -> None:
         """What the clients of now say waits for ``release``. New ones get through."""
@@ -135,6 +149,7 @@ class BadLine:
             await self._pump(far, near)
             nursery.cancel_scope.cancel()
         self._clients.discard(near)
+        self._losing.discard(near)
         self.ended += 1
 
     async def _pump(self, source: trio.SocketStream, sink: trio.SocketStream) -> None:
@@ -142,6 +157,9 @@ class BadLine:
             async for data in source:
                 if source in self._held:
                     await self._free.wait()
+                if sink in self._losing:
+                    self.lost += 1
+                    return
                 if self._silent:
                     await trio.sleep_forever()
                 await sink.send_all(data)

@@ -16,7 +16,7 @@ import re
 import psycopg
 from psycopg import errors
 
-from dispatcher.errors import StoreUnavailable
+from dispatcher.errors import StoreInDoubt, StoreUnavailable
 
 _TELLING_CLASSES = frozenset(
     {"08", "0A", "21", "23", "24", "25", "26", "28", "2D", "34", "3B", "3D", "3F", "40", "42", "53", "54", "55", "57"}
@@ -78,7 +78,7 @@ def unavailable(error: psycopg.Error) -> StoreUnavailable | None:
     if sqlstate is None:
         # A pipeline is aborted by one of its statements, whose own error says why.
         broke = isinstance(error, psycopg.OperationalError) and not isinstance(error, errors.PipelineAborted)
-        return StoreUnavailable(_BROKE) if broke else None
+        return StoreInDoubt(_BROKE) if broke else None
     if sqlstate == "0A000" and error.diag.source_function == "RevalidateCachedQuery":
         return StoreUnavailable(_STALE_PLAN)
     sentence = _AWAY.get(sqlstate) or _AWAY_CLASSES.get(sqlstate[:2])
