@@ -7,10 +7,10 @@ import trio
 from attrs import evolve
 from trio.testing import MockClock
 
+from actor_world import CALL_S, IN_FLIGHT_MAX, MAIL, ActorWorld
 from actors.callers import Callers
 from actors.organization import OrganizationActor
 from dispatcher.model import NotificationId, OrganizationId
-from tests.actor_world import CALL_S, IN_FLIGHT_MAX, MAIL, ActorWorld
 
 QUIET = OrganizationId("quiet")
 CALL_TAKES_S = 0.1
