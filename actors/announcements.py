@@ -47,6 +47,23 @@ def requeued(id: NotificationId, at_unix_s: float) -> bytes:
     return orjson.dumps({"type": "notification.requeued", "id": id, "status": "queued", "at": round(at_unix_s, 3)})
 
 
+def letters_requeued(count: int, last_due_in_s: float, at_unix_s: float) -> bytes:
+    """Many dead letters were put back at once: one event for all of them, however many they are."""
+    return orjson.dumps(
+        {
+            "type": "dead_letters.requeued",
+            "count": count,
+            "last_due_in_s": round(last_due_in_s, 3),
+            "at": round(at_unix_s, 3),
+        }
+    )
+
+
+def letters_discarded(count: int, at_unix_s: float) -> bytes:
+    """Dead letters were dropped by hand; their notifications stay failed."""
+    return orjson.dumps({"type": "dead_letters.discarded", "count": count, "at": round(at_unix_s, 3)})
+
+
 def channel_alarm(code: str, channel: Channel, at_unix_s: float) -> bytes:
     """Something about a whole channel that its owner should know, such as ``breaker_opened``."""
     return orjson.dumps({"type": f"channel.{code}", "channel": channel.value, "at": round(at_unix_s, 3)})

@@ -42,6 +42,7 @@ from actors.io.redis import Redis, open_redis, open_subscriber
 from actors.janitor import Janitor
 from actors.lease import RENEWALS, Lease
 from actors.ledger import Ledger
+from actors.letter_news import LetterNews
 from actors.metrics import Metrics
 from actors.organization import OrganizationActor, Surroundings
 from actors.organizations import Organizations
@@ -202,6 +203,7 @@ class Node:
         )
         self.readiness = Readiness(pool, redis)
         self.heartbeat = Heartbeat(self.metrics, doubt_s=d.lease_s / RENEWALS, on_stall=self.lease.doubt, unix_s=unix_s)
+        self.letter_news = LetterNews(self.queue, self.organizations.wake, unix_s)
         self.herald = make_herald(self)
         self._ledger_runs = False
         self.janitor = Janitor(self.store, self.queue, self.metrics, sweep_s=d.sweep_s, random=random, unix_s=unix_s)

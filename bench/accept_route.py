@@ -76,6 +76,8 @@ def accept_app() -> Any:
         accept=accept,
         changed=unused,
         requeued=unused,
+        requeued_many=unused,
+        discarded=unused,
         listen=unused,
         ready=unused,
         pool=pool,

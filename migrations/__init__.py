@@ -13,6 +13,7 @@ A schema that has migrations this code does not know is *newer*: the code refuse
 from __future__ import annotations
 
 import glob
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ NAME = "dispatcher migrate"
 CONNECT_DEADLINE_S = 10
 OTHERS_DEADLINE_S = 120
 """How long another process may take to migrate before this one gives up."""
+ASK_AGAIN_S = 0.1
 LOCK_DEADLINE_S = 10
 """How long a migration may wait for a table in use; whoever waits behind it waits as long."""
 
@@ -100,6 +102,19 @@ def _connection(url: str) -> Iterator[psycopg.Connection[Any]]:
         connection.close()
 
 
+def _take_turn(connection: psycopg.Connection[Any]) -> None:
+    """Wait for the lock by asking again: a statement that waits has a snapshot, and an index that is built concurrently waits for
+    every snapshot to end, so the two would wait for each other. Raises ``psycopg.errors.LockNotAvailable``."""
+    give_up_at_s = time.monotonic() + OTHERS_DEADLINE_S
+    while True:
+        row = connection.execute("SELECT pg_try_advisory_lock(%s)", [LOCK]).fetchone()
+        if row and row[0]:
+            return
+        if time.monotonic() > give_up_at_s:
+            raise psycopg.errors.LockNotAvailable
+        time.sleep(ASK_AGAIN_S)
+
+
 def _known(folder: Path) -> Any:
     # This file lies in the folder too, and yoyo would take it for a migration written in Python.
     return yoyo.read_migrations(glob.escape(str(folder))).filter(lambda migration: migration.is_raw_sql())
@@ -146,8 +161,7 @@ def up(url: str, *, folder: Path = FOLDER) -> list[str]:
     ``StoreUnavailable``.
     """
     with _connection(url) as connection:
-        connection.execute(f"SET lock_timeout = '{OTHERS_DEADLINE_S}s'")
-        connection.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+        _take_turn(connection)
         connection.execute(f"SET lock_timeout = '{LOCK_DEADLINE_S}s'")
         _refuse_newer(_status(connection, folder))
         backend, done = Backend(connection), []

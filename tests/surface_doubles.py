@@ -59,6 +59,8 @@ class InMemoryDispatch:
     accepted: list[tuple[OrganizationId, bytes, str | None]] = field(factory=list)
     changes: list[OrganizationId] = field(factory=list)
     requeues: list[tuple[OrganizationId, list[NotificationId]]] = field(factory=list)
+    paced: list[tuple[OrganizationId, list[tuple[NotificationId, float]]]] = field(factory=list)
+    discards: list[tuple[OrganizationId, int]] = field(factory=list)
     resumed_from: list[str | None] = field(factory=list)
     accepting: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
     listeners: dict[OrganizationId, list[_Listener]] = field(factory=dict)
@@ -75,6 +77,14 @@ class InMemoryDispatch:
 
     async def requeued(self, organization_id: OrganizationId, ids: Sequence[NotificationId]) -> None:
         self.requeues.append((organization_id, list(ids)))
+        self._fail()
+
+    async def requeued_many(self, organization_id: OrganizationId, due: Sequence[tuple[NotificationId, float]]) -> None:
+        self.paced.append((organization_id, list(due)))
+        self._fail()
+
+    async def discarded(self, organization_id: OrganizationId, count: int) -> None:
+        self.discards.append((organization_id, count))
         self._fail()
 
     async def ready(self) -> Mapping[str, bool]:

@@ -19,6 +19,9 @@ from dispatcher.outcome import OutcomeClass
 if TYPE_CHECKING:
     from actors.io.postgres import Pool
 
+DISCARDED = "discarded"
+"""The step in which a dead letter was dropped."""
+
 _COLUMNS = (
     "id, status, channel, recipient, user_id, template_id, locale, idempotency_key, attempts, attempts_max, unknowns, "
     "provider, provider_message_id, reason, next_retry_at, expires_at, created_at, updated_at"
@@ -59,6 +62,7 @@ class TimelineEntry:
     code: str | None = None
     provider: str | None = None
     next_retry_at: datetime | None = None
+    api_key_id: str | None = None
 
 
 @frozen
@@ -98,7 +102,7 @@ async def read(pool: Pool, organization_id: OrganizationId, id: str) -> Notifica
         return None
     *columns, payload = rows[0]
     steps = await pool.fetch(
-        "SELECT at, outcome, attempt, code, provider, next_retry_at FROM attempts "
+        "SELECT at, outcome, attempt, code, provider, next_retry_at, api_key_id FROM attempts "
         "WHERE organization_id = %s AND notification_id = %s ORDER BY at, attempt",
         (organization_id, id),
     )
@@ -108,12 +112,14 @@ async def read(pool: Pool, organization_id: OrganizationId, id: str) -> Notifica
 
 def timeline(summary: NotificationSummary, steps: Sequence[TimelineEntry]) -> list[TimelineEntry]:
     """The whole life: creation and end are read off the row, because the common case stores no step of its own."""
+    discarded = [step for step in steps if step.event == DISCARDED]  # by hand, after the end
+    steps = [step for step in steps if step.event != DISCARDED]
     entries = [TimelineEntry(summary.created_at, "created"), *steps]
     if summary.status is Status.DELIVERED and not (steps and steps[-1].event == OutcomeClass.DELIVERED):
         entries.append(TimelineEntry(summary.updated_at, "delivered", summary.attempts, None, summary.provider))
     elif summary.status is Status.FAILED:
         entries.append(TimelineEntry(summary.updated_at, "failed", summary.attempts, summary.reason, summary.provider))
-    return entries
+    return entries + discarded
 
 
 def _summary(row: tuple[Any, ...]) -> NotificationSummary:

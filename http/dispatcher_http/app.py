@@ -109,7 +109,7 @@ def _add(app: App, route: Route, authenticator: Authenticator) -> None:
         request = cast("TrioRequest", request_ctx.request)
         principal = await authenticator.principal(authorization_of(request.headers.get("Authorization")))
         principal.require(org, route.scope)
-        return await route.view(Call(OrganizationId(org), path, request))
+        return await route.view(Call(OrganizationId(org), path, request, principal.key_id, principal.scopes))
 
     app.add_url_rule(route.rule, f"{route.method} {route.rule}", view, methods=[route.method])
 

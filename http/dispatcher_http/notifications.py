@@ -74,6 +74,7 @@ def _entry_document(entry: TimelineEntry) -> dict[str, Any]:
         "code": entry.code,
         "provider": entry.provider,
         "next_retry_at": wire.moment(entry.next_retry_at),
+        "api_key_id": entry.api_key_id,
     }
     present = {name: value for name, value in optional.items() if value is not None}
     return {"at": wire.moment(entry.at), "event": entry.event, **present}

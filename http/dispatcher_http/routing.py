@@ -31,11 +31,13 @@ CHANGE_DEADLINE_S = 15.0
 
 @frozen
 class Call:
-    """One authorized request. ``path`` holds the variable parts of its address."""
+    """One authorized request. ``path`` holds the variable parts of its address; ``key_id`` and ``scopes`` are its key's."""
 
     organization_id: OrganizationId
     path: Mapping[str, str]
     request: TrioRequest
+    key_id: str = ""
+    scopes: frozenset[str] = frozenset()
 
     @property
     def args(self) -> MultiDict[str, str]:

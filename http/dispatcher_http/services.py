@@ -60,6 +60,18 @@ class Requeued(Protocol):
     async def __call__(self, organization_id: OrganizationId, ids: Sequence[NotificationId]) -> None: ...
 
 
+class RequeuedMany(Protocol):
+    """The same for many at once, each with the seconds until it is due."""
+
+    async def __call__(self, organization_id: OrganizationId, due: Sequence[tuple[NotificationId, float]]) -> None: ...
+
+
+class Discarded(Protocol):
+    """Told how many dead letters were dropped, after that is on record."""
+
+    async def __call__(self, organization_id: OrganizationId, count: int) -> None: ...
+
+
 class Listen(Protocol):
     """Open one listener on an organization's events, each a JSON text, from after the event ``since`` (None: from now).
 
@@ -85,6 +97,8 @@ class Services:
     accept: Accept
     changed: Changed
     requeued: Requeued
+    requeued_many: RequeuedMany
+    discarded: Discarded
     listen: Listen
     ready: Ready
     pool: Pool

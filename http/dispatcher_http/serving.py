@@ -109,6 +109,8 @@ def services_of(node: Node, config: Config, new_id: Callable[[], str]) -> Servic
         accept=node.acceptor.accept,
         changed=node.changed,
         requeued=node.requeued,
+        requeued_many=node.letter_news.requeued,
+        discarded=node.letter_news.discarded,
         listen=node.herald.listen,
         ready=node.ready,
         pool=node.pool,

@@ -130,9 +130,8 @@ def test_starts_that_race_apply_each_migration_once(fresh_database: FreshDatabas
         connection.execute("SELECT pg_advisory_lock(%s)", [migrations.LOCK])
         for racer in racers:
             racer.start()
-        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = %s::oid"
-        database = connection.execute("SELECT oid FROM pg_database WHERE datname = current_database()").fetchone()
-        while connection.execute(waiting, database).fetchone() != (2,):
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query ~ %s AND pid <> %s"
+        while connection.execute(waiting, ["pg_try_advisory_lock", connection.info.backend_pid]).fetchone() != (2,):
             pass
     for racer in racers:
         racer.join()

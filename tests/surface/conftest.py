@@ -63,6 +63,8 @@ async def surface(pool: Pool, new_id: Ids, surface_config: SurfaceConfig) -> Asy
         accept=dispatch.accept,
         changed=dispatch.changed,
         requeued=dispatch.requeued,
+        requeued_many=dispatch.requeued_many,
+        discarded=dispatch.discarded,
         listen=dispatch.listen,
         ready=dispatch.ready,
         pool=pool,

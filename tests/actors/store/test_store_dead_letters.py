@@ -9,6 +9,7 @@ import trio
 
 from actors.io.postgres import Pool
 from actors.store import dead_letters, notifications
+from actors.store.dead_letter_filter import LetterFilter
 from actors.store.notifications import NotificationDetail
 from actors.store.page import PageRequest
 from dispatcher.model import DeadLetterReason, OrganizationId, Status
@@ -25,7 +26,9 @@ async def read(pool: Pool, id: str) -> NotificationDetail:
 
 
 async def letters(pool: Pool, reason: DeadLetterReason | None = None) -> list[str]:
-    return [letter.notification_id for letter in (await dead_letters.read_page(pool, ACME, reason, PageRequest())).items]
+    return [
+        letter.notification_id for letter in (await dead_letters.read_page(pool, ACME, LetterFilter(reason), PageRequest())).items
+    ]
 
 
 async def test_they_are_listed_newest_first_by_reason_and_owner(pool: Pool, new_id: Ids) -> None:
@@ -35,9 +38,9 @@ async def test_they_are_listed_newest_first_by_reason_and_owner(pool: Pool, new_
     assert await letters(pool) == [expired, hard]
     assert await letters(pool, DeadLetterReason.HARD) == [hard]
     assert await letters(pool, DeadLetterReason.POISON) == []
-    page = await dead_letters.read_page(pool, ACME, None, PageRequest(size=1))
+    page = await dead_letters.read_page(pool, ACME, LetterFilter(), PageRequest(size=1))
     assert page.next == expired
-    rest = await dead_letters.read_page(pool, ACME, None, PageRequest(page.next, 1))
+    rest = await dead_letters.read_page(pool, ACME, LetterFilter(), PageRequest(page.next, 1))
     assert ([letter.notification_id for letter in rest.items], rest.next) == ([hard], None)
 
 
