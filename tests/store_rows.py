@@ -47,6 +47,24 @@ async def insert_attempt(pool: Pool, id: str, attempt: int, outcome: str, organi
     await insert(pool, "attempts", **(row | columns))
 
 
+async def insert_letter_of(
+    pool: Pool, id: str, *, organization_id: str = "acme", columns: dict[str, Any] | None = None, **letter: Any
+) -> str:
+    """A failed notification with these columns, and its dead letter with those. Returns its id."""
+    await insert_notification(pool, id, organization_id, **({"status": "failed", "attempts": 3} | (columns or {})))
+    row = {
+        "notification_id": id,
+        "organization_id": organization_id,
+        "reason": "hard",
+        "code": "http_400",
+        "channel": "email",
+        "provider": "sendgrid",
+        "created_at": START,
+    }
+    await insert(pool, "dead_letters", **(row | letter))
+    return id
+
+
 async def insert_dead_letter(pool: Pool, id: str, reason: str = "hard", organization_id: str = "acme", **columns: Any) -> str:
     """A failed notification and its dead letter. Returns its id."""
     await insert_notification(pool, id, organization_id, **({"status": "failed", "attempts": 3} | columns))

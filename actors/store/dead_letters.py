@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from actors.io.postgres import Pool
 
 ROWS_MAX = 10_000
-"""Letters requeued or discarded by one call: about half a second of Postgres, and as many ids in memory."""
+"""Letters requeued or discarded by one call: about a second of Postgres, and as many ids in memory."""
 STATEMENT_DEADLINE_S = 8.0
 
 # What a new round of attempts must not inherit is reset here, for one letter as for many. A deadline that will have passed when

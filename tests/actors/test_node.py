@@ -219,4 +219,6 @@ async def test_a_requeue_that_redis_can_not_hear_of_is_no_failure(database_url: 
         async with node(database_url, valkey.url, sandbox) as running:
             valkey.kill()
             await running.requeued(ACME, [NotificationId(str(uuid4()))])
+            await running.letter_news.requeued(ACME, [(NotificationId(str(uuid4())), 0.0), (NotificationId(str(uuid4())), 1.0)])
+            await running.letter_news.discarded(ACME, 1)
             await running.changed(ACME)
