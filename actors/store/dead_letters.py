@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from attrs import frozen
 
 from actors.store.dead_letter_filter import COUNT_MAX, LetterFilter, Params
 from actors.store.page import Page, PageRequest, page_of
+from dispatcher.errors import StoreUnavailable
 from dispatcher.model import Channel, DeadLetterReason, NotificationId, OrganizationId
 
 if TYPE_CHECKING:
@@ -160,7 +162,7 @@ async def requeue(
     """
     condition, params = LetterFilter(ids=[id]).condition(organization_id)
     pace: Params = {"per_s": None, "start_at": None, "attempts_more": attempts_more, "by": by, "limit": 1}
-    rows = await pool.fetch(_REQUEUE.format(condition=condition, locked="", back=_BACK), {**params, **pace})
+    rows = await _change(pool, _REQUEUE.format(condition=condition, locked="", back=_BACK), {**params, **pace})
     return NotificationId(rows[0][0]) if rows else None
 
 
@@ -174,7 +176,7 @@ async def requeue_many(
     condition, params = which.condition(organization_id)
     asked: Params = {**params, **_of(pace), "attempts_more": attempts_more, "by": by, "limit": limit}
     statement = _REQUEUE.format(condition=condition, locked="SKIP LOCKED", back=_BACK)
-    rows = await pool.fetch(statement, asked, deadline_s=STATEMENT_DEADLINE_S)
+    rows = await _change(pool, statement, asked)
     return Requeued(
         [(id, due_in_s or 0.0) for id, _, due_in_s in rows],
         rows[-1][1] if rows else None,
@@ -210,15 +212,23 @@ async def count(pool: Pool, organization_id: OrganizationId, which: LetterFilter
 async def discard(pool: Pool, organization_id: OrganizationId, id: str, by: str | None = None) -> bool:
     """Drop a dead letter; its notification stays failed, and its timeline says by whom. False when there was none."""
     condition, params = LetterFilter(ids=[id]).condition(organization_id)
-    return bool(await pool.fetch(_DISCARD.format(condition=condition, locked=""), {**params, "by": by, "limit": 1}))
+    return bool(await _change(pool, _DISCARD.format(condition=condition, locked=""), {**params, "by": by, "limit": 1}))
 
 
 async def discard_many(pool: Pool, organization_id: OrganizationId, which: LetterFilter, limit: int, by: str) -> Discarded:
     """Drop up to ``limit`` dead letters, oldest first, passing over those that somebody else is taking at this moment."""
     condition, params = which.condition(organization_id)
     statement = _DISCARD.format(condition=condition, locked="SKIP LOCKED")
-    rows = await pool.fetch(statement, {**params, "by": by, "limit": limit}, deadline_s=STATEMENT_DEADLINE_S)
+    rows = await _change(pool, statement, {**params, "by": by, "limit": limit})
     return Discarded(len(rows), await count(pool, organization_id, which))
+
+
+async def _change(pool: Pool, statement: str, params: Params) -> list[tuple[Any, ...]]:
+    try:
+        return await pool.fetch(statement, params, deadline_s=STATEMENT_DEADLINE_S)
+    except psycopg.errors.DeadlockDetected as error:
+        # The release before takes a letter before its notification. Whoever loses has changed nothing and may try again.
+        raise StoreUnavailable("Postgres ended one of two changes of the same dead letter") from error
 
 
 def _of(pace: Pace) -> Params:

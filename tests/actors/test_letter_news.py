@@ -41,7 +41,7 @@ async def test_each_waits_for_its_turn_and_listeners_hear_once(
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         assert client.lrange(KEYS.queue(ACME), 0, -1) == ids[2::-1]
         assert client.zrange(KEYS.delayed(ACME), 0, -1) == ids[3:]
-        events = [orjson.loads(fields["e"]) for _, fields in client.xrange(KEYS.events(ACME))]  # type: ignore[union-attr]
+        events = [orjson.loads(fields["e"]) for _, fields in client.xrange(KEYS.events(ACME))]
     assert events == [
         {"type": "dead_letters.requeued", "count": 7, "last_due_in_s": 6000.0, "at": AT_S},
         {"type": "dead_letters.discarded", "count": 2, "at": AT_S},

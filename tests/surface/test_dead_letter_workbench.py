@@ -372,7 +372,7 @@ async def test_an_export_that_can_not_be_finished_does_not_look_finished(
 ) -> None:
     headers = await surface.authorization()
     await many(surface, 1200)
-    read_letters = letter_export.read_letters
+    read_letters = dead_letter_export.read_letters
     pages = 0
 
     async def fail_later(*arguments: Any, **named: Any) -> Any:

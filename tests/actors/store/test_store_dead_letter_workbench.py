@@ -44,7 +44,7 @@ async def detail(pool: Pool, id: str) -> notifications.NotificationDetail:
 
 
 async def statuses(pool: Pool) -> dict[str, int]:
-    return dict(await pool.fetch("SELECT status, count(*) FROM notifications GROUP BY status"))  # type: ignore[arg-type]
+    return dict(await pool.fetch("SELECT status, count(*) FROM notifications GROUP BY status"))
 
 
 # --- the filter ---------------------------------------------------------------------------------------------------------
@@ -339,7 +339,7 @@ async def test_requeues_and_discards_at_once_share_the_letters(pool: Pool, lette
     assert single not in first | second
     assert (await statuses(pool)).get("queued", 0) == taken
     steps = await pool.fetch("SELECT outcome, count(*) FROM attempts GROUP BY outcome")
-    assert dict(steps) == {name: count for name, count in (("requeued", taken), ("discarded", dropped)) if count}  # type: ignore[arg-type]
+    assert dict(steps) == {name: count for name, count in (("requeued", taken), ("discarded", dropped)) if count}
     assert await dead_letters.count(pool, ACME, EVERYTHING) == Count(40 - taken - dropped)
 
 

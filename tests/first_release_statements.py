@@ -1,0 +1,189 @@
+"""The SQL of the first release, word for word as it was released.
+
+A record, never edited: processes of that release run these while a newer one runs beside them. What they do is tested in
+tests/conformance/test_rolling_upgrade.py.
+"""
+
+from __future__ import annotations
+
+INSERT = """
+INSERT INTO notifications (
+    id, organization_id, channel, attempts_max, created_at, updated_at, expires_at,
+    user_id, recipient, payload, template_id, locale, idempotency_key, request_hash
+)
+SELECT
+    id, organization_id, channel, attempts_max, to_timestamp(created_at), to_timestamp(created_at), to_timestamp(expires_at),
+    user_id, recipient, payload, template_id, locale, idempotency_key, decode(request_hash, 'hex')
+FROM json_to_recordset(%s::json) AS r(
+    id uuid, organization_id text, channel text, attempts_max smallint, created_at float8, expires_at float8,
+    user_id text, recipient text, payload jsonb, template_id uuid, locale text, idempotency_key text, request_hash text
+)
+ON CONFLICT DO NOTHING
+"""
+
+EXISTING = """
+SELECT n.organization_id, n.idempotency_key, n.id, n.request_hash, extract(epoch FROM n.created_at)::float8
+FROM unnest(%s::text[], %s::text[]) AS k(organization_id, idempotency_key)
+JOIN notifications n USING (organization_id, idempotency_key)
+"""
+
+KEEP_ANSWERS = """
+INSERT INTO batch_answers (organization_id, idempotency_key, request_hash, answer)
+SELECT organization_id, idempotency_key, decode(request_hash, 'hex'), answer
+FROM json_to_recordset(%s::json) AS r(organization_id text, idempotency_key text, request_hash text, answer text)
+ON CONFLICT DO NOTHING
+"""
+
+# What passed in a try whose answer was lost goes back first, whatever has become of the lease since: nobody is sending it.
+HAND_BACK = """
+UPDATE notifications SET status = 'queued', attempts = attempts - 1, claimed_by = NULL
+WHERE id = ANY(%(ids)s::uuid[]) AND status = 'sending' AND claimed_by = %(claimer)s
+"""
+_GATE = """
+UPDATE notifications
+SET status = 'sending', attempts = attempts + 1, claimed_by = %(claimer)s, updated_at = now()
+WHERE id = ANY(%(ids)s::uuid[]) AND status = 'queued'
+  AND (next_retry_at IS NULL OR next_retry_at <= now() + interval '10 milliseconds'){open}
+  AND EXISTS (SELECT FROM incarnations WHERE incarnations.id = %(claimer)s AND lease_until > now())
+RETURNING id, organization_id, channel, recipient, payload, attempts, attempts_max,
+          extract(epoch FROM created_at)::float8, extract(epoch FROM expires_at)::float8
+"""
+_OPEN = " AND NOT (organization_id || '/' || channel = ANY(%(closed)s::text[]))"
+GATE = _GATE.format(open="")
+GATE_OPEN = _GATE.format(open=_OPEN)
+
+# What the gate did not let through, and why: only queued rows have a future here.
+LEFT_OUT = """
+SELECT id, organization_id, channel, status, greatest(0, extract(epoch FROM next_retry_at - now()))::float8
+FROM notifications WHERE id = ANY(%s::uuid[])
+"""
+
+RECORD_DELIVERED = """
+UPDATE notifications n
+SET status = 'delivered', claimed_by = NULL, next_retry_at = NULL, reason = NULL, updated_at = now(),
+    provider = u.provider, provider_config_id = u.config_id, provider_message_id = u.provider_message_id
+FROM unnest(%s::uuid[], %s::smallint[], %s::text[], %s::uuid[], %s::text[])
+    AS u(id, attempt, provider, config_id, provider_message_id)
+WHERE n.id = u.id AND n.attempts = u.attempt AND n.claimed_by = %s AND n.status = 'sending'
+RETURNING n.id
+"""
+
+RECORD_OTHERS = """
+WITH u AS (
+    SELECT * FROM json_to_recordset(%s::json) AS u(id uuid, attempt smallint, status text, refund smallint, doubles smallint,
+        retry_in_s float8, outcome text, code text, dead text, provider text, config_id uuid)
+), done AS (
+    UPDATE notifications n
+    SET status = u.status, attempts = n.attempts - u.refund, unknowns = n.unknowns + u.doubles,
+        claimed_by = NULL, updated_at = now(),
+        next_retry_at = now() + make_interval(secs => u.retry_in_s), reason = u.code,
+        provider = coalesce(u.provider, n.provider), provider_config_id = coalesce(u.config_id, n.provider_config_id)
+    FROM u
+    WHERE n.id = u.id AND n.attempts = u.attempt AND n.claimed_by = %s AND n.status = 'sending'
+    RETURNING n.id, n.organization_id, n.channel, n.next_retry_at, u.attempt, u.outcome, u.code, u.dead, u.provider, u.config_id
+), timeline AS (
+    INSERT INTO attempts
+        (notification_id, attempt, organization_id, outcome, code, provider, provider_config_id, at, next_retry_at)
+    SELECT id, attempt, organization_id, outcome, code, provider, config_id, now(), next_retry_at
+    FROM done WHERE outcome <> 'interrupted'  -- what never began is no attempt
+), dead AS (
+    INSERT INTO dead_letters (notification_id, organization_id, reason, code, channel, provider, created_at)
+    SELECT id, organization_id, dead, code, channel, provider, now() FROM done WHERE dead IS NOT NULL
+    ON CONFLICT DO NOTHING
+)
+SELECT id FROM done
+"""
+
+# Whose answer was lost: which of these verdicts stand in the rows already.
+RECORDED = """
+SELECT n.id
+FROM notifications n
+JOIN unnest(%s::uuid[], %s::text[], %s::smallint[], %s::text[]) AS u(id, status, attempts, reason) ON n.id = u.id
+WHERE n.status = u.status AND n.attempts = u.attempts AND n.reason IS NOT DISTINCT FROM u.reason
+"""
+
+RENEW = """
+UPDATE incarnations SET lease_until = now() + make_interval(secs => %s) WHERE id = %s AND lease_until > now() RETURNING id
+"""
+REGISTER = """
+INSERT INTO incarnations (id, lease_until) VALUES (%s, now() + make_interval(secs => %s))
+ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until
+"""
+FORGET_ALL = "DELETE FROM incarnations"
+RELEASE = "DELETE FROM incarnations WHERE id = %s"
+
+# An attempt whose process is gone: it may or may not have reached the provider, so it counts as a possible double. It costs
+# none of the notification's attempts (attempts_max moves along), only one of its rescues.
+_RESCUE = """
+WITH lost AS (
+    SELECT id FROM notifications n
+    WHERE status = 'sending' AND {whose}
+    ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), done AS (
+    UPDATE notifications n
+    SET status = CASE WHEN n.rescues >= %(rescues_max)s THEN 'failed' ELSE 'queued' END,
+        claimed_by = NULL, updated_at = now(), next_retry_at = NULL, reason = 'process_lost',
+        unknowns = n.unknowns + 1, rescues = n.rescues + 1, attempts_max = n.attempts_max + 1
+    FROM lost WHERE n.id = lost.id
+    RETURNING n.id, n.organization_id, n.channel, n.attempts, n.status
+), timeline AS (
+    INSERT INTO attempts (notification_id, attempt, organization_id, outcome, code, at)
+    SELECT id, attempts, organization_id, 'unknown', 'process_lost', now() FROM done
+), dead AS (
+    INSERT INTO dead_letters (notification_id, organization_id, reason, code, channel, created_at)
+    SELECT id, organization_id, 'poison', 'process_lost', channel, now() FROM done WHERE status = 'failed'
+    ON CONFLICT DO NOTHING
+)
+SELECT organization_id, id, channel, status = 'failed' FROM done
+"""
+RESCUE = _RESCUE.format(
+    whose="NOT EXISTS (SELECT FROM incarnations i WHERE i.id = n.claimed_by AND i.lease_until > now() - interval '1 second')"
+)
+DISOWN = _RESCUE.format(whose="claimed_by = %(claimer)s AND organization_id = %(organization_id)s")
+PRUNE = """
+DELETE FROM incarnations i WHERE lease_until < now() - interval '1 hour'
+AND NOT EXISTS (SELECT FROM notifications n WHERE n.status = 'sending' AND n.claimed_by = i.id)
+"""
+
+QUEUED = """
+SELECT organization_id, id, greatest(0, extract(epoch FROM next_retry_at - now()))::float8, extract(epoch FROM updated_at)::float8
+FROM notifications
+WHERE status IN ('queued', 'sending') AND status = 'queued' AND (updated_at, id) > (to_timestamp(%s), %s::uuid)
+  AND greatest(updated_at, next_retry_at) < now() - make_interval(secs => %s)
+ORDER BY updated_at, id LIMIT %s
+"""
+QUEUED_ALL = QUEUED.replace("greatest(updated_at, next_retry_at) < now() - make_interval(secs => %s)", "%s::float8 IS NOT NULL")
+
+# Whoever claims an expired notification gives it up as well; this finds those that nobody can claim, for want of a channel.
+EXPIRE = """
+WITH late AS (
+    SELECT id FROM notifications WHERE status = 'queued' AND expires_at < now()
+    ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED
+), done AS (
+    UPDATE notifications n SET status = 'failed', next_retry_at = NULL, reason = 'expired', updated_at = now()
+    FROM late WHERE n.id = late.id
+    RETURNING n.id, n.organization_id, n.channel
+), dead AS (
+    INSERT INTO dead_letters (notification_id, organization_id, reason, code, channel, created_at)
+    SELECT id, organization_id, 'expired', 'expired', channel, now() FROM done
+    ON CONFLICT DO NOTHING
+)
+SELECT organization_id, id, channel FROM done
+"""
+
+REQUEUE = (
+    "WITH letter AS (DELETE FROM dead_letters WHERE organization_id = %s AND notification_id = %s "
+    "RETURNING notification_id), "
+    "back AS (UPDATE notifications AS n SET status = 'queued', rescues = 0, "
+    "attempts_max = least(n.attempts::integer + %s, 32767), "
+    "next_retry_at = NULL, claimed_by = NULL, updated_at = now(), "
+    "expires_at = CASE WHEN n.expires_at > now() THEN n.expires_at END "
+    "FROM letter WHERE n.id = letter.notification_id AND n.status = 'failed' RETURNING n.id, n.attempts, n.organization_id) "
+    "INSERT INTO attempts (notification_id, attempt, organization_id, outcome, code, at) "
+    "SELECT id, attempts, organization_id, 'requeued', 'requeued', now() FROM back RETURNING notification_id"
+)
+DISCARD = "DELETE FROM dead_letters WHERE organization_id = %s AND notification_id = %s"
+TIMELINE = (
+    "SELECT at, outcome, attempt, code, provider, next_retry_at FROM attempts "
+    "WHERE organization_id = %s AND notification_id = %s ORDER BY at, attempt"
+)
