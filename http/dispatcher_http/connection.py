@@ -1,7 +1,8 @@
-"""One connection of Hypercorn's, with the two promises and the two economies that its own makes on Trio does not.
+"""One connection of Hypercorn's, with the three promises and the two economies that its own makes on Trio does not.
 
 Promises: every write has a deadline, so that a websocket that stops reading cannot hold its task, or the shutdown, for
-ever; and what breaks in one connection breaks that connection only, where Hypercorn's ends the server.
+ever; every ping has one too, so that a websocket whose peer vanished behind a proxy, which goes on taking bytes for it, is
+noticed; and what breaks in one connection breaks that connection only, where Hypercorn's ends the server.
 Economies: the head of an answer leaves together with its body, in one write; and the wait for the next request is one
 task with a movable deadline, not a new task per request. ``bench/accept_route.py`` shows what they save.
 """
@@ -16,7 +17,7 @@ import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData
-from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState, TaskGroup
 
@@ -25,7 +26,11 @@ from dispatcher_http.logs import failed
 WRITE_DEADLINE_S = 10.0
 """How long a peer may take no bytes before its connection is dropped."""
 
+PONG_DEADLINE_S = 30.0
+"""How long after a ping is due a websocket's peer may go without a sign of life; as long as the kernel is given."""
+
 _HEAD = b"HTTP/1.1 "
+_UPGRADED = b"HTTP/1.1 101 "
 _INFORMATIONAL = b"1"[0]
 
 
@@ -78,6 +83,8 @@ class Connection(TCPServer):
         self.idle_task = self._idle_clock  # type: ignore[assignment]
         self._live = live
         self._head = b""
+        self._reading = trio.CancelScope()  # its deadline is the ping's
+        self._is_pinged = False
 
     async def run(self) -> None:
         """Serve until either side closes. Raises nothing but Cancelled."""
@@ -94,6 +101,9 @@ class Connection(TCPServer):
         if isinstance(event, RawData):
             # The end of an answer comes as empty data: whatever was held back leaves with it at the latest.
             data = event.data
+            if data.startswith(_UPGRADED):
+                self._is_pinged = True
+                self._heard()
             if self._head:
                 data = self._head + data
                 self._head = b""
@@ -109,11 +119,27 @@ class Connection(TCPServer):
                 await super().protocol_send(event)
 
     async def _read_data(self) -> None:
-        await super()._read_data()
+        with self._reading:
+            while True:
+                try:
+                    data = await self.stream.receive_some(MAX_RECV)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    break
+                self._heard()
+                await self.protocol.handle(RawData(bytes(data)))
+                if not data:
+                    break
+        await self.protocol.handle(Closed())
         # The peer has left or cannot be understood. Hypercorn would keep the socket until the last timer of this connection
         # ran out; nobody can be answered on it any more.
         self._idle_clock.end()
         await self._close()
+
+    def _heard(self) -> None:
+        """The peer gave a sign of life: a websocket's has until the pong after the next ping for another one."""
+        if self._is_pinged:
+            interval_s = self.config.websocket_ping_interval or inf
+            self._reading.deadline = trio.current_time() + interval_s + PONG_DEADLINE_S
 
     async def _write(self, data: bytes) -> bool:
         """Write all of it, or say that this connection is done for. A cancelled task does not tear a message."""

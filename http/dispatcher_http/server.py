@@ -25,7 +25,7 @@ from dispatcher_http.logs import ServerLog
 KEEP_ALIVE_S = 75.0
 """Longer than the minute after which load balancers usually let go, so that they do it and not we."""
 PING_S = 20.0
-"""Hypercorn's ``websocket_ping_interval``: keeps paths open, and shows the kernel peers that vanished."""
+"""Hypercorn's ``websocket_ping_interval``: keeps paths open, and shows the kernel, and us, peers that vanished."""
 PEER_GONE_MS = 30_000
 """Linux: unacknowledged bytes older than this end a connection (TCP_USER_TIMEOUT)."""
 BACKLOG = 1024
