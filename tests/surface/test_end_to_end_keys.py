@@ -159,6 +159,31 @@ async def test_two_processes_that_hear_the_same_at_once_accept_it_once(
     assert len(await acme.statuses()) == 15
 
 
+async def test_of_different_contents_under_one_key_at_once_one_is_accepted_and_the_others_refused(
+    database_url: str, redis_url: str, sandbox: Sandbox, acme: Customer
+) -> None:
+    """In one process and in two, in the field and in the header; and whoever was refused stays refused (scenario 37)."""
+    async with dispatching(database_url, redis_url, [sandbox]) as elsewhere:
+        there = await elsewhere.customer("acme")
+        accepted: list[str] = []
+        for number in range(6):
+            key = f"order-{number}"
+            documents = [mail(f"reader.{each}@example.org") for each in range(6)]
+            answers = await at_once(*[((acme, there)[each % 2], document, key) for each, document in enumerate(documents)])
+            codes = [answer.json().get("code", "accepted") for answer in answers]
+            assert codes.count("accepted") == 1
+            assert set(codes) <= {"accepted", "idempotency_key_reused", "request_in_progress"}
+            winner = codes.index("accepted")
+            accepted.append(answers[winner].json()["id"])
+
+            again = [await accept(there, document, key) for document in documents]
+            assert [answer.status_code for answer in again] == [202 if each == winner else 422 for each in range(6)]
+            assert again[winner].content == answers[winner].content
+        await all_delivered_once(acme, sandbox, accepted)
+
+    assert sorted(await acme.statuses()) == sorted(accepted)
+
+
 async def test_one_key_means_two_things_to_two_organizations(acme: Customer, running: Running, sandbox: Sandbox) -> None:
     hall = await running.customer("hall")
     await hall.add_provider(sandbox.url)

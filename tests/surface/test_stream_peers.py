@@ -1,6 +1,6 @@
 """Listeners that misbehave without a word: what they cost is bounded, and their place is free again soon (scenario 38).
 
-Sockets are real and the clock is not: it moves when a test says so, and then exactly as far.
+The clock goes on as always, and jumps when a test says so.
 """
 
 from __future__ import annotations
@@ -23,12 +23,22 @@ from vanishing_peers import line_to
 
 PATH = "/v1/orgs/acme/stream"
 METRIC = "dispatcher_http_listeners"
+LEEWAY_S = 15.0
+"""For a busy machine."""
+PATIENCE_S = 30.0
 
 
 @pytest.fixture
 def surface_config() -> SurfaceConfig:
     """Room for one listener."""
     return SurfaceConfig(port=0, listeners_max=1)
+
+
+@pytest.fixture
+def clock(mock_clock: MockClock) -> MockClock:
+    """Real seconds, and jumps."""
+    mock_clock.rate = 1.0
+    return mock_clock
 
 
 async def shake_hands(surface: Surface, client: WebsocketClient) -> None:
@@ -41,8 +51,9 @@ def listeners(surface: Surface) -> float | None:
 
 
 async def until_nobody_listens(surface: Surface) -> None:
-    while any(surface.dispatch.listeners.values()) or listeners(surface):
-        await trio.lowlevel.checkpoint()
+    with trio.fail_after(PATIENCE_S):
+        while any(surface.dispatch.listeners.values()) or listeners(surface):
+            await trio.lowlevel.checkpoint()
 
 
 async def pass_time(clock: MockClock, seconds: float) -> None:
@@ -67,9 +78,7 @@ async def attentive(client: WebsocketClient) -> AsyncIterator[list[str]]:
 
 
 @pytest.mark.parametrize("busy", [False, True])
-async def test_a_listener_that_vanishes_behind_a_proxy_frees_its_place(
-    surface: Surface, mock_clock: MockClock, busy: bool
-) -> None:
+async def test_a_listener_that_vanishes_behind_a_proxy_frees_its_place(surface: Surface, clock: MockClock, busy: bool) -> None:
     """Its proxy goes on taking bytes, so neither the kernel nor a write ever fails: only the pong is missing."""
     surface.dispatch.listener_buffer_max = 1000
     async with line_to(surface.port) as line, websocket(line.port) as client:
@@ -81,10 +90,10 @@ async def test_a_listener_that_vanishes_behind_a_proxy_frees_its_place(
         line.lose_the_client()
         for number in range(500 if busy else 0):
             surface.dispatch.publish("acme", b"%d" % number)
-        await pass_time(mock_clock, PING_S)
-        await pass_time(mock_clock, PONG_DEADLINE_S - 1)
+        await pass_time(clock, PING_S)
+        await pass_time(clock, PONG_DEADLINE_S - LEEWAY_S)
         assert listeners(surface) == 1
-        await pass_time(mock_clock, 1)
+        await pass_time(clock, LEEWAY_S)
         await until_nobody_listens(surface)
 
         await line.ended.wait()
@@ -94,35 +103,35 @@ async def test_a_listener_that_vanishes_behind_a_proxy_frees_its_place(
             assert await next_one.receive() == "2"
 
 
-async def test_a_listener_that_never_answers_a_single_ping_is_one_that_vanished(surface: Surface, mock_clock: MockClock) -> None:
+async def test_a_listener_that_never_answers_a_single_ping_is_one_that_vanished(surface: Surface, clock: MockClock) -> None:
     async with websocket(surface.port) as client:
         await shake_hands(surface, client)
         assert listeners(surface) == 1
-        await pass_time(mock_clock, PING_S + PONG_DEADLINE_S)
+        await pass_time(clock, PING_S + PONG_DEADLINE_S)
         await until_nobody_listens(surface)
 
 
-async def test_a_listener_that_answers_its_pings_may_be_silent_for_ever(surface: Surface, mock_clock: MockClock) -> None:
+async def test_a_listener_that_answers_its_pings_may_be_silent_for_ever(surface: Surface, clock: MockClock) -> None:
     async with websocket(surface.port) as client:
         await shake_hands(surface, client)
         async with attentive(client) as heard:
             for number in range(10):
                 while client.pings <= number:
                     await trio.lowlevel.checkpoint()
-                await pass_time(mock_clock, PING_S)
+                await pass_time(clock, PING_S)
             surface.dispatch.publish("acme", b"1")
             while not heard:
                 await trio.lowlevel.checkpoint()
     assert heard == ["1"]
 
 
-async def test_a_connection_that_is_no_websocket_knows_no_pings(surface: Surface, mock_clock: MockClock) -> None:
+async def test_a_connection_that_is_no_websocket_knows_no_pings(surface: Surface, clock: MockClock) -> None:
     """An idle connection of a producer is kept although it says nothing."""
     async with await trio.open_tcp_stream("127.0.0.1", surface.port) as stream:
         for _ in range(2):
             await stream.send_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
             assert (await stream.receive_some(1000)).startswith(b"HTTP/1.1 200")
-            await pass_time(mock_clock, KEEP_ALIVE_S - 1)
+            await pass_time(clock, KEEP_ALIVE_S - LEEWAY_S)
 
 
 async def test_what_a_reader_that_stops_holds_in_memory_is_bounded(surface: Surface, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,5 +151,4 @@ async def test_what_a_reader_that_stops_holds_in_memory_is_bounded(surface: Surf
             tracemalloc.stop()
 
         assert peak_bytes < announced / 8 * event_bytes
-        with trio.fail_after(20):
-            await until_nobody_listens(surface)
+        await until_nobody_listens(surface)
