@@ -43,6 +43,8 @@ class ServerStatistics:
     """Open now."""
     connections_total: int
     """Accepted ever."""
+    under_way: int
+    """Requests that were read and whose answers are held back at this moment."""
 
 
 class _Connection:
@@ -66,12 +68,13 @@ class Server:
         self._clock = clock
         self._connections: set[_Connection] = set()
         self._connections_total = 0
+        self._under_way = 0
         self._sweeps = 0
         self._date = DateLine()
 
     def statistics(self) -> ServerStatistics:
         """A snapshot of the numbers."""
-        return ServerStatistics(len(self._connections), self._connections_total)
+        return ServerStatistics(len(self._connections), self._connections_total, self._under_way)
 
     async def serve(self, listener: socket.socket) -> None:
         """Accept and answer until cancelled. The listener stays the caller's to close."""
@@ -143,9 +146,13 @@ class Server:
                 connection.awaits_peer = False
                 if begun is None:  # requests that came together wait together
                     begun = trio.current_time()
-                await trio.sleep_until(begun + delay_s)
-                if silent:
-                    await _say_nothing(wire)
+                self._under_way += 1
+                try:
+                    await trio.sleep_until(begun + delay_s)
+                    if silent:
+                        await _say_nothing(wire)
+                finally:
+                    self._under_way -= 1
                 connection.awaits_peer = True
                 connection.moved = self._sweeps
                 if answer is None:
