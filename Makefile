@@ -5,6 +5,8 @@
 #   make test    check, then all tests
 #   make check   linters, types, import arrows
 #   make bench   the floor, the dispatcher and Celery, measured in one run
+#   make soak    kill and confuse real processes for minutes, then count what was lost or doubled (SOAK="--kills 200")
+#   make leaks   an hour of cancelled calls: do memory, files and connections stay flat? (LEAKS="--minutes 20")
 #
 # PYTHON=/path/to/python chooses the interpreter the virtual environment is made from.
 
@@ -16,7 +18,7 @@ RUNTIME := .venv/.runtime
 DEVELOPMENT := .venv/.development
 
 .DELETE_ON_ERROR:
-.PHONY: demo serve test check bench clean
+.PHONY: demo serve test check bench soak leaks clean
 
 demo: $(RUNTIME)
 	@$(BIN)/dispatcher demo
@@ -35,6 +37,12 @@ check: $(DEVELOPMENT)
 
 bench: $(DEVELOPMENT)
 	@$(BIN)/python -m bench
+
+soak: $(DEVELOPMENT)
+	@PYTHONPATH=.:http:tests $(BIN)/python -m soak $(SOAK)
+
+leaks: $(DEVELOPMENT)
+	@PYTHONPATH=.:http:tests $(BIN)/python -m soak.leaks $(LEAKS)
 
 # The stamps hold only when everything before them worked, so a run that was broken off starts over.
 $(BIN)/python:

@@ -26,7 +26,7 @@ DEADLINES = Deadlines(inf, inf, inf, inf, total_s=1)
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 async def test_no_place_is_lost_however_exchanges_end(secure: bool, tls: Tls, autojump_clock: MockClock) -> None:
     seed = random.randrange(1 << 32)
-    print(f"seed {seed}")  # noqa: T201 - pytest shows it when the test fails
+    print(f"seed {seed}")
     dice = random.Random(seed)
     endings: Counter[str] = Counter()
     arrived: Counter[bytes] = Counter()

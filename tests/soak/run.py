@@ -1,0 +1,157 @@
+"""One soak, from empty servers to evidence. Everything is real: processes, sockets, a Postgres and a Valkey of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+
+import httpx
+import trio
+from attrs import frozen
+
+import migrations
+from running import Customer, enrol, environment, store
+from soak.checker import gather, wait_until_quiet, watch
+from soak.faults import Saboteur
+from soak.fleet import Fleet
+from soak.plan import faults
+from soak.processes import child
+from soak.producers import Producers, Shop
+from soak.pulse import Pulse, rates, recovery_s
+from soak.servers import servers
+from soak.verdict import Findings, judge
+
+SETTINGS: Mapping[str, str] = {
+    "request_deadline_s": "2",
+    "lease_s": "12.1",
+    "sweep_s": "0.5",
+    "drain_s": "4",
+    "retry_base_s": "0.1",
+    "retry_cap_s": "1",
+    "attempts_max": "40",
+    "log_level": "warning",
+}
+"""Beside those of ``running.IMPATIENT``. The lease has to be ten seconds longer than a call. So many attempts that failures the
+soak causes do not use them up: what fails in the end should have a reason."""
+SANDBOXES = ("honours keys", "ignores keys")
+WARM_UP_S = 3.0
+STILL_S = 2.0
+"""After all is quiet: long enough for a process that wrongly thinks it has something to send to send it."""
+
+
+@frozen
+class Options:
+    """What may be chosen."""
+
+    seed: int
+    minutes: float
+    kills_max: float
+    processes: int = 3
+    organizations: int = 6
+    rate_per_s: float = 100.0
+    pace: float = 1.0
+    settle_s: float = 180.0
+
+
+@frozen
+class Outcome:
+    """What one run brought."""
+
+    options: Options
+    findings: Findings
+    faults: Mapping[str, int]
+    missed: Mapping[str, int]
+    under_way: Sequence[int]
+    sending: Sequence[int | None]
+    recoveries_s: Sequence[float | None]
+    quiet_after_s: float | None
+    took_s: float
+    swallowed: int
+    """Requests that took effect at the sandbox that ignores keys, and whose answer was withheld."""
+    starts: int
+    not_started: Mapping[str, int]
+    ended_alone: Mapping[str, int]
+    answers: Mapping[str, int]
+    rejected: Mapping[str, int]
+
+
+def settings(postgres_url: str, redis_url: str, sandboxes: Sequence[str]) -> dict[str, str]:
+    """The environment of a dispatcher in a soak."""
+    return environment(postgres_url, redis_url, sandboxes, **SETTINGS)
+
+
+async def run(options: Options, folder: Path) -> Outcome:
+    """Soak in a folder that exists and is empty. It keeps logs and the producers' book."""
+    began = trio.current_time()
+    with servers(folder) as (postgres, valkey):
+        migrations.up(postgres.url)
+        watch(postgres.url)
+        async with _sandboxes(folder) as urls, trio.open_nursery() as nursery:
+            fleet = Fleet(options.processes, settings(postgres.url, valkey.url, urls), folder, Random(options.seed))
+            nursery.start_soon(fleet.run)
+            await fleet.all_serving()
+            shops = await _shops(options.organizations, postgres.url, fleet, urls)
+            producers = Producers(shops, fleet, options.rate_per_s, folder / "accepted.jsonl", Random(options.seed))
+            saboteur = Saboteur(fleet, postgres, valkey, urls, float(SETTINGS["lease_s"]))
+            pulse = Pulse(urls)
+            async with httpx.AsyncClient() as client:
+                await saboteur.calm(client)
+            nursery.start_soon(pulse.run)
+            async with trio.open_nursery() as work:
+                work.start_soon(producers.run)
+                await trio.sleep(WARM_UP_S)
+                await saboteur.run(faults(options.seed, options.pace), options.kills_max, options.minutes * 60)
+                producers.stop()
+            quiet_after_s = await trio.to_thread.run_sync(
+                wait_until_quiet, postgres.url, valkey.url, options.settle_s, time.sleep
+            )
+            await trio.sleep(STILL_S)
+            named = {name: (url, i == 0) for i, (name, url) in enumerate(zip(SANDBOXES, urls, strict=True))}
+            book = folder / "accepted.jsonl"
+            findings = await trio.to_thread.run_sync(lambda: judge(gather(book, postgres.url, valkey.url, named)))
+            async with httpx.AsyncClient() as client:
+                swallowed = (await client.get(f"{urls[1]}/_sandbox/ledger/summary")).json()["dropped"]
+            nursery.cancel_scope.cancel()
+    windows = rates(pulse.samples)
+    return Outcome(
+        options=options,
+        findings=findings,
+        faults={kind.value: count for kind, count in sorted(saboteur.done.items())},
+        missed={kind.value: count for kind, count in sorted(saboteur.missed.items())},
+        under_way=[kill.under_way for kill in saboteur.kills],
+        sending=[kill.sending for kill in saboteur.kills],
+        recoveries_s=[recovery_s(windows, kill.at) for kill in saboteur.kills],
+        quiet_after_s=quiet_after_s,
+        took_s=trio.current_time() - began,
+        swallowed=swallowed,
+        starts=fleet.starts,
+        not_started=fleet.not_started,
+        ended_alone=fleet.ended_alone,
+        answers=producers.answers,
+        rejected=producers.rejected,
+    )
+
+
+@asynccontextmanager
+async def _sandboxes(folder: Path) -> AsyncIterator[list[str]]:
+    """The two providers, as processes: the first honours keys."""
+    async with child(["-m", "soak.provider", "--honours"], folder / "sandbox-0.log") as first:
+        async with child(["-m", "soak.provider"], folder / "sandbox-1.log") as second:
+            yield [await first.serving(), await second.serving()]
+
+
+async def _shops(count: int, postgres_url: str, fleet: Fleet, sandboxes: Sequence[str]) -> list[Shop]:
+    """Organizations with a provider each, turn by turn the one and the other sandbox."""
+    shops = []
+    async with store(postgres_url) as pool, httpx.AsyncClient(timeout=30) as client:
+        for number in range(count):
+            shop = Shop(f"shop-{number}", await enrol(pool, f"shop-{number}"))
+            url = fleet.serving[0].url
+            assert url is not None
+            customer = Customer(url, shop.organization_id, shop.api_key, client)
+            await customer.add_provider(sandboxes[number % len(sandboxes)])
+            shops.append(shop)
+    return shops
