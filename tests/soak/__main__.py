@@ -72,4 +72,5 @@ def main(
     sys.exit(0 if outcome.findings.sound else 1)
 
 
-main()
+if __name__ == "__main__":
+    main()

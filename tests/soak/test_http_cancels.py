@@ -13,6 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+import soak.cancels
 from actors.io.http import Deadlines, ExchangeFailed, NotSent, PoolLimits, open_http_pool
 from house import Tls
 from http_peer import Peer, peers
@@ -34,38 +35,7 @@ async def test_no_place_is_lost_however_exchanges_end(secure: bool, tls: Tls, au
     numbers = count()
 
     async def misbehave(peer: Peer) -> None:
-        while (received := await peer.request()) is not None:
-            number = received.line.split()[1]
-            arrived[number] += 1
-            answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(number), number)
-            match dice.randrange(12):
-                case 0:
-                    await peer.send(answer.replace(b"OK\r\n", b"OK\r\nconnection: close\r\n"))
-                    return
-                case 1:
-                    return
-                case 2:
-                    peer.reset()
-                    return
-                case 3:
-                    await peer.send(answer[: dice.randrange(len(answer))])
-                    return
-                case 4:
-                    await peer.send(answer + b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwrong")
-                case 5:
-                    await peer.send(b"not HTTP at all\r\n\r\n")
-                case 6:
-                    await peer.gone()
-                    return
-                case 7:
-                    for byte in answer:
-                        await peer.send(bytes([byte]))
-                case 8:
-                    await peer.send(answer)
-                    await peer.send(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
-                    return
-                case _:
-                    await peer.send(answer)
+        await soak.cancels.misbehave(peer, dice, arrived)
 
     async def call() -> None:
         for _ in range(EXCHANGES_EACH):

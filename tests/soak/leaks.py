@@ -1,0 +1,195 @@
+"""``python -m soak.leaks`` (``make leaks``): does anything grow that should not, under an hour of cancelled calls?
+
+One dispatcher process works while its provider hangs, resets and refuses, listeners come and go, and configurations change; the
+HTTP transport alone does the same in a process of its own. Memory, files, connections, pool places and living actors are sampled
+every ten seconds; at the end a line is laid through each. Ends with 1 when something surely rises, or a place was lost.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from math import isfinite
+from pathlib import Path
+from random import Random
+
+import click
+import httpx
+import psycopg
+import trio
+
+import migrations
+from running import Customer, enrol, samples, store
+from soak.__main__ import base
+from soak.cancels import open_files, resident_mib
+from soak.fleet import Fleet
+from soak.processes import Child, child
+from soak.producers import Producers, Shop
+from soak.run import settings
+from soak.servers import Postgres, Valkey, servers
+from soak.slope import Verdict, after_start_up, fit
+from soak.unrest import Unrest
+
+LOOK_S = 1.0
+SAMPLE_S = 10.0
+"""What is counted goes up and down; what leaked does not come back. So of the looks of ten seconds the least is the sample."""
+LIMITS = {"MiB": 6.0, "files": 3.0, "connections": 3.0, "places": 1.0, "actors": 3.0}
+"""Growth per hour that counts as none, by unit. Memory: the least of the real leaks other projects write about is several times
+that; below it, a process that is replaced once a week does not notice."""
+ORGANIZATIONS = 24
+IDLE_S = "3"
+"""So short that actors keep falling asleep."""
+
+
+class Series:
+    """Samples by name; a name ends in its unit, in brackets."""
+
+    def __init__(self) -> None:
+        self.values: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+
+    def add(self, name: str, value: float) -> None:
+        """One look, at a thing whose name ends in its unit."""
+        taken, now = self.values[name], trio.current_time()
+        if taken and now - taken[-1][0] < SAMPLE_S:
+            at, least = taken[-1]
+            taken[-1] = at, min(least, value)
+        else:
+            taken.append((now, value))
+
+    def report(self) -> tuple[list[str], bool]:
+        """A line for each, and whether none rises."""
+        width = max(map(len, self.values), default=0)
+        lines, sound = [], True
+        for name, taken in self.values.items():
+            unit = name[name.rindex("(") + 1 : -1]
+            slope = fit(after_start_up(taken))
+            verdict = slope.verdict(LIMITS[unit])
+            sound &= verdict is not Verdict.RISING
+            error = f"{slope.error:.2f}" if isfinite(slope.error) else "?"
+            lines.append(
+                f"{name:<{width}}  {verdict.value:<9}  {slope.per_hour:+.2f} {unit}/h ± {error}"
+                f"  ({slope.first:,.1f} → {slope.last:,.1f}, {slope.samples} samples)"
+            )
+        return lines, sound
+
+
+async def run(minutes: float, rate_per_s: float, folder: Path) -> tuple[list[str], bool]:
+    """The report's lines, and whether it is sound."""
+    series, said = Series(), ""
+    lost_places: list[str] = []
+    with servers(folder) as (postgres, valkey):
+        migrations.up(postgres.url)
+        async with child(["-m", "soak.provider"], folder / "sandbox.log") as provider:
+            sandbox = await provider.serving()
+            async with _dispatcher(postgres, valkey, sandbox, folder) as fleet, httpx.AsyncClient(timeout=30) as client:
+                (slot,) = fleet.slots
+                assert slot.url is not None
+                assert slot.child is not None
+                customers = await _customers(postgres.url, slot.url, sandbox, client)
+                shops = [Shop(customer.organization_id, customer.key) for customer in customers]
+                producers = Producers(shops, fleet, rate_per_s, folder / "accepted.jsonl", Random(1))
+                unrest = Unrest(slot.url, customers, sandbox, Random(2))
+                async with child(["-m", "soak.cancels"], folder / "cancels.log") as cancels, trio.open_nursery() as nursery:
+                    nursery.start_soon(producers.run)
+                    nursery.start_soon(unrest.run)
+                    nursery.start_soon(_follow, cancels, series, lost_places)
+                    with trio.move_on_after(minutes * 60):
+                        while True:
+                            await trio.sleep(LOOK_S)
+                            await _sample(series, slot.child, slot.url, sandbox, postgres, valkey, client)
+                    said = (await client.get(f"{slot.url}/metrics")).text
+                    nursery.cancel_scope.cancel()
+                done = {**unrest.done, "accepted": producers.accepted, "ended by itself": sum(fleet.ended_alone.values())}
+    lines, flat = series.report()
+    attempts = {name.partition("outcome=")[2].strip('"}'): n for name, n in samples(said).items() if "attempts_total" in name}
+    work = ", ".join(f"{name} {count:,.0f}" for name, count in {**done, **attempts}.items())
+    lines.append(f"meanwhile: {work}")
+    lines += [f"! places still in use after a round: {line}" for line in lost_places[:5]]
+    sound = flat and not lost_places and not fleet.ended_alone
+    return [*lines, "sound" if sound else "NOT SOUND"], sound
+
+
+@asynccontextmanager
+async def _dispatcher(postgres: Postgres, valkey: Valkey, sandbox: str, folder: Path) -> AsyncIterator[Fleet]:
+    chosen = {**settings(postgres.url, valkey.url, [sandbox]), "DISPATCHER_IDLE_S": IDLE_S, "DISPATCHER_KEY_CACHE_S": "5"}
+    fleet = Fleet(1, chosen, folder, Random(1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fleet.run)
+        await fleet.all_serving()
+        yield fleet
+        nursery.cancel_scope.cancel()
+
+
+async def _customers(postgres_url: str, url: str, sandbox: str, client: httpx.AsyncClient) -> list[Customer]:
+    async with store(postgres_url) as pool:
+        keys = {f"shop-{number}": await enrol(pool, f"shop-{number}") for number in range(ORGANIZATIONS)}
+    customers = [Customer(url, organization_id, key, client) for organization_id, key in keys.items()]
+    for customer in customers:
+        await customer.add_provider(sandbox)
+    return customers
+
+
+async def _follow(cancels: Child, series: Series, lost_places: list[str]) -> None:
+    """What the transport on its own says after each round; a sample every ten seconds or so."""
+    buffer = b""
+    assert cancels.process.stdout is not None
+    async for data in cancels.process.stdout:
+        *lines, buffer = (buffer + data).split(b"\n")
+        for line in lines:
+            said = json.loads(line)
+            series.add("transport alone, memory (MiB)", said["memory"])
+            series.add("transport alone, open files (files)", said["files"])
+            series.add("transport alone, idle places (places)", said["places"])
+            if said["places in use"] or said["waiting"]:
+                lost_places.append(line.decode())
+
+
+async def _sample(
+    series: Series, dispatcher: Child, url: str, sandbox: str, postgres: Postgres, valkey: Valkey, client: httpx.AsyncClient
+) -> None:
+    gauges = samples((await client.get(f"{url}/metrics")).text)
+    statistics = (await client.get(f"{sandbox}/_sandbox/statistics")).json()
+    series.add("memory (MiB)", resident_mib(dispatcher.pid))
+    series.add("open files (files)", open_files(dispatcher.pid))
+    series.add("connections at the provider (connections)", statistics["connections"])
+    series.add("connections to Postgres (connections)", gauges["dispatcher_postgres_connections"])
+    series.add("connections at Postgres (connections)", await trio.to_thread.run_sync(_backends, postgres.url))
+    series.add("connections at Valkey (connections)", await trio.to_thread.run_sync(_clients, valkey))
+    series.add("calls under way (places)", gauges["dispatcher_calls_under_way"])
+    series.add("claimed and in memory (places)", gauges["dispatcher_in_flight"])
+    series.add("listeners (connections)", gauges["dispatcher_http_listeners"])
+    series.add("organizations awake (actors)", gauges["dispatcher_organizations_alive"])
+
+
+def _backends(url: str) -> int:
+    sql = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    with psycopg.connect(url, autocommit=True) as connection:
+        row = connection.execute(sql).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _clients(valkey: Valkey) -> int:
+    with valkey.client() as client:
+        return len(client.client_list()) - 1
+
+
+@click.command("leaks")
+@click.option("--minutes", default=60.0, show_default=True, help="How long to look. A quarter of an hour says little.")
+@click.option("--rate", default=40.0, show_default=True, help="Notifications per second.")
+def main(minutes: float, rate: float) -> None:
+    """Work for an hour while calls are cancelled and everything comes and goes; then say what grew."""
+    print(f"leaks: {minutes:g} minutes, {rate:g} notifications/s, {ORGANIZATIONS} organizations", flush=True)
+    with tempfile.TemporaryDirectory(prefix="leaks-", dir=base(), ignore_cleanup_errors=True) as folder:
+        lines, sound = trio.run(partial(run, minutes, rate, Path(folder)))
+    print("\n".join(lines))
+    sys.exit(0 if sound else 1)
+
+
+if __name__ == "__main__":
+    main()
