@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
+from itertools import count
 from random import Random
 
 from attrs import frozen
@@ -43,7 +44,8 @@ DECK: dict[Kind, int] = dict.fromkeys(Kind, 1) | {
     Kind.SWALLOW: 2,
 }
 SLOW_TO_MEND = frozenset({Kind.STOP, Kind.VALKEY_KEPT, Kind.VALKEY_OLDER, Kind.VALKEY_STOP})
-"""Come early in a deck: what they break is mended after a lease or a grace, and a short run should not end by waiting for it."""
+"""Come early in a deck, in the first one even earlier: what they break is mended after a lease or a grace, and a short run should
+not end by waiting for that."""
 GAP_MIN_S, GAP_MAX_S = 0.3, 3.0
 
 
@@ -67,17 +69,17 @@ def faults(seed: int, pace: float = 1.0) -> Iterator[Fault]:
     """The faults of a seed, without end. ``pace`` multiplies the pauses and nothing else."""
     dice = Random(seed)
     number = 0
-    while True:
-        for kind in deal(dice):
+    for deck in count():
+        for kind in deal(dice, soon=6 if deck == 0 else 3):
             number += 1
             gap_s = GAP_MIN_S + (GAP_MAX_S - GAP_MIN_S) * dice.betavariate(1, 2)
             yield Fault(number, kind, gap_s * pace, dice.randrange(1 << 16), dice.random(), dice.random())
 
 
-def deal(dice: Random) -> list[Kind]:
-    """One deck, shuffled, with what is slow to mend in its first third."""
-    deck = [kind for kind, count in DECK.items() for _ in range(count) if kind not in SLOW_TO_MEND]
+def deal(dice: Random, soon: int) -> list[Kind]:
+    """One deck, shuffled, with what is slow to mend in its first third, sixth or whatever ``soon`` says."""
+    deck = [kind for kind, cards in DECK.items() for _ in range(cards) if kind not in SLOW_TO_MEND]
     dice.shuffle(deck)
     for kind in sorted(SLOW_TO_MEND):
-        deck.insert(dice.randrange(len(deck) // 3), kind)
+        deck.insert(dice.randrange(len(deck) // soon), kind)
     return deck

@@ -20,8 +20,9 @@ from attrs import frozen
 
 from soak.fleet import Fleet
 
-ANSWER_S = 15.0
-"""How long a producer waits for an answer before it takes it for lost."""
+ANSWER_S = 5.0
+"""How long a producer waits for an answer before it takes it for lost. A third of them hang while one of three processes is
+stopped, and are handed in again elsewhere after that time."""
 BATCH_MAX = 12
 KEYED_SHARE = 0.7
 GIVE_UP_S = 180.0

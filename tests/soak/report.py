@@ -65,6 +65,7 @@ def table(outcome: Outcome) -> str:
         ("  calls under way at a kill", f"{_spread(outcome.under_way)} at the sandboxes, all processes together"),
         ("  of those the victim's", f"{_spread(sending)} on record, {sum(sending)} in all"),
         ("  throughput ≥ 90 % again after", _recoveries(recovered, len(outcome.recoveries_s))),
+        *((f"  {took_s:.1f} s, beside", ", ".join(others)) for took_s, others in outcome.slowest if took_s > GOAL_S / 2),
         ("faults", f"{sum(outcome.faults.values())}"),
         *((f"  {name}", str(count)) for name, count in outcome.faults.items()),
         *((f"  {name}", f"{count} missed: there was nobody to hit") for name, count in outcome.missed.items()),

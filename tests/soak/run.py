@@ -38,6 +38,9 @@ SETTINGS: Mapping[str, str] = {
 soak causes do not use them up: what fails in the end should have a reason."""
 SANDBOXES = ("honours keys", "ignores keys")
 WARM_UP_S = 3.0
+SLOWEST_MAX = 5
+COOL_DOWN_S = 5.0
+"""Work goes on after the last fault, so that the recovery from the last kill can be seen."""
 STILL_S = 2.0
 """After all is quiet: long enough for a process that wrongly thinks it has something to send to send it."""
 
@@ -67,6 +70,8 @@ class Outcome:
     under_way: Sequence[int]
     sending: Sequence[int | None]
     recoveries_s: Sequence[float | None]
+    slowest: Sequence[tuple[float, Sequence[str]]]
+    """The slowest recoveries, and what else went wrong from ten seconds before the kill until then."""
     quiet_after_s: float | None
     took_s: float
     swallowed: int
@@ -104,6 +109,7 @@ async def run(options: Options, folder: Path) -> Outcome:
                 work.start_soon(producers.run)
                 await trio.sleep(WARM_UP_S)
                 await saboteur.run(faults(options.seed, options.pace), options.kills_max, options.minutes * 60)
+                await trio.sleep(COOL_DOWN_S)
                 producers.stop()
             quiet_after_s = await trio.to_thread.run_sync(
                 wait_until_quiet, postgres.url, valkey.url, options.settle_s, time.sleep
@@ -116,6 +122,7 @@ async def run(options: Options, folder: Path) -> Outcome:
                 swallowed = (await client.get(f"{urls[1]}/_sandbox/ledger/summary")).json()["dropped"]
             nursery.cancel_scope.cancel()
     windows = rates(pulse.samples)
+    recoveries_s = [recovery_s(windows, kill.at) for kill in saboteur.kills]
     return Outcome(
         options=options,
         findings=findings,
@@ -123,7 +130,8 @@ async def run(options: Options, folder: Path) -> Outcome:
         missed={kind.value: count for kind, count in sorted(saboteur.missed.items())},
         under_way=[kill.under_way for kill in saboteur.kills],
         sending=[kill.sending for kill in saboteur.kills],
-        recoveries_s=[recovery_s(windows, kill.at) for kill in saboteur.kills],
+        recoveries_s=recoveries_s,
+        slowest=_slowest(recoveries_s, saboteur),
         quiet_after_s=quiet_after_s,
         took_s=trio.current_time() - began,
         swallowed=swallowed,
@@ -133,6 +141,15 @@ async def run(options: Options, folder: Path) -> Outcome:
         answers=producers.answers,
         rejected=producers.rejected,
     )
+
+
+def _slowest(recoveries_s: Sequence[float | None], saboteur: Saboteur) -> list[tuple[float, list[str]]]:
+    pairs = zip(recoveries_s, saboteur.kills, strict=True)
+    slowest = sorted(((took_s, kill.at) for took_s, kill in pairs if took_s), reverse=True)[:SLOWEST_MAX]
+    return [
+        (took_s, [f"{at - killed_at:+.1f} s {name}" for at, name in saboteur.log if -10 <= at - killed_at <= took_s])
+        for took_s, killed_at in slowest
+    ]
 
 
 @asynccontextmanager
