@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -83,8 +84,9 @@ def wait_until_quiet(postgres_url: str, redis_url: str, patience_s: float, sleep
     """Wait until every notification is final and Redis holds none; the seconds that took, or None when it did not happen."""
     begun = time.monotonic()
     while time.monotonic() - begun < patience_s:
-        if unfinished(postgres_url) == 0 and not leftovers(redis_url):
-            return time.monotonic() - begun
+        with suppress(psycopg.OperationalError, redis.ConnectionError):  # it may still be recovering from the last fault
+            if unfinished(postgres_url) == 0 and not leftovers(redis_url):
+                return time.monotonic() - begun
         sleep(_LOOK_S)
     return None
 

@@ -14,7 +14,7 @@ from random import Random
 import psycopg
 import trio
 
-from soak.processes import Child, NotStarted, child
+from soak.processes import START_S, Child, NotStarted, child
 
 PAUSE_S = 0.3
 """Before a process that ended is started again; up to twice as long."""
@@ -72,9 +72,10 @@ class Fleet:
                 nursery.start_soon(self._keep, slot)
 
     async def all_serving(self) -> None:
-        """Wait until everybody is up."""
-        while len(self.serving) < len(self.slots):  # noqa: ASYNC110 - processes raise no event
-            await trio.sleep(0.05)
+        """Wait until everybody is up. Raises TooSlowError when that does not happen."""
+        with trio.fail_after(START_S * len(self.slots)):
+            while len(self.serving) < len(self.slots):  # noqa: ASYNC110 - processes raise no event
+                await trio.sleep(0.05)
 
     async def _keep(self, slot: Slot) -> None:
         while True:
