@@ -70,7 +70,8 @@ class Saboteur:
     async def run(self, plan: Iterable[Fault], kills_max: float, length_s: float) -> None:
         """Until that many kills were made or that much time has passed; when it returns, everything is well again."""
         ends_at = trio.current_time() + length_s
-        async with httpx.AsyncClient(timeout=10) as client, trio.open_nursery() as nursery:
+        transport = httpx.AsyncHTTPTransport(retries=5)
+        async with httpx.AsyncClient(timeout=60, transport=transport) as client, trio.open_nursery() as nursery:
             for fault in plan:
                 await trio.sleep(fault.gap_s)
                 slot = await self._victim(fault) if fault.kind in (Kind.KILL, Kind.TERM, Kind.TERM_TWICE, Kind.STOP) else None

@@ -23,6 +23,8 @@ from soak.fleet import Fleet
 ANSWER_S = 5.0
 """How long a producer waits for an answer before it takes it for lost. A third of them hang while one of three processes is
 stopped, and are handed in again elsewhere after that time."""
+OUTSTANDING_MAX = 100
+"""Requests under way. Past it nothing new is handed in: a soak on a busy machine should be slow, not a storm of repeats."""
 BATCH_MAX = 12
 KEYED_SHARE = 0.7
 GIVE_UP_S = 180.0
@@ -48,6 +50,7 @@ class Producers:
         self._random = random
         self._numbers = 0
         self._stopping = False
+        self._room = trio.Semaphore(OUTSTANDING_MAX)
         self.accepted = 0
         self.answers: Counter[str] = Counter()
         """What came back for each request, repeats included."""
@@ -67,6 +70,7 @@ class Producers:
                     while not self._stopping:
                         size = 1 if self._random.random() < 0.3 else self._random.randint(2, BATCH_MAX)
                         shop = self._random.choice(self._shops)
+                        await self._room.acquire()
                         nursery.start_soon(self._hand_in, client, shop, [self._item() for _ in range(size)])
                         due = max(due + size / self._rate_per_s, trio.current_time() - 1)
                         await trio.sleep_until(due)
@@ -88,14 +92,17 @@ class Producers:
 
     async def _hand_in(self, client: httpx.AsyncClient, shop: Shop, items: list[dict[str, Any]]) -> None:
         """Keyed and unkeyed items go separately: they are repeated under different conditions."""
-        for keyed in (True, False):
-            chosen = [item for item in items if ("idempotency_key" in item) is keyed]
-            give_up_at = trio.current_time() + GIVE_UP_S
-            while chosen and trio.current_time() < give_up_at:
-                chosen = await self._ask(client, shop, chosen, keyed)
-                if chosen:
-                    await trio.sleep(0.1 + 0.4 * self._random.random())
-            self.answers["given up"] += len(chosen)
+        try:
+            for keyed in (True, False):
+                chosen = [item for item in items if ("idempotency_key" in item) is keyed]
+                give_up_at = trio.current_time() + GIVE_UP_S
+                while chosen and trio.current_time() < give_up_at:
+                    chosen = await self._ask(client, shop, chosen, keyed)
+                    if chosen:
+                        await trio.sleep(0.1 + 0.4 * self._random.random())
+                self.answers["given up"] += len(chosen)
+        finally:
+            self._room.release()
 
     async def _ask(self, client: httpx.AsyncClient, shop: Shop, items: list[dict[str, Any]], keyed: bool) -> list[dict[str, Any]]:
         """One request; what of it is to be repeated."""

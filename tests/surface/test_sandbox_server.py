@@ -339,6 +339,23 @@ async def test_latency_passes_before_the_answer_and_after_the_effect(clock: Mock
         assert 200 <= trio.current_time() - began < 300
 
 
+async def test_it_says_how_many_answers_it_holds_back(clock: MockClock) -> None:
+    """Silence counts until the client gives up; what is answered at once never does."""
+    async with open_sandbox(behaviour=Behaviour(latency_s=5)) as sandbox, connected(sandbox) as slow, connected(sandbox) as mute:
+        await slow.send(post())
+        while sandbox.statistics().under_way != 1:
+            await trio.lowlevel.checkpoint()
+        sandbox.change(outage=Outage.SILENT)
+        await mute.send(post())
+        await slow.answer()
+        held_back = sandbox.statistics().under_way
+        await mute.stream.aclose()
+        while sandbox.statistics().under_way:
+            await trio.lowlevel.checkpoint()
+
+    assert held_back == 1
+
+
 async def test_requests_that_come_together_wait_together(clock: MockClock) -> None:
     async with open_sandbox(behaviour=Behaviour(latency_s=10)) as sandbox, connected(sandbox) as client:
         began = trio.current_time()
