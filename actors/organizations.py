@@ -204,6 +204,8 @@ class Organizations:
         while True:
             self._swept_s = trio.current_time()
             self._sweep_now = trio.Event()
+            for organization_id in sorted(self._unmended):  # nobody else may take back what they hold: our lease lives
+                self.wake(organization_id)
             try:
                 owned = self._ownership.owned
                 with_work = await self._queue.active(self._alive_max, owned) if owned is None or owned else []

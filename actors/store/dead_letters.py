@@ -31,8 +31,8 @@ STATEMENT_DEADLINE_S = 8.0
 
 # What a new round of attempts must not inherit is reset here, for one letter as for many. A deadline that will have passed when
 # its turn comes is dropped: whoever requeues an expired notification wants it sent. The count of attempts that died with their
-# process starts anew, or a poisonous one would be given up again before it was tried. Whoever requeues what may have been sent has
-# decided that it may be sent again: it is held no longer, while ``unknowns`` stays.
+# process starts anew, or a poisonous one would be given up again before it was tried. Whoever requeues what may have been sent
+# has decided that it may be sent again: it is held no longer, while ``unknowns`` stays.
 _BACK = """
     status = 'queued', rescues = 0, claimed_by = NULL, updated_at = now(), unknown_since = NULL, unknown_last = NULL,
     attempts_max = least(n.attempts::integer + %(attempts_more)s, 32767),

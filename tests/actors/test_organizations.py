@@ -327,6 +327,21 @@ async def test_after_its_quarantine_an_organization_is_mended_and_goes_on(autoju
     assert world.statuses(ids) == {"delivered"}
 
 
+async def test_what_a_quarantined_organization_held_is_taken_back_although_the_queue_no_longer_names_it(
+    autojump_clock: MockClock,
+) -> None:
+    """Another process may have claimed the ids meanwhile and dropped them, because the rows say that this one is sending."""
+    world = ActorWorld()
+    world.dislikes = Crashes(Gated, times=BUDGET.restarts_max + 1)
+    async with world.running():
+        ids = await world.accept(3)
+        await trio.sleep(100.0)
+        world.queue.lose_memory()
+        await trio.sleep(QUARANTINE_S)
+
+    assert world.statuses(ids) == {"delivered"}
+
+
 async def test_a_changed_configuration_ends_a_quarantine(autojump_clock: MockClock) -> None:
     world = ActorWorld()
     world.dislikes = Crashes(Gated, times=BUDGET.restarts_max + 1)
