@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from copy import deepcopy
 from enum import Enum
 
 import trio
@@ -98,6 +99,19 @@ class MemoryQueue:
         self._active.clear()
         self._sentinel = False
         self.limits = MemoryLimits()
+
+    def snapshot(self) -> object:
+        """All keys as they are now, as a server writes them to disk now and then."""
+        return deepcopy((self._lists, self._active, self._sentinel, self.limits))
+
+    def resurrect(self, snapshot: object) -> None:
+        """Go back to an earlier :meth:`snapshot`, as a server does that fails over and had not passed on its last writes."""
+        assert isinstance(snapshot, tuple)
+        lists, active, self._sentinel, self.limits = deepcopy(snapshot)
+        self._lists.clear()
+        self._lists.update(lists)
+        self._active.clear()
+        self._active.update(active)
 
     def announced(self, organization_id: OrganizationId) -> list[bytes]:
         """The latest announcements, oldest first."""

@@ -368,7 +368,7 @@ class OrganizationActor:
         remembered = await self._memory.recall(best)
         if mine != self._loads:
             return
-        for channel in self._channels.keys() | best.keys():
+        for channel in sorted(self._channels.keys() | best.keys()):
             self._renew_channel(channel, best.get(channel))
         self.tell(ProvidersLoaded([policy for policy, _ in best.values()], remembered))
         self._memory.consumed()

@@ -98,7 +98,7 @@ class Organizations:
             return actor
         if self._nursery is None or self._draining or len(self._alive) >= self._alive_max:
             return None
-        if not self._ownership.owns(organization_id):
+        if not self._ownership.owns(organization_id) and organization_id not in self._unmended:
             return None
         if trio.current_time() < self._quarantined.get(organization_id, -1.0):
             return None

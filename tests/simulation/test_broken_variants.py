@@ -1,0 +1,265 @@
+"""A simulation that has never found anything proves nothing: systems with one mechanism broken, each of which must be caught.
+
+Every variant is the whole system with one promise left out, run on a few seeds until the checker names the invariant that the
+promise is there for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import pytest
+from attrs import evolve, frozen
+
+from actors.memory import MemoryQueue, Moment
+from actors.memory_store import MemoryStore
+from actors.ports import Admission, BatchAnswer, Existing, Expired, Page, Rescued, Settlement
+from dispatcher.bucket import Bucket
+from dispatcher.config import Config
+from dispatcher.errors import QueueUnavailable
+from dispatcher.messages import Claimed, Unparked, Verdict
+from dispatcher.model import Channel, NotificationId, OrganizationId, Status
+from dispatcher.verdicts import conclude
+from system_plan import run_seed
+from system_process import QueueHandle, Variant
+from system_world import at_once
+
+SEEDS_MAX = 60
+
+
+def at_the_server(store: MemoryStore) -> MemoryStore:
+    """The same store, without the moments at which it may be interrupted."""
+    return MemoryStore(store.database, store.incarnation, interrupt=at_once)
+
+
+# --- stores ---------------------------------------------------------------------------------------------------------------
+
+
+class CommitsLater(MemoryStore):
+    """Says that rows are inserted, and inserts them with the next renewal of the lease: who dies before has lost them."""
+
+    async def insert(
+        self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]
+    ) -> dict[tuple[OrganizationId, str], Existing]:
+        await self.interrupt("insert", Moment.BEFORE)
+        self.__dict__.setdefault("owed", []).append((list(admissions), list(batch_answers)))
+        await self.interrupt("insert", Moment.AFTER)
+        return {}
+
+    async def renew_lease(self, lease_s: float) -> bool:
+        for admissions, batch_answers in self.__dict__.pop("owed", []):
+            await at_the_server(self).insert(admissions, batch_answers)
+        return await super().renew_lease(lease_s)
+
+
+class KnowsNothingOfTheQueued(MemoryStore):
+    """Nobody can put back what Redis has lost."""
+
+    async def queued(self, after: tuple[float, NotificationId] | None, older_than_s: float, limit: int) -> Page:
+        await self.interrupt("queued", Moment.BEFORE)
+        return Page((), None)
+
+
+class LetsEverythingThroughTheGate(MemoryStore):
+    """Does not look at the status."""
+
+    async def gate(
+        self, ids: Sequence[NotificationId], closed: Collection[tuple[OrganizationId, Channel]], *, again: bool
+    ) -> Any:
+        await self.interrupt("gate", Moment.BEFORE)
+        for id in ids:
+            self.database.rows[id].status = Status.QUEUED
+        store = at_the_server(self)
+        store.term = self.term
+        answer = await store.gate(ids, closed, again=again)
+        await self.interrupt("gate", Moment.AFTER)
+        return answer
+
+
+class RecordsWhatIsNoLongerIts(MemoryStore):
+    """Does not look at who holds the row."""
+
+    async def record(self, verdicts: Sequence[Verdict], *, again: bool) -> set[NotificationId]:
+        await self.interrupt("record", Moment.BEFORE)
+        for verdict in verdicts:
+            row = self.database.rows[verdict.delivery.id]
+            row.status, row.claimed_by, row.attempts = Status.SENDING, self.incarnation, verdict.delivery.attempt
+        ours = await at_the_server(self).record(verdicts, again=again)
+        await self.interrupt("record", Moment.AFTER)
+        return ours
+
+
+class RecordsLater(MemoryStore):
+    """Says that an outcome is on record, and records it with the next one: Redis is told first."""
+
+    async def record(self, verdicts: Sequence[Verdict], *, again: bool) -> set[NotificationId]:
+        await self.interrupt("record", Moment.BEFORE)
+        owed, self.__dict__["owed"] = self.__dict__.get("owed", []), list(verdicts)
+        await at_the_server(self).record(owed, again=again)
+        await self.interrupt("record", Moment.AFTER)
+        return {verdict.delivery.id for verdict in verdicts}
+
+
+class RescuesTheLiving(MemoryStore):
+    """Takes back whatever is being sent, whoever sends it."""
+
+    async def rescue(self, limit: int) -> Sequence[Rescued]:
+        await self.interrupt("rescue", Moment.BEFORE)
+        leases, self.database.leases = self.database.leases, {}
+        rescued = await at_the_server(self).rescue(limit)
+        self.database.leases = leases
+        await self.interrupt("rescue", Moment.AFTER)
+        return rescued
+
+
+class RescuesWithoutAMark(MemoryStore):
+    """Does not say that what it takes back may have been sent."""
+
+    async def rescue(self, limit: int) -> Sequence[Rescued]:
+        await self.interrupt("rescue", Moment.BEFORE)
+        rescued = await at_the_server(self).rescue(limit)
+        for one in rescued:
+            self.database.rows[one.id].unknowns -= 1
+        await self.interrupt("rescue", Moment.AFTER)
+        return rescued
+
+
+class SendsWhatHasExpired(MemoryStore):
+    """Nobody looks at ``expires_at``."""
+
+    async def expire(self, limit: int) -> Sequence[Expired]:
+        return ()
+
+    async def gate(
+        self, ids: Sequence[NotificationId], closed: Collection[tuple[OrganizationId, Channel]], *, again: bool
+    ) -> Any:
+        answer = await super().gate(ids, closed, again=again)
+        return {
+            name: evolve(gated, deliveries=[evolve(delivery, expires_at_s=None) for delivery in gated.deliveries])
+            for name, gated in answer.items()
+        }
+
+
+class DisownsNothing(MemoryStore):
+    """An actor is restarted, and what the one before it held stays as it was."""
+
+    async def disown(self, organization_id: OrganizationId) -> Sequence[Rescued]:
+        await self.interrupt("disown", Moment.BEFORE)
+        return ()
+
+
+# --- queues ---------------------------------------------------------------------------------------------------------------
+
+
+class ClaimsWithoutALease(MemoryQueue):
+    """A claimed id is nowhere but in memory."""
+
+    async def claim(self, organization_id: OrganizationId, n: int) -> Claimed:
+        claimed = await super().claim(organization_id, n)
+        await self.settle([Settlement(organization_id, done=list(claimed.ids))])
+        return claimed
+
+
+class UnparksNothing(MemoryQueue):
+    """What was parked stays parked."""
+
+    async def unpark(self, organization_id: OrganizationId, channel: Channel, n: int) -> Unparked:
+        return Unparked(channel, moved=0, left=0)
+
+
+class NamesNobody(MemoryQueue):
+    """The sweep finds no organization that has work: only wake-ups do."""
+
+    async def active(self, limit: int) -> list[OrganizationId]:
+        return []
+
+
+class SettlesOnce(QueueHandle):
+    """A settlement whose answer was lost, or that found Redis away, is not tried again."""
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        try:
+            await self.__getattr__("settle")(settlements)
+        except QueueUnavailable:
+            pass
+        finally:
+            self.__dict__.pop("settle", None)
+
+
+# --- settings and decisions -----------------------------------------------------------------------------------------------
+
+
+def breaker_that_never_opens(config: Config) -> Config:
+    """Everything is let through."""
+    return evolve(config, breaker=evolve(config.breaker, calls_min=100_000, failures_in_a_row=100_000))
+
+
+def never_exhausted(delivery: Any, *rest: Any) -> Verdict:
+    """Tries for ever."""
+    verdict = conclude(evolve(delivery, attempts_max=1_000_000), *rest)
+    return evolve(verdict, delivery=delivery)
+
+
+def full_bucket(rate_per_s: float, burst: int, _level: float, at_s: float) -> Bucket:
+    """Each new bucket is a free burst."""
+    return Bucket(rate_per_s, burst, float(burst), at_s)
+
+
+async def leave_at_once(_actor: object) -> None:
+    """A drain that waits for nothing."""
+
+
+def always(*_: object) -> bool:
+    """The lease is believed to hold."""
+    return True
+
+
+@frozen
+class Broken:
+    """A variant, what is patched besides, and the invariants one of which must be named."""
+
+    variant: Variant = Variant()
+    patches: Sequence[tuple[str, Callable[..., Any]]] = ()
+    expected: Collection[str] = ()
+    first: int = 1
+
+
+BROKEN = {
+    "pushed before the commit": Broken(Variant(store=CommitsLater), expected={"I1"}),
+    "Redis loses its memory and nobody puts it back": Broken(Variant(store=KnowsNothingOfTheQueued), expected={"I1"}),
+    "claimed without a lease": Broken(Variant(queue=ClaimsWithoutALease), expected={"I13"}),
+    "a gate that does not look at the status": Broken(Variant(store=LetsEverythingThroughTheGate), expected={"I5"}),
+    "a record that does not look at the claimer": Broken(Variant(store=RecordsWhatIsNoLongerIts), expected={"I5"}),
+    "acknowledged before it is on record": Broken(Variant(store=RecordsLater), expected={"I13"}),
+    "live work is rescued": Broken(Variant(store=RescuesTheLiving), expected={"I4"}),
+    "rescued without a mark": Broken(Variant(store=RescuesWithoutAMark), expected={"I3"}),
+    "a key for each attempt": Broken(Variant(key_of=lambda delivery: f"{delivery.id} {delivery.attempt}"), expected={"I2"}),
+    "tried without end": Broken(patches=[("dispatcher.organization.conclude", never_exhausted)], expected={"I8"}),
+    "sent after its time": Broken(Variant(store=SendsWhatHasExpired), expected={"I8"}),
+    "called without a look at the lease": Broken(patches=[("actors.lease.Lease.covers", always)], expected={"I4"}),
+    "a drain that forgets what is held": Broken(
+        patches=[("actors.organization.OrganizationActor.drain", leave_at_once)], expected={"I12"}
+    ),
+    "parked for ever": Broken(Variant(queue=UnparksNothing), expected={"I1"}),
+    "settled once and not again": Broken(Variant(handle=SettlesOnce), expected={"I5"}),
+    "a breaker that never opens": Broken(Variant(reads=breaker_that_never_opens), expected={"I10"}),
+    "a bucket that starts full": Broken(patches=[("dispatcher.channel_state.Bucket", full_bucket)], expected={"I6"}),
+    "an actor restarted and not mended": Broken(Variant(store=DisownsNothing), expected={"I1"}),
+    "a wake-up swallowed and no sweep": Broken(Variant(queue=NamesNobody), expected={"I1"}),
+}
+
+
+def caught(broken: Broken, seed: int) -> list[str]:
+    """What the checker says of one seed, as far as it is what is expected."""
+    report = run_seed(seed, variant=broken.variant)
+    return [line for line in report.broken if line.partition(":")[0] in broken.expected]
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_mechanism_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = BROKEN[name]
+    for target, replacement in broken.patches:
+        monkeypatch.setattr(target, replacement)
+
+    assert any(caught(broken, seed) for seed in range(broken.first, broken.first + SEEDS_MAX))

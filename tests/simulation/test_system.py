@@ -1,0 +1,55 @@
+"""A thousand seeds of the whole system: real actors over ports in memory, any order of tasks, any fault at any await.
+
+Each seed runs some organizations, notifications and processes through minutes of faults, heals, and is judged by
+``tests/system_checker.py``. A failing seed is printed with the command that replays it, step by step. ``SIMULATION_SEEDS`` names
+other seeds, for example ``SIMULATION_SEEDS=5001-9000``.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+
+import pytest
+
+from system_plan import Report, run_seed
+
+SEEDS = os.environ.get("SIMULATION_SEEDS", "1-1000")
+PARTS = 20
+PROCESSES = 2
+
+
+def parts() -> list[range]:
+    """The seeds in equal parts."""
+    first, _, last = SEEDS.partition("-")
+    seeds = range(int(first), int(last or first) + 1)
+    return [part for n in range(PARTS) if (part := seeds[len(seeds) * n // PARTS : len(seeds) * (n + 1) // PARTS])]
+
+
+def run_part(seeds: Sequence[int]) -> list[Report]:
+    """Run some seeds, in a process of their own."""
+    return [run_seed(seed) for seed in seeds]
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[dict[range, Future[list[Report]]]]:
+    """All parts, of which so many run at a time."""
+    pool = ProcessPoolExecutor(PROCESSES, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield {part: pool.submit(run_part, part) for part in parts()}
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("part", parts(), ids=lambda part: f"seeds {part.start} to {part.stop - 1}")
+def test_whatever_fails_in_whatever_order_nothing_is_lost_and_nothing_doubled_without_a_mark(
+    part: range, running: dict[range, Future[list[Report]]]
+) -> None:
+    reports = running[part].result()
+
+    failed = [report for report in reports if report.broken]
+    shown = ["\n    ".join((f"python tests/simulation/replay.py {report.seed}", *report.broken[:5])) for report in failed]
+    assert not failed, f"{len(failed)} of {len(reports)} seeds failed; to see one step by step:\n" + "\n".join(shown)
+    assert sum(report.notifications for report in reports) > len(reports), "the seeds hardly send anything"
