@@ -7,8 +7,8 @@
 ``notifications:inflight:{org}``         sorted set   claimed ids by lease deadline
 ``notifications:delayed:{org}``          sorted set   ids by the time of their next attempt
 ``notifications:parked:{org}:{channel}`` sorted set   ids that wait for a blocked channel, oldest first
-``notifications:rate:{org}:{channel}``   counter      what was sent in the current window
-``notifications:provider:{org}:{channel}`` hash       breaker and provider state, never credentials
+``notifications:rate:{org}:{channel}``   counter      what was leased of the quota in its present window, for which account
+``notifications:provider:{org}:{channel}`` hash       tokens, pauses, breaker and pace of the channel, never credentials
 ``notifications:events:{org}``           stream       replay window of the topic
 ``notifications:org:{org}``              topic        created, delivered, failed
 ``notifications:active:{shard}``         sorted set   organizations with work, by the time it is due
@@ -65,11 +65,11 @@ class Keys:
         return f"notifications:parked:{self._open}{organization_id}{self._close}:{channel.value}"
 
     def rate(self, organization_id: OrganizationId, channel: Channel) -> str:
-        """The counter of what was sent in the current window."""
+        """The counter of the quota's present window; it ends with it."""
         return f"notifications:rate:{self._open}{organization_id}{self._close}:{channel.value}"
 
     def provider(self, organization_id: OrganizationId, channel: Channel) -> str:
-        """The hash of breaker and provider state."""
+        """The hash of what the channel's next life should know of its limits."""
         return f"notifications:provider:{self._open}{organization_id}{self._close}:{channel.value}"
 
     def events(self, organization_id: OrganizationId) -> str:

@@ -351,7 +351,7 @@ class Brownout:
         self.world = world
         self.made: list[tuple[float, float]] = []
         self._exchange = world.provider.exchange
-        world.provider.exchange = self.exchange  # type: ignore[method-assign]
+        world.provider.exchange = self.exchange  # type: ignore[method-assign, assignment]
 
     async def exchange(self, request: HttpRequest, deadlines: Deadlines) -> HttpResponse:
         row = self.world.row(NotificationId(request.target.decode()[1:]))
@@ -372,7 +372,7 @@ async def test_a_brown_out_costs_bounded_attempts_and_delays_no_other_channel_an
     world.policies = [evolve(MAIL, concurrency_max=8), TEXT]  # which could hold all that an organization may
     world.callers = Callers(32)
     brownout = Brownout(world)
-    late = []
+    late: list[NotificationId] = []
     async with world.running():
         mails = await world.accept(60)
         await trio.sleep(1.0)
@@ -416,12 +416,14 @@ async def test_probes_under_way_when_their_process_is_drained_leave_no_breaker_w
         await trio.sleep(5.0)
 
         async def stuck(_: NotificationId) -> int:
-            await trio.sleep_forever()
-            return 0
+            await trio.sleep(10_000.0)
+            return 202
 
         world.provider.conduct = stuck
         probing = world.provider.at_once
-        while not probing:
+        for _ in range(600):
+            if probing:
+                break
             await trio.sleep(0.1)
             probing = world.provider.at_once
         with trio.move_on_after(2.0):

@@ -88,7 +88,7 @@ def test_whatever_stands_in_the_hash_a_life_begins_and_never_with_more_than_its_
     state = ChannelState.resumed(POLICY, BREAKER, from_kept(Kept(2, age_s, fields)), 1000.0)
 
     assert 0 <= state.room(1000.0) <= POLICY.burst
-    assert state.opens_in_s(1000.0) is None or state.opens_in_s(1000.0) < inf
+    assert (state.opens_in_s(1000.0) or 0.0) < inf
 
 
 # --- tokens -------------------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def test_a_refusal_leaves_a_share_of_what_was_accepted_and_begins_with_one_call_
 def test_each_quiet_second_adds_a_share_until_it_is_no_limit_any_more() -> None:
     pace = accepting(100, 10)
     pace.refused(9.9, 10.0, 10.0)
-    rates = []
+    rates: list[float] = []
     while pace.available(10.0 + len(rates)) is not None:
         assert pace.rate_per_s is not None
         rates.append(pace.rate_per_s)
@@ -68,14 +68,13 @@ def test_each_quiet_second_adds_a_share_until_it_is_no_limit_any_more() -> None:
 def test_refusals_of_calls_that_began_before_are_the_echo_of_the_same_one() -> None:
     pace = accepting(100, 10)
     first = pace.refused(9.9, 10.0, 11.0)
-    rate_per_s = pace.rate_per_s
+    rate_per_s = pace.rate_per_s or 0.0
 
     assert first
     assert not pace.refused(9.95, 10.05, 11.05)
     assert pace.rate_per_s == rate_per_s
     assert pace.refused(11.5, 11.6, 12.6)
     assert pace.rate_per_s is not None
-    assert rate_per_s is not None
     assert pace.rate_per_s < rate_per_s
 
 
@@ -85,7 +84,7 @@ def test_it_is_never_above_what_is_configured_and_gone_once_it_has_grown_past_it
 
     assert pace.rate_per_s == pytest.approx(50 * DECREASE)
     assert pace.available(24.0) is not None
-    assert pace.rate_per_s < 50.0
+    assert (pace.rate_per_s or 0.0) < 50.0
     assert pace.available(26.0) is None
 
 
