@@ -114,6 +114,7 @@ def test_a_base_url_moves_the_request() -> None:
 def test_limits_are_taken_from_the_settings() -> None:
     assert bound(rate_per_s=5, burst=7, concurrency_max=3).limits == Limits(5.0, 7, 3)
     assert bound().limits.concurrency_max == 32
+    assert bound(quota=1000, quota_window_h=1).limits[3:] == (1000, 1)
 
 
 @given(LINES, TEXTS, st.none() | TEXTS, st.sampled_from(["ann@example.com", "änn+x@exämple.com", "a'b@c"]))
