@@ -46,7 +46,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.world = World(seed, self.habits)
         self.world.start_process()
         process = self.world.start_process()
-        for channel in (Channel.EMAIL, Channel.SMS, Channel.PUSH, Channel.WHATSAPP):
+        for channel in (*Channel, *Channel):
             process.accept(ORGANIZATIONS[0], channel, None, b"first", None)
         self.seen: dict[NotificationId, Status] = {}
         self.announcements_seen = 0
@@ -417,16 +417,6 @@ class ForgetsWhatIsUnknown(MemoryStore):
         return evolve(super()._claim(row, now_s, term), unknown_for_s=None)
 
 
-class DatesToTheRescue(MemoryStore):
-    def _take_back(self, rows: Iterable[Row]) -> list[Rescued]:
-        """Takes the moment it is found for the moment it happened."""
-        rows = list(rows)
-        rescued = super()._take_back(rows)
-        for row in rows:
-            row.unknown_since_s = row.unknown_last_s
-        return rescued
-
-
 class NoRescue(MemoryStore):
     async def rescue(self, limit: int) -> Sequence[Rescued]:
         return []
@@ -527,7 +517,6 @@ BROKEN = [
             EagerRescue,
             UnmarkedRescue,
             ForgetsWhatIsUnknown,
-            DatesToTheRescue,
             NoRescue,
             OneTermForEver,
             NoWalk,
