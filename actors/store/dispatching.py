@@ -163,7 +163,9 @@ class PostgresStore:
     async def record(self, verdicts: Sequence[Verdict], *, again: bool) -> set[NotificationId]:
         """Write verdicts; returns the ids that were still ours. ``again`` repeats a call whose answer was lost."""
         delivered = sorted((v for v in verdicts if _is_plain(v)), key=_delivery_id)
-        others = sorted((v for v in verdicts if not _is_plain(v)), key=_delivery_id)
+        others = []
+        if len(delivered) < len(verdicts):
+            others = sorted((v for v in verdicts if not _is_plain(v)), key=_delivery_id)
         ours: set[NotificationId] = set()
         with _translated("verdicts"):
             async with self._pool.connection() as connection:

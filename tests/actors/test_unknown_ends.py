@@ -102,7 +102,7 @@ async def test_a_call_that_is_cut_off_by_the_end_of_its_process_is_marked_by_who
     world = holding()
 
     async def conduct(_: NotificationId) -> int:
-        await trio.sleep_forever()
+        await trio.sleep(1e6)
         return 202
 
     world.provider.conduct = conduct

@@ -68,8 +68,8 @@ async def test_one_is_queued_again_once_and_the_queue_is_told(surface: Surface) 
 async def test_whoever_requeues_what_was_held_has_decided_and_the_count_of_possible_doubles_stays(surface: Surface) -> None:
     headers = await surface.authorization("acme", Scope.DEAD_LETTERS_WRITE)
     pool = surface.services.pool
-    unresolved = {"unknowns": 2, "unknown_since": START, "unknown_last": START}
-    id = await insert_dead_letter(pool, surface.services.new_id(), "unknown", **unresolved)
+    new_id = surface.services.new_id()
+    id = await insert_dead_letter(pool, new_id, "unknown", unknowns=2, unknown_since=START, unknown_last=START)
 
     assert (await surface.client.post(f"{PATH}/{id}/requeue", headers=headers)).status_code == 202
     rows = await pool.fetch("SELECT unknowns::int, unknown_since, unknown_last FROM notifications WHERE id = %s", (id,))

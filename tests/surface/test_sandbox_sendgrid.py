@@ -13,7 +13,7 @@ from dispatcher_sandbox.magic import TABLE
 from dispatcher_sandbox.messages import Answer, Request
 from dispatcher_sandbox.rate import Rate
 from dispatcher_sandbox.sendgrid import SendGrid
-from dispatcher_sandbox.simulator import Intake
+from dispatcher_sandbox.simulator import Intake, Search
 from sandbox_mails import AUTHORIZATION, NOTIFICATION, mail, send
 
 NOW_S = 1_800_000_000.0
@@ -21,7 +21,9 @@ SENDGRID = SendGrid()
 
 
 def read(request: Request, **settings: Any) -> Intake | Answer:
-    return SENDGRID.read(request, Behaviour(**settings), NOW_S)
+    taken = SENDGRID.read(request, Behaviour(**settings), NOW_S)
+    assert not isinstance(taken, Search)
+    return taken
 
 
 def intake(request: Request) -> Intake:
