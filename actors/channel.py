@@ -102,6 +102,8 @@ class ChannelActor:
         deadlines = self._hurried.pop(delivery.id, self._deadlines) if self._hurried else self._deadlines
         try:
             outcome = None if self._lease.covers(delivery) else INTERRUPTED
+            if delivery.expires_at_s is not None and delivery.expires_at_s <= self._unix_s():
+                outcome = INTERRUPTED  # it has waited in line for too long: its end is decided where it is concluded
             if outcome is None and self._asks and delivery.unknown_for_s is not None:
                 outcome = await self._ask(delivery)
                 if outcome is None and not self._lease.covers(delivery):  # asking may have taken a while

@@ -67,6 +67,8 @@ def conclude(
             if delivery.attempt >= delivery.attempts_max:
                 return dead(DeadLetterReason.UNKNOWN)
             return again(retry_delay_s(policy, kind, delivery.attempt, random01, outcome.retry_after_s))
+        case OutcomeClass.INTERRUPTED if delivery.expires_at_s is not None and delivery.expires_at_s <= now_unix_s:
+            return expire(delivery)
         case OutcomeClass.RATE_LIMITED | OutcomeClass.MISCONFIGURED | OutcomeClass.INTERRUPTED:
             return again(retry_delay_s(policy, kind, delivery.attempt, random01, outcome.retry_after_s), refund=True)
         case OutcomeClass.HARD:

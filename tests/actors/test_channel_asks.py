@@ -210,3 +210,14 @@ async def test_without_a_lease_nobody_is_even_asked() -> None:
 
     assert concluded.outcome.kind is OutcomeClass.INTERRUPTED
     assert pool.asked == []
+
+
+@pytest.mark.parametrize("delivery", [FIRST, AGAIN])
+async def test_what_expired_while_it_waited_in_line_is_neither_asked_about_nor_sent(delivery: Delivery) -> None:
+    pool = Scripted(NOTHING, answer(202))
+    late = await attempt(pool, bind(), evolve(delivery, expires_at_s=time.time() - 0.001))
+    in_time = await attempt(Scripted(answer(202)), bind(), evolve(FIRST, expires_at_s=time.time() + 60))
+
+    assert late.outcome.kind is OutcomeClass.INTERRUPTED
+    assert pool.asked == []
+    assert in_time.outcome.kind is OutcomeClass.DELIVERED

@@ -44,8 +44,8 @@ def test_who_can_be_asked_may_have_any_policy_and_others_any_but_to_ask(choice: 
     settings = {"on_unknown": choice.value}
 
     assert unknown_problems(settings, askable=True) == []
-    assert [p.pointer for p in unknown_problems(settings, askable=False)] == (
-        ["/settings/on_unknown"] if choice is OnUnknown.ASK else []
+    assert [(p.pointer, p.detail) for p in unknown_problems(settings, askable=False)] == (
+        [("/settings/on_unknown", "this provider can not be asked what it has sent")] if choice is OnUnknown.ASK else []
     )
 
 

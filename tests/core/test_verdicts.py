@@ -126,6 +126,12 @@ def test_a_wait_that_would_outlast_the_notification_ends_it_now() -> None:
     assert verdict(too_late, OutcomeClass.SOFT).dead is DeadLetterReason.EXPIRED
 
 
+def test_an_attempt_that_never_began_because_its_time_had_passed_is_expired_and_says_so() -> None:
+    late = evolve(DELIVERY, expires_at_s=NOW_S)
+
+    assert verdict(late, OutcomeClass.INTERRUPTED) == expire(late)
+
+
 def test_an_expired_delivery_fails_without_any_provider() -> None:
     concluded = expire(DELIVERY)
 
