@@ -492,15 +492,6 @@ class AsksNobody(Process):
         return super().exchange(evolve(delivery, unknown_for_s=None), via, reply)
 
 
-class TakesNoAnswerForANo(Process):
-    def exchange(self, delivery: Delivery, via: ProviderPolicy, reply: Reply) -> Outcome:
-        """Who can not be asked is sent to all the same."""
-        outcome = super().exchange(delivery, via, reply)
-        if outcome.kind is OutcomeClass.UNRESOLVED:
-            return self.world.providers[delivery.channel].call(self.key(delivery), Reply.OK, self.world.now_s)
-        return outcome
-
-
 class DoesNotMendActors(Process):
     def mend_actor(self, organization_id: OrganizationId) -> None:
         pass
@@ -529,7 +520,6 @@ BROKEN = [
     NewKeyForEachAttempt,
     TakesSilenceForFailure,
     AsksNobody,
-    TakesNoAnswerForANo,
     DoesNotMendActors,
 ]
 
