@@ -40,7 +40,7 @@ from actors.metrics import Metrics
 from actors.ports import Admission, Arrival, BatchAnswer, Existing, Queue, Store
 from actors.pusher import Pusher
 from actors.supervision import describe
-from dispatcher.acceptance import AcceptLimits, HandedIn, Item, expired, parse, too_large
+from dispatcher.acceptance import AcceptLimits, HandedIn, Item, expired, parse_in_steps, too_large
 from dispatcher.errors import DispatcherError, KeyTaken, Overloaded, StoreInDoubt, StoreRefused, StoreUnavailable
 from dispatcher.headroom import BACKLOG_FULL
 from dispatcher.ids import uuid7
@@ -143,7 +143,7 @@ class Acceptor:
         when Postgres is away (with a key, the request may be repeated without risk).
         """
         now_unix_s = floor(self._unix_s() * 1000) / 1000  # finer fractions would not be the same on their way back from Postgres
-        handed = parse(body, self._limits)
+        handed = await self._parse(body)
         keys = self._keys_of(organization_id, handed, idempotency_key)
         busy = keys & self._under_way
         if busy:
@@ -159,6 +159,16 @@ class Acceptor:
             return await self._accept_one(organization_id, handed.items[0], idempotency_key, now_unix_s)
         finally:
             self._under_way -= keys
+
+    async def _parse(self, body: bytes) -> HandedIn:
+        steps = parse_in_steps(body, self._limits)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                handed: HandedIn = end.value
+                return handed
+            await trio.lowlevel.checkpoint()
 
     # --- one and many -----------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,9 @@ Callers hand rows in without waiting; a few workers take whole batches out. A ba
 the last ``tick_s``; under load it leaves when ``rows_max`` are together or the tick is over, whichever is first. So a lone
 request pays no delay and a busy moment fills its statements. The buffer is bounded by ``pending_max``: past it,
 :class:`~dispatcher.errors.Overloaded`.
+
+Where several workers flush, one of them never takes a request that fills a batch by itself: so whoever hands in thousands of
+rows at once, and again and again, does not stand in front of somebody with one.
 """
 
 from __future__ import annotations
@@ -58,7 +61,10 @@ class Batcher(Generic[T]):
         self._weigh = weigh
         self._workers = workers
         self._pending: deque[T] = deque()
+        self._heavy: deque[T] = deque()  # with several workers: those that fill a batch each
         self._rows = 0  # what the pending requests weigh
+        self._heavy_rows = 0  # and the heavy ones among them
+        self._heavy_flushing = 0
         self._wake = trio.Event()  # something for a sleeping collector: a first row, a full batch, or the end
         self._collecting = trio.Lock()  # one worker fills its batch while the others flush theirs
         self._left_at_s = -1.0
@@ -71,10 +77,16 @@ class Batcher(Generic[T]):
         """Hand one request in. Never waits. Raises Overloaded when ``pending_max`` rows wait already."""
         if self._rows >= self._pending_max:
             raise Overloaded(self.name, retry_after_s=1.0)
-        before = self._rows
+        rows = 1 if self._weigh is None else self._weigh(request)
+        self._rows += rows
+        if self._workers > 1 and rows >= self._rows_max:
+            self._heavy.append(request)
+            self._heavy_rows += rows
+            self._wake.set()
+            return
         self._pending.append(request)
-        self._rows = before + (1 if self._weigh is None else self._weigh(request))
-        if before == 0 or before < self._rows_max <= self._rows:
+        together = self._rows - self._heavy_rows
+        if together == rows or together - rows < self._rows_max <= together:
             self._wake.set()
 
     def close(self) -> None:
@@ -95,29 +107,50 @@ class Batcher(Generic[T]):
     async def _work(self) -> None:
         while True:
             async with self._collecting:
-                while not self._pending:
-                    if self._closed:
+                while not (self._pending or self._may_take_heavy()):
+                    if self._closed and not self._heavy:
                         return
                     self._wake = trio.Event()
                     await self._wake.wait()
                 tick_ends_s = self._left_at_s + self._tick_s
-                if self._rows < self._rows_max and trio.current_time() < tick_ends_s and not self._closed:
+                if not self._is_full() and trio.current_time() < tick_ends_s and not self._closed:
                     self._wake = trio.Event()
                     with trio.move_on_at(tick_ends_s):
                         await self._wake.wait()
-                batch, rows = self._take()
+                heavy = self._may_take_heavy()
+                batch, rows = self._take_heavy() if heavy else self._take()
                 self._left_at_s = trio.current_time()
             self._rows_total += rows
             self._batches_total += 1
             self._flushing += rows
+            self._heavy_flushing += heavy
             try:
                 await self._flush(batch)
             except BaseException:  # whoever runs us again finds it at the head of the line
-                self._pending.extendleft(reversed(batch))
+                (self._heavy if heavy else self._pending).extendleft(reversed(batch))
                 self._rows += rows
+                self._heavy_rows += rows if heavy else 0
                 raise
             finally:
                 self._flushing -= rows
+                self._heavy_flushing -= heavy
+            if self._heavy:
+                self._wake.set()
+
+    def _may_take_heavy(self) -> bool:
+        return bool(self._heavy) and self._heavy_flushing < self._workers - 1
+
+    def _is_full(self) -> bool:
+        return self._may_take_heavy() or self._rows - self._heavy_rows >= self._rows_max
+
+    def _take_heavy(self) -> tuple[list[T], int]:
+        """Take one heavy request out, which is a batch."""
+        assert self._weigh is not None
+        request = self._heavy.popleft()
+        rows = self._weigh(request)
+        self._rows -= rows
+        self._heavy_rows -= rows
+        return [request], rows
 
     def _take(self) -> tuple[list[T], int]:
         """Take the next batch out: whole requests up to ``rows_max`` rows, at least one."""

@@ -1,4 +1,7 @@
-"""The main questions in one run: ``python -m bench``. Takes some minutes; ``--quick`` gives a rough answer in one."""
+"""The main questions in one run: ``python -m bench``. Takes some minutes; ``--quick`` gives a rough answer in one.
+
+``python -m bench fairness`` asks what a quiet organization waits beside busy ones.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,22 @@ import platform
 
 import click
 
-from bench import accepting, dispatch
+from bench import accepting, dispatch, fairness
 from bench.rig import servers
 
 
-@click.command()
+@click.group(invoke_without_command=True)
+@click.pass_context
 @click.option("--rounds", default=5, show_default=True, help="Rounds of every comparison.")
 @click.option("--count", default=20_000, show_default=True, help="Notifications of one dispatch turn.")
 @click.option("--celery-count", default=1_500, show_default=True, help="The same for Celery, which is slower; 0 leaves it out.")
 @click.option("--organizations", default=50, show_default=True)
 @click.option("--seed", default=1, show_default=True)
 @click.option("--quick", is_flag=True, help="Two short rounds.")
-def main(rounds: int, count: int, celery_count: int, organizations: int, seed: int, quick: bool) -> None:
+def main(context: click.Context, rounds: int, count: int, celery_count: int, organizations: int, seed: int, quick: bool) -> None:
     """Compare the dispatcher with the floor and with Celery, and measure accepting."""
+    if context.invoked_subcommand is not None:
+        return
     if quick:
         rounds, count, celery_count = 2, min(count, 6_000), min(celery_count, 500)
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}, seed {seed}")
@@ -27,6 +33,8 @@ def main(rounds: int, count: int, celery_count: int, organizations: int, seed: i
         accepting.main(up, rounds=rounds, batches=8 if quick else 40, singles=1_000 if quick else 5_000)
         dispatch.main(up, rounds=rounds, count=count, celery_count=celery_count, organizations=organizations, seed=seed)
 
+
+main.add_command(fairness.command, "fairness")
 
 if __name__ == "__main__":
     main()

@@ -136,6 +136,48 @@ async def test_a_heavy_request_leaves_alone_and_light_ones_share(nursery: trio.N
     assert [batch for _, batch in flushes.batches] == [[50], [3, 3, 3], [3], [10], [1]]
 
 
+async def test_one_of_several_workers_is_kept_for_light_requests(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    flushes = Flushes(flush_s=10.0)
+    rows = Batcher("rows", flushes, rows_max=10, tick_s=TICK_S, pending_max=1000, weigh=lambda weight: weight, workers=2)
+    for weight in (50, 51, 52):
+        rows.put(weight)
+    nursery.start_soon(rows.run)
+    await trio.sleep(2.0)
+    rows.put(1)
+    await trio.sleep(100.0)
+
+    assert flushes.batches == [(0.0, [50]), (2.0, [1]), (10.0, [51]), (20.0, [52])]
+
+
+async def test_closing_leaves_neither_heavy_nor_light_requests_behind(autojump_clock: MockClock) -> None:
+    flushes = Flushes(flush_s=10.0)
+    rows = Batcher("rows", flushes, rows_max=10, tick_s=TICK_S, pending_max=1000, weigh=lambda weight: weight, workers=2)
+    for weight in (50, 51, 1, 52):
+        rows.put(weight)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rows.run)
+        await trio.sleep(5.0)
+        rows.close()
+
+    assert sorted(weight for _, batch in flushes.batches for weight in batch) == [1, 50, 51, 52]
+    assert rows.statistics().pending == 0
+
+
+async def test_a_heavy_request_whose_flush_failed_is_flushed_by_the_next_run(autojump_clock: MockClock) -> None:
+    flushes = Flushes(flush_s=1.0)
+    flushes.failing = True
+    rows = Batcher("rows", flushes, rows_max=10, tick_s=TICK_S, pending_max=1000, weigh=lambda weight: weight, workers=2)
+    rows.put(50)
+    with pytest.raises(ExceptionGroup):
+        await rows.run()
+    flushes.failing = False
+    rows.close()
+    await rows.run()
+
+    assert [batch for _, batch in flushes.batches] == [[50], [50]]
+    assert rows.statistics().pending == 0
+
+
 async def test_a_full_buffer_refuses_until_rows_have_left(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     flushes = Flushes()
     rows = batcher(flushes, rows_max=2, pending_max=3)

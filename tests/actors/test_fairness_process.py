@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from actor_world import CALL_S, IN_FLIGHT_MAX, MAIL, ActorWorld
 from actors.callers import Callers
-from actors.organization import OrganizationActor
+from dispatcher.messages import Woken
 from dispatcher.model import NotificationId, OrganizationId
 
 QUIET = OrganizationId("quiet")
@@ -121,15 +121,25 @@ async def test_hundreds_of_organizations_that_wake_at_once_are_served_in_one_rou
 
 async def test_calls_under_way_count_for_the_actor_that_replaces_a_crashed_one(autojump_clock: MockClock) -> None:
     world = world_of(permits=64, calls_max=64)
+
+    async def conduct(_: NotificationId) -> int:
+        await trio.sleep(15.0)
+        return 202
+
+    world.provider.conduct = conduct
     async with world.running():
-        share = world.callers.share_of(QUIET)
         await world.accept(5, QUIET)
         await trio.sleep(0.05)
-        under_way = share.under_way
-        again = world.callers.share_of(QUIET)
-        other = world.callers.share_of(organization(1))
-        await trio.sleep(1.0)
+        share = world.callers.share_of(QUIET)
+        world.dislikes = lambda name, event: isinstance(event, Woken)
+        world.organizations.wake(QUIET)
+        world.dislikes = None
+        await world.accept(3, QUIET)
+        await trio.sleep(10.0)
+        actors, under_way, now_share = len(world.made), share.under_way, world.callers.share_of(QUIET)
+        await trio.sleep(60.0)
 
-    assert isinstance(world.made[0], OrganizationActor)
-    assert (under_way, again, share.under_way) == (5, share, 0)
-    assert other is not share
+    assert actors == 2
+    assert under_way > 5
+    assert now_share is share
+    assert share.under_way == 0

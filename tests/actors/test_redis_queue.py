@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
+from typing import cast
 
 import trio
 
-from actors.io.redis import open_redis
-from actors.ports import Settlement
-from actors.redis_queue import RedisQueue
+from actors.io.redis import Redis, Reply, ScriptCall, open_redis
+from actors.ports import Arrival, Settlement
+from actors.redis_queue import ENQUEUE_IDS_MAX, RedisQueue
 from dispatcher.errors import QueueUnavailable
 from dispatcher.model import NotificationId, OrganizationId
 
@@ -42,3 +44,28 @@ async def test_a_redis_that_does_not_keep_up_counts_as_away(redis_url: str) -> N
 
         assert refused > 0
         assert (await queue.claim(ORG, 1)).ids == []
+
+
+class Recorder:
+    """Takes script calls for a Redis; notes how many ids each round trip carried for whom."""
+
+    def __init__(self) -> None:
+        self.round_trips: list[list[tuple[object, list[object]]]] = []
+
+    async def run_many(self, calls: Sequence[ScriptCall]) -> list[Reply]:
+        await trio.lowlevel.checkpoint()
+        self.round_trips.append([(args[0], list(args[4 : 4 + cast("int", args[3])])) for _, _, args in calls])
+        return [0 for _ in calls]
+
+
+async def test_a_batch_of_thousands_is_added_in_pieces_so_that_others_have_their_turn() -> None:
+    recorder = Recorder()
+    queue = RedisQueue(cast("Redis", recorder), lease_s=60, shards=4)
+    many = [NotificationId(str(number)) for number in range(2 * ENQUEUE_IDS_MAX + 5)]
+    other = OrganizationId("other")
+
+    await queue.enqueue([Arrival(ORG, many, [b"{}"] * len(many)), Arrival(other, [ID], [b"{}"])])
+
+    assert [sum(len(ids) for _, ids in calls) for calls in recorder.round_trips] == [ENQUEUE_IDS_MAX, ENQUEUE_IDS_MAX, 6]
+    assert [id for calls in recorder.round_trips for name, ids in calls if name == ORG for id in ids] == many
+    assert recorder.round_trips[-1][-1] == (other, [ID])

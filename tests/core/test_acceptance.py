@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.acceptance import AcceptLimits, HandedIn, Item, expired, parse, parse_item, together, too_large
+from dispatcher.acceptance import (
+    STEP_ITEMS,
+    AcceptLimits,
+    HandedIn,
+    Item,
+    expired,
+    parse,
+    parse_in_steps,
+    parse_item,
+    together,
+    too_large,
+)
 from dispatcher.model import Channel
 from dispatcher.problems import Problem, Refused
 
@@ -227,3 +238,17 @@ def test_an_item_shows_nothing_of_its_person() -> None:
 
     assert "reader@example.org" not in repr(item)
     assert "Lovelace" not in repr(item)
+
+
+def test_a_long_batch_is_read_with_pauses_and_to_the_same_end() -> None:
+    limits = AcceptLimits(items_max=10_000, item_bytes_max=2_000)
+    body = orjson.dumps({"items": [GOOD | {"idempotency_key": f"k-{number}"} for number in range(3 * STEP_ITEMS + 1)]})
+    steps = parse_in_steps(body, limits)
+    for _ in range(3):
+        next(steps)
+    with pytest.raises(StopIteration) as end:
+        next(steps)
+    handed = end.value.value
+
+    assert handed == parse(body, limits)
+    assert [item.idempotency_key for item in handed.items] == [f"k-{number}" for number in range(3 * STEP_ITEMS + 1)]
