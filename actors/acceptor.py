@@ -36,6 +36,7 @@ from actors.acceptor_answers import (
 from actors.batcher import Batcher, BatcherStatistics
 from actors.cache import HotCache
 from actors.headroom import Waits
+from actors.in_turns import in_turns
 from actors.metrics import Metrics
 from actors.ports import Admission, Arrival, BatchAnswer, Existing, Queue, Store
 from actors.pusher import Pusher
@@ -143,7 +144,7 @@ class Acceptor:
         when Postgres is away (with a key, the request may be repeated without risk).
         """
         now_unix_s = floor(self._unix_s() * 1000) / 1000  # finer fractions would not be the same on their way back from Postgres
-        handed = await self._parse(body)
+        handed = await in_turns(parse_in_steps(body, self._limits))
         keys = self._keys_of(organization_id, handed, idempotency_key)
         busy = keys & self._under_way
         if busy:
@@ -159,16 +160,6 @@ class Acceptor:
             return await self._accept_one(organization_id, handed.items[0], idempotency_key, now_unix_s)
         finally:
             self._under_way -= keys
-
-    async def _parse(self, body: bytes) -> HandedIn:
-        steps = parse_in_steps(body, self._limits)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                handed: HandedIn = end.value
-                return handed
-            await trio.lowlevel.checkpoint()
 
     # --- one and many -----------------------------------------------------------------------------------------------------
 

@@ -44,6 +44,8 @@ from dispatcher.messages import Gated, Verdict
 from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId, Status
 from dispatcher.outcome import FOUND_AT_PROVIDER
 
+INSERT_ROWS_MAX = 1000
+"""Rows of one statement: more are written down in several, so that this process has a moment for others in between."""
 _FIRST_ID = NotificationId("00000000-0000-0000-0000-000000000000")
 
 
@@ -72,12 +74,14 @@ class PostgresStore:
         admissions = sorted(admissions, key=_key)
         with _translated("a batch of notifications"):
             async with self._pool.connection() as connection:
-                if not batch_answers:
+                if not batch_answers and len(admissions) <= INSERT_ROWS_MAX:
                     return await self._insert(connection, admissions)
+                existing: dict[tuple[OrganizationId, str], Existing] = {}
                 async with connection.transaction():
-                    existing = await self._insert(connection, admissions)
+                    for at in range(0, len(admissions), INSERT_ROWS_MAX):
+                        existing.update(await self._insert(connection, admissions[at : at + INSERT_ROWS_MAX]))
                     await self._keep_answers(connection, existing, batch_answers)
-                    return existing
+                return existing
 
     async def _keep_answers(
         self,
@@ -85,6 +89,8 @@ class PostgresStore:
         existing: Mapping[tuple[OrganizationId, str], Existing],
         batch_answers: Sequence[BatchAnswer],
     ) -> None:
+        if not batch_answers:
+            return
         answers = [
             {
                 "organization_id": kept.organization_id,

@@ -362,6 +362,20 @@ async def test_a_batch_with_a_row_that_can_not_be_stored_is_refused_as_a_whole(
     assert "person" not in str(refusal.value)
 
 
+async def test_thousands_of_rows_are_inserted_as_one_batch_or_not_at_all(world: World, store: Store) -> None:
+    taken = admission(world, 1, key="k0100")
+    await store.insert([taken], ())
+    many = [admission(world, 10 + number, key=f"k{number:04d}") for number in range(2_300)]
+    with pytest.raises(StoreRefused):
+        await store.insert([*many, admission(world, 5_000, key="last", attempts_max=40_000)], ())
+    before = world.stored(many[0].id)
+    existing = await store.insert(many, ())
+
+    assert before is None
+    assert existing[ACME, "k0100"].id == taken.id
+    assert sum(world.stored(a.id) is None for a in many) == 1
+
+
 async def test_it_is_known_what_keys_stand_for(world: World, store: Store) -> None:
     first, foreign = admission(world, 1, key="k", request_hash=b"one"), admission(world, 2, key="l", organization_id=OTHER)
     await store.insert([first, foreign], ())

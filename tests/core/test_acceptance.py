@@ -244,7 +244,7 @@ def test_a_long_batch_is_read_with_pauses_and_to_the_same_end() -> None:
     limits = AcceptLimits(items_max=10_000, item_bytes_max=2_000)
     body = orjson.dumps({"items": [GOOD | {"idempotency_key": f"k-{number}"} for number in range(3 * STEP_ITEMS + 1)]})
     steps = parse_in_steps(body, limits)
-    for _ in range(3):
+    for _ in range(4):
         next(steps)
     with pytest.raises(StopIteration) as end:
         next(steps)
