@@ -108,7 +108,7 @@ class Permits:
                 del with_some[purse]
             elif first is not None:
                 purse, wish = first
-                granted = min(wish.n, share, max(beyond, min(FEW, self._free)))
+                granted = min(wish.n, share, self._free)
                 del with_none[purse]
             else:
                 return

@@ -195,7 +195,7 @@ def report(turns: dict[str, list[Wait]], queued: int, count: int, per_s: float, 
         ratios = [wait.quantile_ms(0.99) / own.quantile_ms(0.99) for wait, own in zip(rounds, alone, strict=True)]
         others, cpu = (median([getattr(wait, what) for wait in rounds]) for what in ("others_per_s", "cpu"))
         print(f"{name:<24}{spread(p50, 1):>22}{spread(p99, 1):>24}{spread(ratios, 2):>24}   {others:>8,.0f}   {cpu:>9.2f}")
-    print("p99 / alone: to reach 2 at most. The last row asks for more CPU than there is: it shows that, not whose turn it is.")
+    print("p99 / alone: to reach 2 at most. The last row asks for more CPU than there is, and shows that.")
 
 
 @click.command()

@@ -156,3 +156,33 @@ async def test_a_resting_caller_serves_again(autojump_clock: trio.testing.MockCl
     assert sorted(called) == sorted(f"{name}{number}" for name in "abc" for number in range(4))
     assert tasks == 1
     assert callers.statistics().calling == 0
+
+
+async def test_a_call_that_ends_lets_its_own_organization_have_one_that_it_had_to_leave_before(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """With a call less it has few, even if somebody with many stands in front of it."""
+    called: list[str] = []
+    callers = Callers(16)
+    never, soon = trio.Event(), trio.Event()
+    share = Share()
+    cheap = Line("x", 12, 12, called, never)
+    cheap.call_s = 0.001
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(callers.run)
+        await trio.testing.wait_all_tasks_blocked()
+        callers.join(Line("a", 3, 3, called, never, share))
+        callers.join(Line("b", 1, 1, called, soon, share))
+        await trio.testing.wait_all_tasks_blocked()
+        callers.join(cheap)
+        await trio.testing.wait_all_tasks_blocked()
+        callers.join(Line("c", 1, 1, called, never, share))
+        await trio.testing.wait_all_tasks_blocked()
+        before = (len(called), cheap.under_way, "c0" in called)
+        soon.set()
+        await trio.testing.wait_all_tasks_blocked()
+        after = (cheap.under_way, "c0" in called)
+        nursery.cancel_scope.cancel()
+
+    assert before == (14, 10, False)
+    assert after == (10, True)

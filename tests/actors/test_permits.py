@@ -138,7 +138,9 @@ async def test_more_permits_than_went_out_can_not_come_back() -> None:
         permits.release(Purse(), 1)
 
 
-async def test_who_holds_permits_leaves_the_last_ones_to_those_that_hold_none(nursery: trio.Nursery) -> None:
+async def test_who_holds_permits_leaves_the_last_ones_to_those_that_hold_none(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
     permits = Permits(800)
     floods = [Purse() for _ in range(14)]
     for _ in range(2):
@@ -147,11 +149,26 @@ async def test_who_holds_permits_leaves_the_last_ones_to_those_that_hold_none(nu
         await wait_all_tasks_blocked()
 
     before = permits.statistics()
-    quiet = await permits.acquire(Purse(), 64)
-    other = await permits.acquire(Purse(), 1)
+    with trio.fail_after(1.0):
+        quiet = await permits.acquire(Purse(), 64)
+        other = await permits.acquire(Purse(), 1)
 
     assert before == PermitStatistics(total=800, held=700, waiting=14)
     assert (quiet, other) == (FEW, 1)
+
+
+async def test_who_waits_and_has_given_all_back_may_take_the_last_ones(nursery: trio.Nursery) -> None:
+    permits = Permits(80)
+    purse = Purse()
+    await permits.acquire(Purse(), 70)
+    await permits.acquire(purse, 3)
+    nursery.start_soon(permits.acquire, purse, 2)
+    await wait_all_tasks_blocked()
+    before = purse.held
+    permits.release(purse, 3)
+    await wait_all_tasks_blocked()
+
+    assert (before, purse.held) == (3, 2)
 
 
 async def test_what_is_there_is_shared_among_those_who_wait(nursery: trio.Nursery) -> None:

@@ -66,6 +66,7 @@ async def test_a_batch_of_thousands_is_added_in_pieces_so_that_others_have_their
 
     await queue.enqueue([Arrival(ORG, many, [b"{}"] * len(many)), Arrival(other, [ID], [b"{}"])])
 
+    assert ENQUEUE_IDS_MAX <= 500
     assert [sum(len(ids) for _, ids in calls) for calls in recorder.round_trips] == [ENQUEUE_IDS_MAX, ENQUEUE_IDS_MAX, 6]
     assert [id for calls in recorder.round_trips for name, ids in calls if name == ORG for id in ids] == many
     assert recorder.round_trips[-1][-1] == (other, [ID])
