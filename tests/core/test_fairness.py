@@ -235,8 +235,8 @@ def test_whoever_waits_is_served_whatever_arrives(data: st.DataObject) -> None:
             if party in parties:
                 turns.wait(party)
         if under_way and served_after is None:
-            party, charged_s = under_way.pop(which % len(under_way))
-            turns.end(party, charged_s, took_s)
+            ended, charged_s = under_way.pop(which % len(under_way))
+            turns.end(ended, charged_s, took_s)
             free += 1
         assert begun <= bound
 
