@@ -78,5 +78,5 @@ async def read_letters(
 
 def _letter(row: tuple[Any, ...]) -> ExportedLetter:
     id, reason, code, channel, *rest = row[:14]
-    person = Person(*row[14:]) if len(row) > 14 else None
-    return ExportedLetter(NotificationId(id), DeadLetterReason(reason), code, Channel(channel), *rest, person=person)
+    values: list[Any] = [*rest, Person(*row[14:]) if len(row) > 14 else None]
+    return ExportedLetter(NotificationId(id), DeadLetterReason(reason), code, Channel(channel), *values)

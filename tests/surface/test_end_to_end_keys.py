@@ -162,7 +162,7 @@ async def test_two_processes_that_hear_the_same_at_once_accept_it_once(
 async def test_of_different_contents_under_one_key_at_once_one_is_accepted_and_the_others_refused(
     database_url: str, redis_url: str, sandbox: Sandbox, acme: Customer
 ) -> None:
-    """In one process and in two, in the field and in the header; and whoever was refused stays refused (scenario 37)."""
+    """In one process and in two; and whoever was refused stays refused (scenario 37)."""
     async with dispatching(database_url, redis_url, [sandbox]) as elsewhere:
         there = await elsewhere.customer("acme")
         accepted: list[str] = []
