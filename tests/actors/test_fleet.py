@@ -12,7 +12,8 @@ from attrs import evolve
 from trio.testing import MockClock
 
 import actor_world
-from actor_world import ACME, LEASE_S, MAIL, SWEEP_S
+from actor_world import ACME, LEASE_S, MAIL, SWEEP_S, unix_s
+from actors.janitor import Janitor
 from actors.memory import Moment
 from actors.organizations import HAND_OVER_S
 from dispatcher.keys import shard_of
@@ -37,6 +38,10 @@ async def pair() -> AsyncIterator[tuple[Fleet, Member, Member]]:
         assert not guest.shards.owns(ACME)
         yield fleet, host, guest
         watch.cancel_scope.cancel()
+
+
+def janitor(member: Member) -> Janitor:
+    return Janitor(member.store, member.queue, member.metrics, sweep_s=SWEEP_S, random=member.random, unix_s=unix_s)
 
 
 def all_called_once(fleet: Fleet, ids: Sequence[NotificationId]) -> bool:
@@ -230,3 +235,34 @@ async def test_however_often_the_owner_changes_no_organization_has_two_buckets(
             sent = bisect_left(times, at_s + window_s) - first
             changes = bisect_left(changed_s, at_s + window_s) - bisect_left(changed_s, at_s - 1.0)
             assert sent <= burst + rate_per_s * min(window_s, times[-1] - at_s) + changes + 1
+
+
+# --- no turn that nobody gives back -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operation", ["rescue", "expire", "queued"])
+@pytest.mark.parametrize("moment", list(Moment))
+async def test_a_process_killed_in_the_middle_of_mending_stops_nobody_else_from_it(
+    autojump_clock: MockClock, operation: str, moment: Moment
+) -> None:
+    """There is no turn that could be held for ever: everybody mends, and a row is changed by one statement. (scenario 18)"""
+    fleet = Fleet()
+    dead, dying, survivor = (fleet.member(name) for name in ("dead", "dying", "survivor"))
+    await dead.store.register(LEASE_S)
+    ids = await dead.store_rows(5)
+    await dead.store.gate(ids, frozenset(), again=False)
+    await trio.sleep(LEASE_S + 2.0)
+    dying.operations.on[operation, moment] = trio.sleep_forever
+    dying.store.interrupt = dying.operations
+    with trio.move_on_after(5.0) as killed:
+        await janitor(dying).mend()
+    async with survivor.living():
+        await janitor(survivor).mend()
+        await trio.sleep(40.0)  # longer than a row may be unknown to the queue
+        await janitor(survivor).mend()
+        await trio.sleep(5.0)
+
+    assert killed.cancelled_caught
+    assert survivor.statuses(ids) == {"delivered"}
+    assert all_called_once(fleet, ids)
+    assert {survivor.row(id).rescues for id in ids} == {1}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from random import Random
+from typing import Any
 from uuid import uuid4
 
 import orjson
@@ -16,6 +17,7 @@ import trio
 
 import actors.node
 import migrations
+from actors.hot import Loaders
 from actors.janitor import Janitor
 from actors.node import Node, open_node
 from actors.store import organizations, providers
@@ -23,7 +25,9 @@ from dispatcher import vault
 from dispatcher.config import from_mapping
 from dispatcher.errors import ConfigError, QueueUnavailable, StoreUnavailable
 from dispatcher.ids import uuid7
+from dispatcher.messages import ProviderPolicy
 from dispatcher.model import Channel, NotificationId, OrganizationId
+from dispatcher.providers.registry import Bound
 from dispatcher.vault import parse_keys
 from dispatcher_sandbox.behaviour import Outage
 from dispatcher_sandbox.sandbox import Sandbox, open_sandbox
@@ -222,3 +226,81 @@ async def test_a_requeue_that_redis_can_not_hear_of_is_no_failure(database_url: 
             await running.letter_news.requeued(ACME, [(NotificationId(str(uuid4())), 0.0), (NotificationId(str(uuid4())), 1.0)])
             await running.letter_news.discarded(ACME, 1)
             await running.changed(ACME)
+
+
+# --- beside another ----------------------------------------------------------------------------------------------------
+
+
+async def test_what_another_dispatches_is_accepted_from_a_cache_all_the_same(
+    database_url: str, redis_url: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a change that is made anywhere drops it."""
+    async with node(database_url, redis_url, sandbox) as first, node(database_url, redis_url, sandbox) as second:
+        await until(lambda: len(first.shards.owned) + len(second.shards.owned) == 16)
+        await until(lambda: first.shards.owns(ACME) or second.shards.owns(ACME))
+        host, guest = (first, second) if first.shards.owns(ACME) else (second, first)
+        loads = 0
+        load = Loaders.providers
+
+        async def counted(self: Loaders, organization_id: OrganizationId) -> Sequence[tuple[ProviderPolicy, Bound]]:
+            nonlocal loads
+            loads += self is guest.loaders
+            return await load(self, organization_id)
+
+        monkeypatch.setattr(Loaders, "providers", counted)
+        await configure(guest, sandbox)
+        ids = [id for _ in range(5) for id in await send(guest, 1)]
+        cached = loads
+        await until(lambda: statuses(database_url) == {"delivered": 5})
+        guests = guest.organizations.alive()
+        await host.changed(ACME)
+
+        async def loaded_again() -> bool:
+            await send(guest, 1)
+            return loads > cached
+
+        await until(loaded_again)
+        owned = host.gauges()["shards_owned"] + guest.gauges()["shards_owned"]
+
+    assert cached == 1
+    assert guests == []
+    assert owned == 16
+    assert {sandbox.ledger.effects(id) for id in ids} == {1}
+
+
+async def test_it_drains_in_the_reverse_order_of_its_start(
+    database_url: str, redis_url: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First it takes nothing in and nothing up, then what is under way ends and is written down, and the lease goes last."""
+    order: list[str] = []
+
+    def note(owner: object, name: str) -> None:
+        method = getattr(owner, name)
+
+        def noted(*args: Any) -> Any:
+            order.append(f"{type(owner).__name__}.{name}")
+            return method(*args)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    async with node(database_url, redis_url, sandbox) as running:
+        for part, name in (
+            (running.acceptor, "close"),
+            (running.shards, "leave"),
+            (running.organizations, "drain"),
+            (running.ledger, "barrier"),
+            (running.ledger, "close"),
+            (running.store, "release_lease"),
+        ):
+            note(part, name)
+
+    assert order == [
+        "Acceptor.close",
+        "Shards.leave",
+        "Organizations.drain",
+        "Ledger.barrier",
+        "Ledger.close",
+        "PostgresStore.release_lease",
+    ]
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        assert connection.execute("SELECT count(*) FROM shards WHERE owner IS NULL").fetchone() == (16,)

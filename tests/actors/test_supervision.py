@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from actors.supervision import BudgetSpent, RestartBudget, describe, is_outage, supervise
+from actors.supervision import BudgetSpent, RestartBudget, Stalled, describe, is_outage, supervise
 from dispatcher.errors import QueueUnavailable, StoreUnavailable
 
 BUDGET = RestartBudget(restarts_max=3, period_s=60.0, pause_s=2.0)
@@ -62,6 +62,15 @@ async def test_failures_that_lie_a_period_back_do_not_count(autojump_clock: Mock
     await supervise("child", child, BUDGET, Random(1))
 
     assert len(starts) == 21
+
+
+async def test_a_failure_that_took_long_to_notice_is_remembered_for_longer(autojump_clock: MockClock) -> None:
+    """Otherwise one that stands still for an hour each time would be started again for ever."""
+    child, starts = child_that(*(Stalled("it stood still", 3600.0) for _ in range(9)), lives_s=3600.0)
+    with pytest.raises(BudgetSpent):
+        await supervise("child", child, BUDGET, Random(1))
+
+    assert len(starts) == BUDGET.restarts_max + 1
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from dispatcher.messages import (
     Command,
     Concluded,
     DrainBegan,
+    DrainEnded,
     Event,
     Gate,
     Gated,
@@ -611,6 +612,48 @@ def test_what_comes_through_the_gate_while_draining_is_handed_back() -> None:
     (record,) = dialogue.hears(Gated([delivery(1)]))
     assert isinstance(record, Record)
     assert (record.verdict.refund, record.verdict.retry_in_s) == (True, 0.0)
+
+
+def test_after_a_drain_that_ended_it_claims_again_with_all_it_knew() -> None:
+    dialogue = ready([MAIL, TEXT])
+    sending(dialogue, delivery(1))
+    dialogue.hears(DrainBegan())
+    dialogue.concluded(delivery(1), OK)
+    dialogue.hears(Settled([nid(1)]))
+
+    assert dialogue.hears(Woken()) == []
+    assert dialogue.hears(DrainEnded()) == [Claim(8)]
+    assert dialogue.hears(Claimed([nid(1)], 0, None)) == [Settle((), (), [nid(1)])]  # it remembers what it delivered
+
+
+def must_claim(dialogue: Dialogue) -> bool:
+    return dialogue.core.must_claim(Now(dialogue.now_s, UNIX_S))
+
+
+def test_only_who_holds_nothing_and_could_begin_something_must_claim() -> None:
+    dialogue = ready()
+    free = must_claim(dialogue)
+    sending(dialogue, delivery(1))
+    holding = must_claim(dialogue)
+    dialogue.concluded(delivery(1), OK)
+    dialogue.hears(Settled([nid(1)]))
+    free_again = must_claim(dialogue)
+    dialogue.hears(DrainBegan())
+
+    assert (free, holding, free_again, must_claim(dialogue)) == (True, False, True, False)
+
+
+def test_who_knows_its_providers_must_claim_only_for_an_open_channel() -> None:
+    none_yet, none_at_all, limited = Dialogue(), ready(()), ready([evolve(MAIL, rate_per_s=0.1)])
+    sending(limited, delivery(1))
+    limited.concluded(delivery(1), OK)
+    limited.hears(Settled([nid(1)]))
+
+    assert must_claim(none_yet)  # it has to ask for them first
+    assert not must_claim(none_at_all)
+    assert not must_claim(limited)
+    limited.now_s += 11.0
+    assert must_claim(limited)
 
 
 # --- any dialogue ---------------------------------------------------------------------------------------------------------

@@ -155,13 +155,16 @@ async def test_killed_in_the_middle_it_finds_everything_again_when_it_is_started
     before = sandbox.ledger.accepted
 
     async with program("serve", settings=settings) as next_one:
-        async with customer(await next_one.serving(), embedded_url(data_dir), sandbox) as acme:
+        url = await next_one.serving()
+        owned = rows(embedded_url(data_dir), "SELECT count(*), min(epoch), max(epoch) FROM shards WHERE owner IS NOT NULL")
+        async with customer(url, embedded_url(data_dir), sandbox) as acme:
             await until(lambda: acme.all_delivered(ids))
         unknowns = dict(rows(embedded_url(data_dir), "SELECT id::text, unknowns::int FROM notifications"))
         lost = rows(embedded_url(data_dir), "SELECT count(*) FROM attempts WHERE outcome = 'unknown' AND code = 'process_lost'")
         next_one.signal(signal.SIGTERM)
         status = await next_one.ended()
 
+    assert owned == [(16, 2, 2)]  # at once: nobody waited for the dead one's lease
     assert before < 400
     assert {sandbox.ledger.effects(id) for id in ids} == {1}
     assert sum(unknowns.values()) == lost[0][0] > 0
