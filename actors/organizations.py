@@ -177,7 +177,7 @@ class Organizations:
         """End the actors of these shards, each as soon as it holds nothing. Should they be ours again, others follow them."""
         if self._nursery is not None:
             for actor in self._of(shards):
-                self._nursery.start_soon(self._see_off, actor)
+                self._nursery.start_soon(actor.end)
 
     async def hand_over(self, shard: int) -> None:
         """End the actors of a shard; wait until they hold nothing, at most :data:`HAND_OVER_S` for calls under way."""
@@ -189,11 +189,6 @@ class Organizations:
 
     def _of(self, shards: Collection[int]) -> list[OrganizationActor]:
         return [actor for actor in self._alive.values() if self._ownership.shard(actor.organization_id) in shards]
-
-    async def _see_off(self, actor: OrganizationActor) -> None:
-        await actor.end()
-        if self._ownership.owns(actor.organization_id):
-            self._sweep_now.set()
 
     # --- inside ---------------------------------------------------------------------------------------------------------
 
@@ -255,6 +250,8 @@ class Organizations:
         finally:
             if awake:
                 del self._alive[organization_id]
+        if awake and self._ownership.owns(organization_id):
+            self._sweep_now.set()  # it was dismissed, and the organization is ours again: what was woken meanwhile needs another
 
     def _quarantine(self, organization_id: OrganizationId) -> None:
         now_s = trio.current_time()

@@ -266,3 +266,34 @@ async def test_a_process_killed_in_the_middle_of_mending_stops_nobody_else_from_
     assert survivor.statuses(ids) == {"delivered"}
     assert all_called_once(fleet, ids)
     assert {survivor.row(id).rescues for id in ids} == {1}
+
+
+async def test_an_organization_that_comes_back_while_its_last_call_ends_goes_on_as_soon_as_it_has(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only at the next sweep; and until then nothing new begins, for there is one actor of it in a process."""
+    monkeypatch.setattr(actor_world, "SWEEP_S", 1000.0)
+    async with pair() as (fleet, host, _):
+
+        async def conduct(_: NotificationId) -> int:
+            await trio.sleep(4 * HAND_OVER_S)
+            return 202
+
+        fleet.provider.conduct = conduct
+        first = await host.accept(1)
+        await trio.sleep(0.5)
+        fleet.provider.conduct = fleet.provider.accept
+        host.lose_shards()
+        await trio.sleep(OWNER_S + 1.0)
+        host.find_shards()
+        await trio.sleep(2.0)
+        back = host.shards.owns(ACME)
+        second = await host.accept(1)
+        await trio.sleep(2.0)
+        during = host.statuses(second)
+        await trio.sleep(2 * HAND_OVER_S + 1.0)
+
+    assert back
+    assert during == {"queued"}
+    assert host.statuses([*first, *second]) == {"delivered"}
+    assert all_called_once(fleet, [*first, *second])
