@@ -43,6 +43,7 @@ TIMEOUTS_MAX = 2
 """A batch that Postgres was given so often in a row, without an answer in time, is given to it in halves."""
 ROWS_MIN = 50
 """Smaller ones are not halved any more: what then takes too long is not their size."""
+ANY_NUMBER = 1 << 30
 
 
 class _GateRequest(NamedTuple):
@@ -101,6 +102,7 @@ class Ledger:
         self._metrics = metrics
         self._unix_s = unix_s
         self._random = random
+        self._part_max = ANY_NUMBER  # rows that Postgres is given at once; fewer while it is slow
         self._gates: Batcher[_GateRequest | _Barrier] = Batcher(
             "the gate", self._flush_gates, rows_max=rows_max, tick_s=tick_s / 4, pending_max=pending_max, weigh=_gate_weight
         )
@@ -216,7 +218,8 @@ class Ledger:
     async def _by_halves(self, rows: Sequence[R], call: Callable[[Sequence[R], bool], Awaitable[T]]) -> tuple[list[T], list[R]]:
         """Insist on one call for all rows; if Postgres refuses one of them it is found by halves, so that it stops no other.
 
-        A batch that is too large for a Postgres that has become slow is halved as well.
+        A batch that is too large for a Postgres that has become slow is halved as well, and so are those that follow; each
+        that is answered in time lets the next one be a quarter larger.
 
         Returns the answers, as a rule one, and the refused rows.
         """
@@ -225,6 +228,9 @@ class Ledger:
         parts = [rows]
         while parts:
             part = parts.pop()
+            if len(part) > self._part_max:
+                parts.extend((part[len(part) // 2 :], part[: len(part) // 2]))
+                continue
             after_refusal = len(part) < len(rows)  # a first call may have done some of it
 
             async def call_part(again: bool, part: Sequence[R] = part, after_refusal: bool = after_refusal) -> T:
@@ -232,13 +238,17 @@ class Ledger:
 
             try:
                 answers.append(await self._insist(call_part, give_up=len(part) > ROWS_MIN))
-            except (StoreRefused, StoreTimedOut) as error:
+            except StoreTimedOut:
+                self._part_max = len(part) // 2
+                parts.append(part)
+            except StoreRefused as error:
                 if len(part) > 1:
                     parts.extend((part[len(part) // 2 :], part[: len(part) // 2]))
                 else:
                     logger.error("a row of the ledger: %s", error)
                     self._metrics.events["row_refused"] += 1
                     refused.extend(part)
+        self._part_max = min(ANY_NUMBER, self._part_max + self._part_max // 4)
         return answers, refused
 
     async def _insist(self, call: Callable[[bool], Awaitable[T]], *, give_up: bool = False) -> T:

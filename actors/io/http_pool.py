@@ -85,6 +85,9 @@ class HttpPool:
             if connection is None:
                 connection = await self._obtain(origin, deadlines, ends_s)
                 now_s = trio.current_time()
+                if now_s >= ends_s:  # this process stood still meanwhile; whoever let it start a call meant then, not now
+                    self._drop(connection)
+                    raise NotSent("connect", "timeout_connect")
             elif not connection.is_alive():
                 self._stale_total += 1
                 self._drop(connection)

@@ -42,5 +42,9 @@ class Watch:
         while not self._stopped:
             with trio.CancelScope(deadline=self.wakes_at_s) as self._scope:
                 await trio.sleep_forever()
+            # An answer may have come while this process did not run, and whoever waits for it goes first. Twice, because a
+            # stopped process comes back from its wait with nothing: the first turn asks the sockets, in the second readers run.
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
             if not self._stopped:
                 self.wakes_at_s = look(trio.current_time())

@@ -197,7 +197,9 @@ class Pipeline:
             if trio.current_time() < due_s:
                 await trio.sleep_until(due_s)
                 continue
-            # The reply may have come while this process did not run: what the reader was woken for counts first.
+            # The reply may have come while this process did not run: what the reader is woken for counts first. Twice, because
+            # a stopped process comes back from its wait with nothing: the first turn asks the socket, in the second it runs.
+            await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
             if self._head_due_s() <= trio.current_time():
                 raise exceptions.TimeoutError(f"no reply within {self._deadline_s:g} s")

@@ -20,6 +20,7 @@ import migrations
 from actors.hot import Loaders
 from actors.janitor import Janitor
 from actors.node import Node, open_node
+from actors.ports import Arrival
 from actors.store import organizations, providers
 from dispatcher import vault
 from dispatcher.config import from_mapping
@@ -216,6 +217,48 @@ async def test_servers_that_say_nothing_are_not_ready(database_url: str, redis_u
 
     assert well == {"postgres": True, "redis": True}
     assert ill == {"postgres": False, "redis": True}
+
+
+async def test_everything_that_may_fill_up_or_fall_behind_has_a_gauge(
+    database_url: str, redis_url: str, sandbox: Sandbox
+) -> None:
+    async with node(database_url, redis_url, sandbox) as running:
+        gauges = running.gauges()
+
+    assert gauges.keys() >= {
+        "accept_pending",
+        "announcements_buffered",
+        "claims_waiting",
+        "channels_in_line",
+        "gate_pending",
+        "in_flight",
+        "listeners",
+        "loop_late_s",
+        "organizations_alive",
+        "postgres_waiting",
+        "provider_connections_waiting",
+        "queue_age_s",
+        "record_pending",
+        "redis_may_evict",
+        "redis_pending",
+        "redis_waiting",
+        "settle_pending",
+        "short_of_postgres",
+        "short_of_redis_memory",
+        "unpushed",
+    }
+
+
+async def test_what_is_claimed_late_shows_as_the_age_of_the_queue(database_url: str, redis_url: str, sandbox: Sandbox) -> None:
+    old = NotificationId(uuid7(time.time_ns() // 1_000_000 - 500_000, 1))
+    async with node(database_url, redis_url, sandbox) as running:
+        await configure(running, sandbox)
+        await running.queue.enqueue([Arrival(ACME, [old], ())])
+        running.organizations.wake(ACME)
+        await until(lambda: running.gauges()["queue_age_s"] > 0)
+        age_s = running.gauges()["queue_age_s"]
+
+    assert 500 <= age_s < 600
 
 
 async def test_a_requeue_that_redis_can_not_hear_of_is_no_failure(database_url: str, tmp_path: Path, sandbox: Sandbox) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import httpx
 import pytest
 import trio
+from attrs import evolve
+from prometheus_client import CollectorRegistry
 
 from actors.store.api_keys import Scope
 from dispatcher.errors import Overloaded, QueueUnavailable, StoreUnavailable
 from dispatcher.problems import Problem, Refused
 from dispatcher_http import accept_lane
+from dispatcher_http.telemetry import Telemetry
 from surface_doubles import FixedAnswer, Surface, assert_problem
 
 PATH = "/v1/orgs/acme/notifications"
@@ -32,6 +35,31 @@ async def test_the_acceptors_status_and_headers_are_passed_on(surface: Surface) 
     response = await surface.client.post(PATH, content=b"{}", headers=await surface.authorization() | JSON)
 
     assert (response.status_code, response.headers["idempotency-replayed"], response.content) == (207, "true", b"[]")
+
+
+async def test_while_there_is_no_room_nothing_of_a_request_is_looked_at(surface: Surface) -> None:
+    """Not even its key: to look that up may need what is short. The connection stays in use."""
+
+    def admit() -> None:
+        raise Refused(Problem(429, "database_slow", "Slow", "Later.", retry_after_s=3))
+
+    services = evolve(surface.services, admit=admit, registry=CollectorRegistry())
+    lane = accept_lane.AcceptLane(None, services, None, Telemetry(services.registry))  # type: ignore[arg-type]
+    sent = []
+
+    async def send(message: dict[str, object]) -> None:
+        await trio.lowlevel.checkpoint()
+        sent.append(message)
+
+    async def receive() -> dict[str, object]:
+        await trio.lowlevel.checkpoint()
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    await lane({"type": "http", "method": "POST", "path": PATH, "headers": []}, receive, send)
+
+    assert sent[0]["status"] == 429
+    assert (b"retry-after", b"3") in sent[0]["headers"]  # type: ignore[operator]
+    assert surface.dispatch.accepted == []
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, LiteralString
 
+import httpx
 import psycopg
 import pytest
 import trio
@@ -164,7 +165,7 @@ async def test_an_accept_whose_commit_was_not_acknowledged_is_made_good_by_its_k
         acme = await customer(running, sandbox)
         warm = await acme.send("warm@example.org")
         await until(lambda: acme.all_delivered([warm]))
-        answers = []
+        answers: list[httpx.Response] = []
         while not answers or answers[-1].status_code == 202:  # the lease may be renewed on the line we cut
             line.lose_answers()
             answers.append(

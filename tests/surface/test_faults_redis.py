@@ -163,7 +163,7 @@ async def test_a_claim_whose_reply_was_lost_is_handed_out_again_when_its_lease_e
                 await far.claim(ACME, 10)
 
         async def in_flight() -> bool:
-            return await direct.execute("ZCARD", KEYS.inflight(ACME)) == 5
+            return bool(await direct.execute("ZCARD", KEYS.inflight(ACME)) == 5)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(claim_in_vain)

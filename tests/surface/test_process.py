@@ -12,6 +12,7 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
+import trio
 
 from actors.embedded.folder import holders, in_use, read_running
 from dispatcher.keys import shard_of
@@ -190,6 +191,27 @@ async def test_a_killed_process_is_replaced_by_the_one_beside_it(database_url: s
                     connection.execute("DELETE FROM incarnations WHERE id = %s", [incarnation])
                 await until(lambda: survivor.all_delivered(ids))
 
+    assert {sandbox.ledger.effects(id) for id in ids} == {1}
+
+
+async def test_a_process_that_stood_still_says_so_asks_for_its_lease_and_goes_on(
+    database_url: str, redis_url: str, sandbox: Sandbox
+) -> None:
+    """Stopped for longer than two renewals of its lease are apart (scenario 8)."""
+    sandbox.change(latency_s=0.05)
+    async with program("serve", settings=environment(database_url, redis_url, [sandbox.url])) as dispatcher:
+        async with customer(await dispatcher.serving(), database_url, sandbox) as acme:
+            ids = await acme.send_all(recipients(300))
+            await until(lambda: sandbox.ledger.accepted >= 20)
+            dispatcher.signal(signal.SIGSTOP)
+            await trio.sleep(2.2)
+            dispatcher.signal(signal.SIGCONT)
+            await dispatcher.said("this process stood still for ")
+            await until(lambda: acme.all_delivered(ids))
+            metrics = samples((await acme.client.get(f"{acme.url}/metrics")).text)
+
+    assert metrics["dispatcher_loop_late_s"] >= 1.5
+    assert metrics['dispatcher_events_total{event="loop_stalled"}'] >= 1
     assert {sandbox.ledger.effects(id) for id in ids} == {1}
 
 
