@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from actors.io import http_pool
 from actors.io.http_dial import dial
 from actors.io.http_pool import open_http_pool
 from actors.io.http_terms import Deadlines, NotSent
-from http_peer import OK, Peer, peers
+from actors.io.http_watch import Watch
+from http_peer import Peer, peers
 
 DEADLINES = Deadlines(20.0, 20.0, 20.0, 20.0, 20.0)
 STALL_S = 40.0
@@ -45,12 +47,29 @@ async def test_a_request_whose_time_passed_while_it_was_being_connected_is_not_s
     assert heard in ([], [b""])
 
 
-async def test_an_answer_that_came_while_we_stood_still_counts(mock_clock: MockClock) -> None:
-    async def script(peer: Peer) -> None:
-        while await peer.request() is not None:
-            mock_clock.jump(STALL_S)  # the answer leaves in the same breath
-            await peer.send(OK)
+async def test_what_arrives_at_the_moment_of_a_deadline_is_read_before_anybody_is_interrupted(autojump_clock: MockClock) -> None:
+    """A stopped process comes back with its deadlines over and nothing heard of its sockets yet."""
+    for _ in range(20):
+        watch, near, far = Watch(), *trio.socket.socketpair()
+        deadline_s = trio.current_time() + 1.0
+        read: list[bytes] = []
+        known: list[list[bytes]] = []
 
-    async with peers(script) as server, open_http_pool() as pool:
-        for _ in range(30):
-            assert (await pool.exchange(server.post(), DEADLINES)).status == 200
+        async def receive(near: trio.socket.SocketType = near, read: list[bytes] = read) -> None:
+            read.append(await near.recv(10))
+
+        def look(_: float, watch: Watch = watch, read: list[bytes] = read, known: list[list[bytes]] = known) -> float:
+            known.append(list(read))
+            watch.stop()
+            return inf
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            nursery.start_soon(watch.run, look)
+            watch.by(deadline_s)
+            await trio.sleep_until(deadline_s)
+            await far.send(b"answer")
+        near.close()
+        far.close()
+
+        assert known == [[b"answer"]]
