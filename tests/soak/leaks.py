@@ -1,8 +1,9 @@
 """``python -m soak.leaks`` (``make leaks``): does anything grow that should not, under an hour of cancelled calls?
 
 One dispatcher process works while its provider hangs, resets and refuses, listeners come and go, and configurations change; the
-HTTP transport alone does the same in a process of its own. Memory, files, connections, pool places and living actors are sampled
-every ten seconds; at the end a line is laid through each. Ends with 1 when something surely rises, or a place was lost.
+HTTP transport alone does the same in a process of its own. Memory is sampled every ten seconds; files, connections, places and
+living actors whenever everything rests for a moment. At the end a line is laid through each. Ends with 1 when something surely
+rises, or a place was lost.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import count
 from math import isfinite
 from pathlib import Path
 from random import Random
@@ -35,9 +37,12 @@ from soak.servers import Postgres, Valkey, servers
 from soak.slope import Verdict, after_start_up, fit
 from soak.unrest import Unrest
 
-LOOK_S = 1.0
+CYCLE_S = 40.0
+REST_S = 20.0
+"""After each cycle of work everything rests, at most so long: until nothing is in memory. Then what is counted is looked at: at
+work it goes up and down with the machine's mood, at rest whatever is left has leaked."""
 SAMPLE_S = 10.0
-"""What is counted goes up and down; what leaked does not come back. So of the looks of ten seconds the least is the sample."""
+"""Memory is sampled all along."""
 LIMITS = {"MiB": 6.0, "files": 3.0, "connections": 3.0, "places": 1.0, "actors": 3.0}
 """Growth per hour that counts as none, by unit. Memory: the least of the real leaks other projects write about is several times
 that; below it, a process that is replaced once a week does not notice."""
@@ -53,13 +58,8 @@ class Series:
         self.values: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
 
     def add(self, name: str, value: float) -> None:
-        """One look, at a thing whose name ends in its unit."""
-        taken, now = self.values[name], trio.current_time()
-        if taken and now - taken[-1][0] < SAMPLE_S:
-            at, least = taken[-1]
-            taken[-1] = at, min(least, value)
-        else:
-            taken.append((now, value))
+        """One sample, of a thing whose name ends in its unit."""
+        self.values[name].append((trio.current_time(), value))
 
     def report(self) -> tuple[list[str], bool]:
         """A line for each, and whether none rises."""
@@ -91,20 +91,21 @@ async def run(minutes: float, rate_per_s: float, folder: Path) -> tuple[list[str
                 assert slot.url is not None
                 assert slot.child is not None
                 customers = await _customers(postgres.url, slot.url, sandbox, client)
-                shops = [Shop(customer.organization_id, customer.key) for customer in customers]
-                producers = Producers(shops, fleet, rate_per_s, folder / "accepted.jsonl", Random(1))
-                unrest = Unrest(slot.url, customers, sandbox, Random(2))
+                done: Counter[str] = Counter()
                 async with child(["-m", "soak.cancels"], folder / "cancels.log") as cancels, trio.open_nursery() as nursery:
-                    nursery.start_soon(producers.run)
-                    nursery.start_soon(unrest.run)
                     nursery.start_soon(_follow, cancels, series, lost_places)
-                    with trio.move_on_after(minutes * 60):
-                        while True:
-                            await trio.sleep(LOOK_S)
-                            await _sample(series, slot.child, slot.url, sandbox, postgres, valkey, client)
+                    nursery.start_soon(_memory, series, slot.child.pid)
+                    ends_at = trio.current_time() + minutes * 60
+                    for cycle in count():
+                        length_s = min(CYCLE_S, ends_at - trio.current_time())
+                        if length_s <= 0:
+                            break
+                        await _work(cycle, length_s, fleet, customers, sandbox, rate_per_s, folder, done)
+                        await _rest(slot.url, sandbox, client)
+                        await _count(series, slot.child.pid, slot.url, sandbox, postgres, valkey, client)
                     said = (await client.get(f"{slot.url}/metrics")).text
                     nursery.cancel_scope.cancel()
-                done = {**unrest.done, "accepted": producers.accepted, "ended by itself": sum(fleet.ended_alone.values())}
+                done["ended by itself"] = sum(fleet.ended_alone.values())
     lines, flat = series.report()
     attempts = {name.partition("outcome=")[2].strip('"}'): n for name, n in samples(said).items() if "attempts_total" in name}
     work = ", ".join(f"{name} {count:,.0f}" for name, count in {**done, **attempts}.items())
@@ -149,15 +150,54 @@ async def _follow(cancels: Child, series: Series, lost_places: list[str]) -> Non
                 lost_places.append(line.decode())
 
 
-async def _sample(
-    series: Series, dispatcher: Child, url: str, sandbox: str, postgres: Postgres, valkey: Valkey, client: httpx.AsyncClient
+async def _memory(series: Series, pid: int) -> None:
+    while True:
+        series.add("memory (MiB)", resident_mib(pid))
+        await trio.sleep(SAMPLE_S)
+
+
+async def _work(
+    cycle: int,
+    length_s: float,
+    fleet: Fleet,
+    customers: Sequence[Customer],
+    sandbox: str,
+    rate_per_s: float,
+    folder: Path,
+    done: Counter[str],
+) -> None:
+    """Everything at once, and then all of it cut off in the middle."""
+    (slot,) = fleet.slots
+    assert slot.url is not None
+    shops = [Shop(customer.organization_id, customer.key) for customer in customers]
+    book, first = folder / "accepted.jsonl", cycle * 10_000_000
+    producers = Producers(shops, fleet, rate_per_s, book, Random(cycle), first)
+    unrest = Unrest(slot.url, customers, sandbox, Random(cycle))
+    with trio.move_on_after(length_s):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(producers.run)
+            nursery.start_soon(unrest.run)
+    done.update({**unrest.done, "accepted": producers.accepted})
+
+
+async def _rest(url: str, sandbox: str, client: httpx.AsyncClient) -> None:
+    """A healthy provider and no new work, until every actor sleeps."""
+    (await client.put(f"{sandbox}/_sandbox/behaviour", json={})).raise_for_status()
+    with trio.move_on_after(REST_S):
+        while True:
+            await trio.sleep(0.5)
+            gauges = samples((await client.get(f"{url}/metrics")).text)
+            if not gauges["dispatcher_organizations_alive"] and not gauges["dispatcher_http_listeners"]:
+                return
+
+
+async def _count(
+    series: Series, pid: int, url: str, sandbox: str, postgres: Postgres, valkey: Valkey, client: httpx.AsyncClient
 ) -> None:
     gauges = samples((await client.get(f"{url}/metrics")).text)
-    statistics = (await client.get(f"{sandbox}/_sandbox/statistics")).json()
-    series.add("memory (MiB)", resident_mib(dispatcher.pid))
-    series.add("open files (files)", open_files(dispatcher.pid))
-    series.add("connections at the provider (connections)", statistics["connections"])
-    series.add("connections to Postgres (connections)", gauges["dispatcher_postgres_connections"])
+    at_provider = (await client.get(f"{sandbox}/_sandbox/statistics")).json()["connections"] - 1
+    series.add("idle connections at the provider (connections)", at_provider)
+    series.add("open files beside them (files)", open_files(pid) - at_provider)
     series.add("connections at Postgres (connections)", await trio.to_thread.run_sync(_backends, postgres.url))
     series.add("connections at Valkey (connections)", await trio.to_thread.run_sync(_clients, valkey))
     series.add("calls under way (places)", gauges["dispatcher_calls_under_way"])

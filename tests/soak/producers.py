@@ -42,13 +42,15 @@ class Shop:
 class Producers:
     """``rate_per_s`` notifications altogether, evenly, whatever happens to whom they are handed."""
 
-    def __init__(self, shops: Sequence[Shop], fleet: Fleet, rate_per_s: float, accepted: Path, random: Random) -> None:
+    def __init__(
+        self, shops: Sequence[Shop], fleet: Fleet, rate_per_s: float, accepted: Path, random: Random, first: int = 0
+    ) -> None:
         self._shops = shops
         self._fleet = fleet
         self._rate_per_s = rate_per_s
         self._file = accepted.open("a", encoding="utf-8")
         self._random = random
-        self._numbers = 0
+        self._numbers = first  # no two items of a soak have the same
         self._stopping = False
         self._room = trio.Semaphore(OUTSTANDING_MAX)
         self.accepted = 0

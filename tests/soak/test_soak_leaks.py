@@ -71,5 +71,5 @@ def test_it_looks_at_everything_and_finds_no_place_lost() -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "\nsound\n" in done.stdout
-    for name in ("memory", "open files", "connections at the provider", "calls under way", "listeners", "organizations awake"):
-        assert f"\n{name} (" in done.stdout, done.stdout
+    names = ("memory", "open files beside them", "connections at Postgres", "calls under way", "listeners", "organizations awake")
+    assert all(f"\n{name} (" in done.stdout for name in names), done.stdout
