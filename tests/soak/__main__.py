@@ -11,12 +11,14 @@ import secrets
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import click
 import trio
 
+from soak.plan import Kind
 from soak.report import document, header, table
 from soak.run import Options, run
 
@@ -35,6 +37,9 @@ def base() -> Path | None:
 @click.option("--organizations", default=6, show_default=True, help="Half of them at a provider that honours keys.")
 @click.option("--rate", default=100.0, show_default=True, help="Notifications per second.")
 @click.option("--pace", default=1.0, show_default=True, help="Multiplies the pauses between faults.")
+@click.option(
+    "--only", type=click.Choice([kind.name.lower() for kind in Kind]), multiple=True, help="Leave out all other faults."
+)
 @click.option("--folder", type=click.Path(path_type=Path), help="Keep logs and the producers' book there.")
 @click.option("--json", "as_json", is_flag=True, help="Print a document instead of the table.")
 def main(
@@ -45,6 +50,7 @@ def main(
     organizations: int,
     rate: float,
     pace: float,
+    only: Sequence[str],
     folder: Path | None,
     as_json: bool,
 ) -> None:
@@ -57,6 +63,7 @@ def main(
         organizations=organizations,
         rate_per_s=rate,
         pace=pace,
+        only=[kind for kind in Kind if kind.name.lower() in only],
     )
     print(header(options), file=sys.stderr if as_json else sys.stdout, flush=True)
     with tempfile.TemporaryDirectory(prefix="soak-", dir=base(), ignore_cleanup_errors=True) as temporary:

@@ -6,7 +6,7 @@ a long one nothing too rarely. What a fault really hits depends on the moment; t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from enum import StrEnum
 from itertools import count
 from random import Random
@@ -65,12 +65,14 @@ class Fault:
     """In [0, 1): how much of it."""
 
 
-def faults(seed: int, pace: float = 1.0) -> Iterator[Fault]:
-    """The faults of a seed, without end. ``pace`` multiplies the pauses and nothing else."""
+def faults(seed: int, pace: float = 1.0, only: Collection[Kind] = ()) -> Iterator[Fault]:
+    """The faults of a seed, without end. ``pace`` multiplies the pauses and nothing else; ``only`` leaves out all other kinds."""
     dice = Random(seed)
     number = 0
     for deck in count():
         for kind in deal(dice, soon=6 if deck == 0 else 3):
+            if only and kind not in only:
+                continue
             number += 1
             gap_s = GAP_MIN_S + (GAP_MAX_S - GAP_MIN_S) * dice.betavariate(1, 2)
             yield Fault(number, kind, gap_s * pace, dice.randrange(1 << 16), dice.random(), dice.random())

@@ -42,9 +42,10 @@ def header(options: Options) -> str:
 def replay(options: Options) -> str:
     """The command that deals the same faults again."""
     kills = "" if options.kills_max == float("inf") else f" --kills {options.kills_max:g}"
+    only = "".join(f" --only {kind.name.lower()}" for kind in options.only)
     return (
         f"python -m soak --seed {options.seed} --minutes {options.minutes:g}{kills} --processes {options.processes}"
-        f" --organizations {options.organizations} --rate {options.rate_per_s:g} --pace {options.pace:g}"
+        f" --organizations {options.organizations} --rate {options.rate_per_s:g} --pace {options.pace:g}{only}"
     )
 
 
@@ -136,7 +137,7 @@ def _recoveries(recovered: Sequence[float], all_of_them: int) -> str:
     soon = sum(second <= GOAL_S for second in recovered)
     return (
         f"median {median(recovered):.1f} s, worst {max(recovered):.1f} s; within {GOAL_S:g} s: {soon} of {all_of_them}"
-        f" ({all_of_them - len(recovered)} not seen before the end)"
+        f" ({all_of_them - len(recovered)} with nothing to compare, or not before the end)"
     )
 
 

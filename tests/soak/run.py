@@ -17,7 +17,7 @@ from running import Customer, enrol, environment, store
 from soak.checker import gather, wait_until_quiet, watch
 from soak.faults import Saboteur
 from soak.fleet import Fleet
-from soak.plan import faults
+from soak.plan import Kind, faults
 from soak.processes import child
 from soak.producers import Producers, Shop
 from soak.pulse import Pulse, rates, recovery_s
@@ -56,6 +56,7 @@ class Options:
     organizations: int = 6
     rate_per_s: float = 100.0
     pace: float = 1.0
+    only: Sequence[Kind] = ()
     settle_s: float = 180.0
 
 
@@ -108,7 +109,7 @@ async def run(options: Options, folder: Path) -> Outcome:
             async with trio.open_nursery() as work:
                 work.start_soon(producers.run)
                 await trio.sleep(WARM_UP_S)
-                await saboteur.run(faults(options.seed, options.pace), options.kills_max, options.minutes * 60)
+                await saboteur.run(faults(options.seed, options.pace, options.only), options.kills_max, options.minutes * 60)
                 await trio.sleep(COOL_DOWN_S)
                 producers.stop()
             quiet_after_s = await trio.to_thread.run_sync(

@@ -54,6 +54,7 @@ def test_a_seed_deals_the_same_faults_and_every_deck_has_every_kind() -> None:
     assert all(GAP_MIN_S <= fault.gap_s <= GAP_MAX_S for fault in first)
     assert sorted(deal(Random(1), 3)) == sorted(kind for kind, count in DECK.items() for _ in range(count))
     assert {fault.kind for fault in first[: sum(DECK.values())]} == set(Kind)
+    assert {fault.kind for fault in islice(faults(1, only=[Kind.KILL, Kind.TERM]), 50)} == {Kind.KILL, Kind.TERM}
 
 
 def test_recovery_is_the_start_of_the_first_window_as_good_as_before() -> None:
