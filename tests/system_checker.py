@@ -46,6 +46,8 @@ HEALED_WITHIN_S = 900.0
 """A clock set back by five minutes, then an organization's quarantine of five, then leases, sweeps, retries, a slow channel."""
 MENDED_WITHIN_S = 330.0
 """A crashed actor is mended within seconds, or after its quarantine."""
+TAKES_EFFECT_S = 60.0
+"""How long an actor may take to begin anew after a crash or a changed configuration, Postgres being away included."""
 PREFETCH = 2
 """Attempts that a channel may have been handed for each call it may make at once: so many may bunch up behind a token each."""
 READ_ONLY = frozenset({"known", "queued", "load_providers", "stored_answer", "register", "renew_lease", "release_lease"})
@@ -59,7 +61,6 @@ TRANSITIONS = {
     (Status.SENDING, Status.FAILED),
     (Status.FAILED, Status.QUEUED),
 }
-SHOWN_MAX = 20
 
 
 class Seen(NamedTuple):
@@ -353,28 +354,36 @@ class Checker:
 
     # --- rates and breakers ---------------------------------------------------------------------------------------------------
 
-    def _beginnings(self, process: Process, organization_id: OrganizationId, channel: Channel) -> list[float]:
-        """When a channel may have begun anew in a process, with one token and a closed breaker."""
-        changed = [at_s for at_s, _ in self._policies[organization_id, channel]]
+    def _in_force(self, first: Call) -> list[tuple[float, ProviderPolicy]]:
+        """The configurations that a process can have used for the channel of a call, with when each began."""
+        changes = self._policies[first.organization_id, first.channel]
+        ends = [at_s for at_s, _ in changes[1:]] + [inf]
+        return [change for change, end_s in zip(changes, ends, strict=True) if end_s > first.process.started_s]
+
+    def _anew(self, first: Call) -> list[tuple[float, float]]:
+        """When a channel began anew in a process, with one token and a closed breaker: from when to when that may have been."""
+        process = first.process
+        changed = [at_s for at_s, _ in self._in_force(first) if at_s > process.started_s]
         crashed = [at_s for at_s, crashing in self._crashes if crashing is process]
-        return [process.started_s, *changed, *crashed]
+        return [(process.started_s, process.started_s), *((at_s, at_s + TAKES_EFFECT_S) for at_s in (*changed, *crashed))]
 
     def _rate(self, calls: Sequence[Call]) -> None:
         """No window may hold more than the burst, what flowed in, and a token for each time the channel began anew."""
         first = calls[0]
-        policies = [policy for _, policy in self._policies[first.organization_id, first.channel]]
+        policies = [policy for _, policy in self._in_force(first)]
         rates = [policy.rate_per_s for policy in policies if policy.rate_per_s is not None]
         if len(rates) < len(policies):
             return
         rate, burst = max(rates), max(policy.burst for policy in policies)
         bunched = PREFETCH * max(policy.concurrency_max for policy in policies)
-        begun = self._beginnings(first.process, first.organization_id, first.channel)
-        idle_s, lag_s = self._world.config.dispatch.idle_s, 60.0
+        anew, idle_s = self._anew(first), self._world.config.dispatch.idle_s
         for i, early in enumerate(calls):
             for j in range(i + burst, len(calls)):
                 window_s = calls[j].began_s - early.began_s
-                anew = sum(early.began_s - lag_s <= at_s <= calls[j].began_s for at_s in begun) + int(window_s / idle_s)
-                if j - i + 1 > burst + rate * window_s + bunched + anew:
+                fresh = sum(from_s <= calls[j].began_s and early.began_s <= to_s for from_s, to_s in anew) + int(
+                    window_s / idle_s
+                )
+                if j - i + 1 > burst + rate * window_s + bunched + fresh:
                     name = f"{first.organization_id} {first.channel.value}"
                     self.break_("I6", f"{first.process.name} made {j - i + 1} calls for {name} within {window_s:.1f} s")
                     return
@@ -382,30 +391,28 @@ class Checker:
     def _breaker(self, calls: Sequence[Call]) -> None:
         """After so many failures in a row nothing begins for at least half of the shortest open time."""
         policy, first = self._world.config.breaker, calls[0]
-        rest_s = policy.open_base_s / 2
-        begun = self._beginnings(first.process, first.organization_id, first.channel)
-        idle_s = self._world.config.dispatch.idle_s
+        anew, idle_s = self._anew(first), self._world.config.dispatch.idle_s
         told = [call for call in calls if call.outcome in COSTLY or call.outcome in ("not_sent", "delivered")]
-        in_a_row = 0
+        in_a_row, since_s = 0, 0.0
         for before, call in pairwise([None, *sorted(told, key=lambda call: call.heard_s)]):
             assert call is not None
-            if before is None or call.outcome == "delivered" or before.revision != call.revision:
+            idle = before is None or call.began_s > before.heard_s + idle_s  # it may have slept, and forgotten
+            if before is None or idle or call.outcome == "delivered" or before.revision != call.revision:
                 in_a_row = 0
-            if before is not None and (call.began_s > before.heard_s + idle_s or any(before.heard_s < at_s for at_s in begun)):
-                in_a_row = 0
-            in_a_row += call.outcome != "delivered"
+            if call.outcome == "delivered":
+                continue
+            since_s = call.began_s if in_a_row == 0 else since_s
+            in_a_row += 1
             if in_a_row < policy.failures_in_a_row or call.process.last_stop_s > call.began_s:
                 continue
-            until_s = call.heard_s + rest_s
+            until_s = call.heard_s + policy.open_base_s / 2
             stale = before is not None and before.heard_s > call.began_s  # it may have begun before the breaker opened
-            if stale or any(call.heard_s - 60.0 <= at_s <= until_s for at_s in begun):
+            if stale or any(from_s <= until_s and since_s < to_s for from_s, to_s in anew):
                 continue
             eager = [late for late in calls if call.heard_s < late.began_s < until_s]
             if eager:
-                name = f"{first.organization_id} {first.channel.value}"
-                self.break_(
-                    "I10", f"{first.process.name} called {name} {eager[0].began_s - call.heard_s:.2f} s after it had to rest"
-                )
+                name, rested_s = f"{first.organization_id} {first.channel.value}", eager[0].began_s - call.heard_s
+                self.break_("I10", f"{first.process.name} called {name} {rested_s:.2f} s after it had to rest")
                 return
 
 

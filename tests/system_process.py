@@ -292,13 +292,13 @@ class Process:
         if self.dead or self._going is not None:
             await self.steady()
         fault = world.fault_at(self, server, operation, moment)
-        world.note(self.name, server, operation, moment.value, "" if fault is None else fault.value)
-        if self.dead:
-            await trio.sleep_forever()
+        world.note(self.name, server, operation, moment.value, fault.value if isinstance(fault, Fault) else fault or "")
+        if self.dead or self._going is not None:
+            await self.steady()
         if fault is None:
             return
-        if fault is Fault.SLOW:
-            await trio.sleep(world.random.uniform(0.001, 3.0))
+        if fault is Fault.SLOW or isinstance(fault, float):
+            await trio.sleep(fault if isinstance(fault, float) else world.random.uniform(0.001, 3.0))
             await self.steady()
         elif fault is Fault.KILL:
             self.kill()

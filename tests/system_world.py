@@ -96,14 +96,20 @@ class Clock:
         self.jumped_s[whose] = trio.current_time()
 
 
+Spring = Callable[[Process], Fault | float | None]
+
+
 @define
 class Trap:
-    """Goes off once, at the ``skip``-th passing of one moment of one operation."""
+    """Goes off once, when one moment of one operation is passed for the time after ``skip`` others.
+
+    ``spring`` may do anything to the process, and says what goes wrong: a fault, a pause in seconds, or nothing.
+    """
 
     server: str
     operation: str
     moment: Moment
-    spring: Callable[[Process], Fault | None]
+    spring: Spring
     skip: int = 0
 
 
@@ -290,7 +296,12 @@ class World:
     # --- faults ---------------------------------------------------------------------------------------------------------
 
     def trap(
-        self, server: str, operation: str, moment: Moment, spring: Callable[[Process], Fault | None] | Fault, skip: int = 0
+        self,
+        server: str,
+        operation: str,
+        moment: Moment,
+        spring: Callable[[Process], Fault | float | None] | Fault,
+        skip: int = 0,
     ) -> Trap:
         """Have something happen exactly there, once."""
         trap = Trap(server, operation, moment, spring if callable(spring) else lambda _process: spring, skip)
@@ -301,7 +312,7 @@ class World:
         """An operation failed in a way nobody foresaw, which an organization's actor does not survive."""
         self.checker.actor_crashed(process)
 
-    def fault_at(self, process: Process, server: str, operation: str, moment: Moment) -> Fault | None:
+    def fault_at(self, process: Process, server: str, operation: str, moment: Moment) -> Fault | float | None:
         """What goes wrong here, if anything."""
         if self.traps:
             for trap in self.traps:
