@@ -16,9 +16,9 @@ from dispatcher.messages import ProviderPolicy
 from dispatcher.model import Channel, NotificationId
 from system_checker import HEALED_WITHIN_S
 from system_network import Answering, Reply
-from system_process import POSTGRES, REDIS, Process
+from system_process import POSTGRES, REDIS, Process, Variant
 from system_trio import run_seeded
-from system_world import CALM, MAIL, TEXT, Variant, Weather, World, organization
+from system_world import CALM, MAIL, TEXT, Weather, World, organization
 
 WEATHERS = (
     CALM,

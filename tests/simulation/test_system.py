@@ -10,7 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
@@ -34,20 +34,17 @@ def run_part(seeds: Sequence[int]) -> list[Report]:
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[dict[range, Future[list[Report]]]]:
-    """All parts, of which so many run at a time."""
-    pool = ProcessPoolExecutor(PROCESSES, mp_context=multiprocessing.get_context("spawn"))
-    try:
-        yield {part: pool.submit(run_part, part) for part in parts()}
-    finally:
-        pool.shutdown(cancel_futures=True)
+def pool() -> Iterator[ProcessPoolExecutor]:
+    """Processes that run seeds beside each other."""
+    with ProcessPoolExecutor(PROCESSES, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool
 
 
 @pytest.mark.parametrize("part", parts(), ids=lambda part: f"seeds {part.start} to {part.stop - 1}")
 def test_whatever_fails_in_whatever_order_nothing_is_lost_and_nothing_doubled_without_a_mark(
-    part: range, running: dict[range, Future[list[Report]]]
+    part: range, pool: ProcessPoolExecutor
 ) -> None:
-    reports = running[part].result()
+    reports = [report for share in pool.map(run_part, [part[n::PROCESSES] for n in range(PROCESSES)]) for report in share]
 
     failed = [report for report in reports if report.broken]
     shown = ["\n    ".join((f"python tests/simulation/replay.py {report.seed}", *report.broken[:5])) for report in failed]
