@@ -11,15 +11,14 @@ Children in the order they start; a drain stops them in reverse, each with nothi
     herald         wake-ups and announcements
     janitor        what crashes left behind
 
-``open_node`` connects, starts and drains; whoever serves HTTP does so inside it. The tree itself stands on :class:`Ports` and
-knows no driver, so that a simulation runs this very tree over ports in memory.
+Store and queue are :class:`Ports`, so that a simulation runs this very tree over ports in memory; :mod:`actors.opening` connects
+the real ones.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import Any
@@ -35,10 +34,9 @@ from actors.callers import Callers
 from actors.headroom import HeadroomWatch
 from actors.heartbeat import Heartbeat
 from actors.herald import Herald
-from actors.hot import Loaders
-from actors.io.http import Deadlines, HttpPool, PoolLimits, open_http_pool
-from actors.io.postgres import Pool, open_pool
-from actors.io.redis import Redis, open_redis, open_subscriber
+from actors.io.http import Deadlines, HttpPool
+from actors.io.postgres import Pool
+from actors.io.redis import Redis
 from actors.janitor import Janitor
 from actors.lease import RENEWALS, Lease
 from actors.ledger import Ledger
@@ -49,15 +47,12 @@ from actors.organizations import Organizations
 from actors.permits import Permits
 from actors.ports import Arrival, Queue, Store
 from actors.readiness import Readiness
-from actors.redis_queue import RedisQueue
 from actors.shards import Shards
-from actors.store.answers import read_answer
-from actors.store.dispatching import PostgresStore
 from actors.supervision import RestartBudget, supervise
 from actors.watchdog import SILENT_S, watched
 from dispatcher.acceptance import AcceptLimits
 from dispatcher.config import Config
-from dispatcher.errors import ConfigError, QueueUnavailable, StoreUnavailable
+from dispatcher.errors import QueueUnavailable, StoreUnavailable
 from dispatcher.headroom import Headroom
 from dispatcher.messages import ProviderPolicy
 from dispatcher.model import Channel, NotificationId, OrganizationId
@@ -385,81 +380,3 @@ class Node:
 
     async def _load_channels(self, organization_id: OrganizationId) -> frozenset[Channel]:
         return frozenset(policy.channel for policy, _ in await self._providers(organization_id, self._cache_of(organization_id)))
-
-
-@asynccontextmanager
-async def open_node(config: Config, *, incarnation: str, random: Random, unix_s: Callable[[], float]) -> AsyncIterator[Node]:
-    """Connect to the servers ``config`` names and run a node; on leaving, drain it.
-
-    ``incarnation`` is a fresh UUID of this start. Raises StoreUnavailable or QueueUnavailable when a server can not be reached.
-    """
-    if config.postgres.url is None or config.redis.url is None:
-        raise ConfigError("open_node needs the URLs of Postgres and Redis")
-    d = config.dispatch
-    async with AsyncExitStack() as stack:
-        pool = await stack.enter_async_context(
-            open_pool(
-                config.postgres.url,
-                size_max=config.postgres.pool_size_max,
-                connect_deadline_s=config.postgres.connect_deadline_s,
-                statement_deadline_s=config.postgres.statement_deadline_s,
-                random=random,
-            )
-        )
-        connect_s, command_s = config.redis.connect_deadline_s, config.redis.command_deadline_s
-        redis = await stack.enter_async_context(
-            open_redis(config.redis.url, connect_deadline_s=connect_s, command_deadline_s=command_s, random=random)
-        )
-        subscriber = await stack.enter_async_context(
-            open_subscriber(config.redis.url, connect_deadline_s=connect_s, command_deadline_s=command_s, random=random)
-        )
-        http_pool = await stack.enter_async_context(
-            open_http_pool(
-                limits=PoolLimits(connections_per_origin_max=d.connections_per_origin_max, connections_max=d.calls_max),
-                tls_context=None,
-            )
-        )
-
-        await pool.wait_ready(config.postgres.connect_deadline_s)
-        await redis.execute("PING")
-
-        def make_herald(node: Node) -> Herald:
-            return Herald(
-                redis,
-                subscriber,
-                shards=d.shards,
-                listeners_max=config.surface.listeners_max,
-                buffer_max=config.surface.listener_buffer_max,
-                on_wake=node.organizations.wake,
-                on_changed=node.drop_cached,
-                on_missed=node.drop_all_cached,
-                on_shards=node.shards.look,
-            )
-
-        loaders = Loaders(pool, config.encryption_keys, config.provider_urls_extra)
-        ports = Ports(
-            store=PostgresStore(pool, incarnation),
-            queue=RedisQueue(redis, lease_s=d.lease_s, shards=d.shards),
-            load_providers=loaders.providers,
-            load_template=loaders.template,
-            stored_answer=lambda organization_id, key: read_answer(pool, organization_id, key),
-        )
-        node = Node(
-            config,
-            ports=ports,
-            pool=pool,
-            redis=redis,
-            http_pool=http_pool,
-            make_herald=make_herald,
-            incarnation=incarnation,
-            random=random,
-            unix_s=unix_s,
-        )
-        async with trio.open_nursery() as nursery:
-            await nursery.start(node.run)
-            try:
-                yield node
-            finally:
-                if not await node.leave():
-                    logger.warning("the drain ended before everything did; whoever runs next takes it back")
-            nursery.cancel_scope.cancel()

@@ -17,14 +17,14 @@ from uuid import UUID
 import trio
 from attrs import frozen
 
-from actors.herald import CHANGED_TOPIC, Herald
+from actors.herald import Herald
 from actors.io.http import HttpPool
+from actors.io.pg_pool import PoolStatistics
 from actors.io.postgres import Pool
 from actors.io.redis import Message, Reconnected, Redis, Subscriber
 from actors.memory import MemoryQueue, Moment
 from actors.memory_store import MemoryStore
 from actors.node import FLUSH_S, RELEASE_S, Node, Ports
-from actors.organizations import Organizations
 from actors.ports import Queue
 from dispatcher.config import Config
 from dispatcher.errors import QueueUnavailable, StoreUnavailable
@@ -101,16 +101,17 @@ class Process:
         world = self.world
         config = world.variant.reads(world.config)
 
-        def make_herald(organizations: Organizations) -> Herald:
+        def make_herald(node: Node) -> Herald:
             return Herald(
                 cast("Redis", Publisher(self)),
                 cast("Subscriber", Listener(self)),
                 shards=config.dispatch.shards,
                 listeners_max=10,
                 buffer_max=10,
-                on_wake=organizations.wake,
-                on_changed=organizations.changed,
-                on_missed=organizations.all_changed,
+                on_wake=node.organizations.wake,
+                on_changed=node.drop_cached,
+                on_missed=node.drop_all_cached,
+                on_shards=node.shards.look,
             )
 
         return Node(
@@ -122,10 +123,11 @@ class Process:
                 load_template=self._load_template,
                 stored_answer=self._stored_answer,
             ),
-            pool=cast("Pool", None),  # asked for gauges only
-            redis=cast("Redis", None),
+            pool=cast("Pool", Connections()),
+            redis=cast("Redis", Publisher(self)),
             http_pool=cast("HttpPool", world.network.of(self)),
             make_herald=make_herald,
+            incarnation=self.incarnation,
             random=self.random,
             unix_s=self.unix_s,
         )
@@ -366,14 +368,24 @@ class Listener:
         return await self._process.heard()
 
 
+class Connections:
+    """The pool's own figures: it has as many connections as anybody wants."""
+
+    def statistics(self) -> PoolStatistics:
+        return PoolStatistics(1, 1, 0, 0, 0)
+
+
 class Publisher:
-    """A connection for commands, of which the herald uses one."""
+    """A connection for commands: announcing to other processes, and asking how much memory is left."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
 
-    async def execute(self, command: str, topic: str, payload: str) -> int:
-        assert (command, topic) == ("PUBLISH", CHANGED_TOPIC)
+    async def execute(self, command: str, topic: str, payload: str = "") -> int | bytes:
+        if command == "INFO":
+            await self._process.interrupt(REDIS, "info", Moment.BEFORE)
+            return b"maxmemory:0"
+        assert command == "PUBLISH"
         await self._process.interrupt(REDIS, "publish", Moment.BEFORE)
         for process in self._process.world.processes:
             process.hear(Message(topic, payload.encode()))

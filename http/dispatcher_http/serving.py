@@ -27,7 +27,8 @@ from actors.embedded.postgres import embedded_postgres
 from actors.embedded.valkey import embedded_valkey
 from actors.io.postgres import Pool, open_pool
 from actors.metrics import MetricsCollector
-from actors.node import Node, open_node
+from actors.node import Node
+from actors.opening import open_node
 from actors.store import encryption
 from actors.store.dispatching import forget_incarnations
 from dispatcher.config import Config

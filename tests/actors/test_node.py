@@ -19,7 +19,8 @@ import actors.node
 import migrations
 from actors.hot import Loaders
 from actors.janitor import Janitor
-from actors.node import Node, open_node
+from actors.node import Node
+from actors.opening import open_node
 from actors.ports import Arrival
 from actors.store import organizations, providers
 from dispatcher import vault

@@ -163,8 +163,8 @@ class DisownsNothing(MemoryStore):
 class ClaimsWithoutALease(MemoryQueue):
     """A claimed id is nowhere but in memory."""
 
-    async def claim(self, organization_id: OrganizationId, n: int) -> Claimed:
-        claimed = await super().claim(organization_id, n)
+    async def claim(self, organization_id: OrganizationId, n: int, look: Sequence[Channel] = ()) -> Claimed:
+        claimed = await super().claim(organization_id, n, look)
         await self.settle([Settlement(organization_id, done=list(claimed.ids))])
         return claimed
 
@@ -179,7 +179,7 @@ class UnparksNothing(MemoryQueue):
 class NamesNobody(MemoryQueue):
     """The sweep finds no organization that has work: only wake-ups do."""
 
-    async def active(self, limit: int) -> list[OrganizationId]:
+    async def active(self, limit: int, shards: Collection[int] | None = None) -> list[OrganizationId]:
         return []
 
 
