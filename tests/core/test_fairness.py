@@ -224,16 +224,16 @@ def test_whoever_waits_is_served_whatever_arrives(data: st.DataObject) -> None:
         new, took_s, which = arrivals[begun % len(arrivals)]
         for _ in range(new):
             turns.wait(Party("new"))
-        while free and (party := turns.next(free)) is not None:
-            assert isinstance(party, Party)
+        while free and (next_one := turns.next(free)) is not None:
+            assert isinstance(next_one, Party)
             begun += 1
-            if party is debtor:
+            if next_one is debtor:
                 served_after = begun
                 break
             free -= 1
-            under_way.append((party, turns.begin(party)))
-            if party in parties:
-                turns.wait(party)
+            under_way.append((next_one, turns.begin(next_one)))
+            if next_one in parties:
+                turns.wait(next_one)
         if under_way and served_after is None:
             ended, charged_s = under_way.pop(which % len(under_way))
             turns.end(ended, charged_s, took_s)
