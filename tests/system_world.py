@@ -128,7 +128,11 @@ class World:
         self.traps: list[Trap] = []
         self.database = MemoryDatabase(lambda: self.clock.unix_s(POSTGRES))
         self.queue = self.variant.queue(
-            lambda: self.clock.unix_s(REDIS), lease_s=config.dispatch.lease_s, interrupt=at_once, on_wake=self._woken
+            lambda: self.clock.unix_s(REDIS),
+            lease_s=config.dispatch.lease_s,
+            shards=config.dispatch.shards,
+            interrupt=at_once,
+            on_wake=self._woken,
         )
         self.policies: dict[OrganizationId, list[ProviderPolicy]] = {}
         self.accepted: dict[NotificationId, OrganizationId] = {}
