@@ -626,6 +626,13 @@ def test_after_a_drain_that_ended_it_claims_again_with_all_it_knew() -> None:
     assert dialogue.hears(Claimed([nid(1)], 0, None)) == [Settle((), (), [nid(1)])]  # it remembers what it delivered
 
 
+def test_a_drain_that_ended_is_a_reason_to_look_for_work() -> None:
+    dialogue = ready()
+    dialogue.hears(DrainBegan())
+
+    assert dialogue.hears(DrainEnded()) == [Claim(8)]
+
+
 def must_claim(dialogue: Dialogue) -> bool:
     return dialogue.core.must_claim(Now(dialogue.now_s, UNIX_S))
 
