@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
@@ -33,10 +34,22 @@ def run_part(seeds: Sequence[int]) -> list[Report]:
     return [run_seed(seed) for seed in seeds]
 
 
+def end_with_the_parent() -> None:
+    """A run of tests that is killed leaves nobody behind."""
+    threading.Thread(target=_wait_for_its_end, daemon=True).start()
+
+
+def _wait_for_its_end() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
 @pytest.fixture(scope="module")
 def pool() -> Iterator[ProcessPoolExecutor]:
     """Processes that run seeds beside each other."""
-    with ProcessPoolExecutor(PROCESSES, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(PROCESSES, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_the_parent) as pool:
         yield pool
 
 
@@ -49,4 +62,4 @@ def test_whatever_fails_in_whatever_order_nothing_is_lost_and_nothing_doubled_wi
     failed = [report for report in reports if report.broken]
     shown = ["\n    ".join((f"python tests/simulation/replay.py {report.seed}", *report.broken[:5])) for report in failed]
     assert not failed, f"{len(failed)} of {len(reports)} seeds failed; to see one step by step:\n" + "\n".join(shown)
-    assert sum(report.notifications for report in reports) > len(reports), "the seeds hardly send anything"
+    assert len(reports) < 10 or sum(report.notifications for report in reports) > 10 * len(reports), "they hardly send anything"
