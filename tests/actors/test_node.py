@@ -176,7 +176,7 @@ async def test_a_drain_while_postgres_is_away_ends_as_well(
         server.start()
         async with node(server.url, redis_url, sandbox) as second:
             # What the end of its lease would bring, without waiting for it.
-            await second.pool.execute("DELETE FROM incarnations WHERE id <> %s", (second.store.incarnation,))
+            await second.pool.execute("DELETE FROM incarnations WHERE id <> %s", (second.incarnation,))
             await until(lambda: statuses(server.url) == {"delivered": 200})
     finally:
         server.stop()
@@ -288,7 +288,7 @@ async def test_what_another_dispatches_is_accepted_from_a_cache_all_the_same(
 
         async def counted(self: Loaders, organization_id: OrganizationId) -> Sequence[tuple[ProviderPolicy, Bound]]:
             nonlocal loads
-            loads += self is guest.loaders
+            loads += guest.loads_with(self)
             return await load(self, organization_id)
 
         monkeypatch.setattr(Loaders, "providers", counted)

@@ -3,8 +3,8 @@ producers are told in time. Everything is real; what would be sent twice shows, 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -35,6 +35,14 @@ def postgres(servers_folder: Path, tmp_path: Path) -> Iterator[StoppableServer]:
     migrations.up(server.url)
     yield server
     server.stop()
+
+
+def patient(
+    database_url: str, redis_url: str, sandboxes: Sequence[Sandbox] = (), /, **settings: str
+) -> AbstractAsyncContextManager[Running]:
+    """A dispatcher whose calls have time, also on a machine that has none: one that is given up might be sent twice."""
+    calls = {"request_deadline_s": "30", "connect_deadline_s": "30", "lease_s": "60"}
+    return dispatching(database_url, redis_url, sandboxes, **calls, **settings)
 
 
 async def customer(running: Running, sandbox: Sandbox, **settings: Any) -> Customer:
@@ -96,7 +104,7 @@ async def test_a_postgres_that_is_killed_and_started_again_costs_nothing_but_tim
 ) -> None:
     """Not even a doubtful attempt (scenario 21)."""
     sandbox.change(latency_s=0.02)
-    async with dispatching(postgres.url, redis_url, [sandbox]) as running:
+    async with patient(postgres.url, redis_url, [sandbox]) as running:
         acme = await customer(running, sandbox)
         sent = await acme.send_all(recipients(200))
         await until(lambda: sandbox.ledger.accepted >= 20)
@@ -116,7 +124,7 @@ async def test_a_primary_that_became_a_standby_is_waited_for_and_no_row_is_given
 ) -> None:
     """It answers, but takes no writes: connections to it are dropped and none is made before it is primary again."""
     sandbox.change(latency_s=0.02)
-    async with dispatching(postgres.url, redis_url, [sandbox]) as running:
+    async with patient(postgres.url, redis_url, [sandbox]) as running:
         acme = await customer(running, sandbox)
         sent = await acme.send_all(recipients(200))
         await until(lambda: sandbox.ledger.accepted >= 20)
@@ -144,7 +152,7 @@ async def test_commits_whose_acknowledgement_is_lost_are_neither_lost_nor_repeat
 ) -> None:
     """Gate and record ask again and find what they did (scenario 22)."""
     sandbox.change(latency_s=0.02)
-    async with bad_line(database_url) as line, dispatching(over(line), redis_url, [sandbox]) as running:
+    async with bad_line(database_url) as line, patient(over(line), redis_url, [sandbox]) as running:
         acme = await customer(running, sandbox)
         async with acme.listen() as feed:
             sent = await acme.send_all(recipients(300))
@@ -161,7 +169,7 @@ async def test_an_accept_whose_commit_was_not_acknowledged_is_made_good_by_its_k
     database_url: str, redis_url: str, sandbox: Sandbox
 ) -> None:
     """The producer is told that nobody knows; what it hands in was on disk all the same (scenario 22)."""
-    async with bad_line(database_url) as line, dispatching(over(line), redis_url, [sandbox]) as running:
+    async with bad_line(database_url) as line, patient(over(line), redis_url, [sandbox]) as running:
         acme = await customer(running, sandbox)
         warm = await acme.send("warm@example.org")
         await until(lambda: acme.all_delivered([warm]))
@@ -196,7 +204,7 @@ async def test_one_row_that_postgres_refuses_fails_no_other_of_five_thousand(
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("ALTER TABLE notifications ADD CHECK (recipient <> 'bad@example.org')")
     answers: dict[int, dict[str, Any]] = {}
-    async with dispatching(database_url, redis_url, [sandbox]) as running:
+    async with patient(database_url, redis_url, [sandbox]) as running:
         acme = await customer(running, sandbox, rate_per_s=0.01, burst=1)  # only what is accepted matters here
 
         async def hand_in(number: int, addresses: list[str]) -> None:
@@ -220,7 +228,7 @@ async def test_when_statements_are_slow_producers_are_turned_away_early_and_let_
     database_url: str, redis_url: str, sandbox: Sandbox
 ) -> None:
     """(scenario 25) What had been handed in before is accepted; what waits is bounded meanwhile."""
-    async with dispatching(
+    async with patient(
         database_url, redis_url, [sandbox], accept_wait_max_s=TURN_AWAY_SOON, postgres_statement_deadline_s="40"
     ) as running:
         acme = await customer(running, sandbox)
@@ -259,7 +267,7 @@ async def test_when_all_connections_are_taken_producers_are_turned_away_and_let_
     database_url: str, redis_url: str, sandbox: Sandbox
 ) -> None:
     """(scenario 25) Also those whose key would have to be looked up first."""
-    async with dispatching(
+    async with patient(
         database_url, redis_url, [sandbox], accept_wait_max_s=TURN_AWAY_SOON, postgres_pool_size_max="2"
     ) as running:
         acme = await customer(running, sandbox)
@@ -287,7 +295,7 @@ async def test_a_session_that_forgot_its_transaction_costs_two_dead_rows_a_notif
 ) -> None:
     """(scenario 24) Nothing can be cleaned up meanwhile; afterwards everything is, and the table says by itself how early."""
     n = 400
-    async with dispatching(database_url, redis_url, [sandbox], in_flight_max="64") as running:
+    async with patient(database_url, redis_url, [sandbox], in_flight_max="64") as running:
         acme = await customer(running, sandbox)
         with psycopg.connect(database_url) as forgetful:
             forgetful.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")

@@ -5,7 +5,8 @@ Everything is real. The provider honours no keys here, so whatever would be sent
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -57,6 +58,14 @@ def keys_of(valkey: Valkey) -> Iterator[Any]:
         yield client
 
 
+def patient(
+    database_url: str, redis_url: str, sandboxes: Sequence[Sandbox] = (), /, **settings: str
+) -> AbstractAsyncContextManager[Running]:
+    """A dispatcher whose calls have time, also on a machine that has none: one that is given up might be sent twice."""
+    calls = {"request_deadline_s": "30", "connect_deadline_s": "30", "lease_s": "60"}
+    return dispatching(database_url, redis_url, sandboxes, **calls, **settings)
+
+
 async def customer(running: Running, sandbox: Sandbox, organization_id: str = "acme") -> Customer:
     found = await running.customer(organization_id)
     await found.add_provider(sandbox.url)
@@ -90,7 +99,7 @@ async def test_while_redis_says_nothing_accepting_does_not_wait_for_it(
     database_url: str, valkey: Valkey, sandbox: Sandbox
 ) -> None:
     """Whatever patience commands have; and what was accepted is sent as soon as Redis goes on."""
-    async with dispatching(database_url, valkey.url, [sandbox], redis_command_deadline_s="600") as running:
+    async with patient(database_url, valkey.url, [sandbox], redis_command_deadline_s="600") as running:
         acme = await customer(running, sandbox)
         sent = await acme.send_all(recipients(20))
         valkey.pause()
@@ -106,7 +115,7 @@ async def test_what_a_silent_redis_missed_is_pushed_when_it_answers_again(
     database_url: str, valkey: Valkey, sandbox: Sandbox
 ) -> None:
     """By the process that accepted it: the janitor would look for it half a minute later."""
-    async with dispatching(
+    async with patient(
         database_url, valkey.url, [sandbox], redis_command_deadline_s="0.3", redis_connect_deadline_s="0.3"
     ) as running:
         acme = await customer(running, sandbox)
@@ -131,7 +140,7 @@ async def test_a_process_that_hears_nothing_any_more_notices_and_connects_again(
 ) -> None:
     """Connections that look alive and say nothing: the one for commands and the one for announcements."""
     async with deaf_line(tmp_path, valkey) as line:
-        async with dispatching(database_url, line.url, [sandbox], redis_command_deadline_s="0.5") as running:
+        async with patient(database_url, line.url, [sandbox], redis_command_deadline_s="0.5") as running:
             acme = await customer(running, sandbox)
             async with acme.listen() as feed:
                 first = await acme.send("ada@example.org")
@@ -186,7 +195,7 @@ async def test_a_failover_that_brings_old_state_back_sends_nothing_again(
     database_url: str, valkey: Valkey, keys_of: Any, sandbox: Sandbox
 ) -> None:
     """Queue, leases and marks as they stood before everything was settled (scenario 13)."""
-    async with dispatching(database_url, valkey.url, [sandbox]) as running:
+    async with patient(database_url, valkey.url, [sandbox]) as running:
         acme = await customer(running, sandbox)
         sandbox.change(latency_s=0.3)
         sent = await acme.send_all(recipients(100))
@@ -219,7 +228,7 @@ async def test_scripts_that_are_flushed_again_and_again_stop_nothing(
     database_url: str, valkey: Valkey, keys_of: Any, sandbox: Sandbox
 ) -> None:
     """(scenario 16)"""
-    async with dispatching(database_url, valkey.url, [sandbox]) as running:
+    async with patient(database_url, valkey.url, [sandbox]) as running:
         acme = await customer(running, sandbox)
         async with acme.listen() as feed:
             sent = await acme.send_all(recipients(100))
@@ -235,7 +244,7 @@ async def test_damaged_keys_of_one_organization_are_nobody_elses_misfortune(
     database_url: str, valkey: Valkey, keys_of: Any, sandbox: Sandbox
 ) -> None:
     """Once somebody removes what is damaged, its own notifications go out as well (scenario 16)."""
-    async with dispatching(database_url, valkey.url, [sandbox]) as running:
+    async with patient(database_url, valkey.url, [sandbox]) as running:
         acme, other = await customer(running, sandbox), await customer(running, sandbox, "other")
         keys_of.set(KEYS.queue(ACME), "not a list")
         keys_of.set(KEYS.inflight(ACME), "not a sorted set")
@@ -284,7 +293,7 @@ async def test_ids_that_stand_in_the_wrong_places_are_each_sent_once(
     """In flight and not in the list, in the list and in flight, twice, or nowhere at all (scenario 17)."""
     nowhere, lapsed, both, twice, delayed, elsewhere, unknown = ids(7)
     queued = [nowhere, lapsed, both, twice, delayed]
-    async with dispatching(database_url, valkey.url, [sandbox]) as running:
+    async with patient(database_url, valkey.url, [sandbox]) as running:
         acme = await customer(running, sandbox)
         async with store(database_url) as pool:
             for id in queued:
@@ -314,7 +323,7 @@ async def test_before_redis_is_full_producers_are_turned_away_and_when_it_is_ful
     """(scenario 15) What was accepted is claimed, settled and announced; what was accepted too late is pushed when there is
     room, and nobody has to lend a hand."""
     monkeypatch.setattr(headroom, "MEMORY_EVERY_S", 0.1)
-    async with dispatching(database_url, valkey.url, [sandbox]) as running:
+    async with patient(database_url, valkey.url, [sandbox]) as running:
         acme = await customer(running, sandbox)
         sandbox.change(latency_s=0.2)
         async with acme.listen() as feed:
@@ -348,7 +357,7 @@ async def test_before_redis_is_full_producers_are_turned_away_and_when_it_is_ful
 
 async def test_a_redis_that_may_evict_is_an_alarm(database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with own_valkey(tmp_path, maxmemory_policy="allkeys-lru") as valkey:
-        async with dispatching(database_url, valkey.url) as running:
+        async with patient(database_url, valkey.url) as running:
             await until(lambda: "set maxmemory-policy noeviction" in caplog.text)
             metrics = await running.metrics()
 
@@ -360,7 +369,7 @@ async def test_a_redis_that_does_not_tell_its_memory_turns_nobody_away(
     database_url: str, valkey: Valkey, keys_of: Any, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     keys_of.execute_command("ACL", "SETUSER", "default", "-info")
-    async with dispatching(database_url, valkey.url, [sandbox]) as running:
+    async with patient(database_url, valkey.url, [sandbox]) as running:
         acme = await customer(running, sandbox)
         await until(lambda: "does not tell how much memory" in caplog.text)
         sent = [await acme.send("ada@example.org")]

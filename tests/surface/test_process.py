@@ -198,7 +198,7 @@ async def test_a_process_that_stood_still_says_so_asks_for_its_lease_and_goes_on
     database_url: str, redis_url: str, sandbox: Sandbox
 ) -> None:
     """Stopped for longer than two renewals of its lease are apart (scenario 8)."""
-    sandbox.change(latency_s=0.05)
+    sandbox.change(honour_idempotency_keys=True, latency_s=0.05)
     async with program("serve", settings=environment(database_url, redis_url, [sandbox.url])) as dispatcher:
         async with customer(await dispatcher.serving(), database_url, sandbox) as acme:
             ids = await acme.send_all(recipients(300))

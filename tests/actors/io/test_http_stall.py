@@ -27,7 +27,7 @@ async def test_a_request_whose_time_passed_while_it_was_being_connected_is_not_s
     heard: list[bytes] = []
 
     async def script(peer: Peer) -> None:
-        heard.append(await peer.stream.receive_some(100))
+        heard.append(bytes(await peer.stream.receive_some(100)))
 
     async def dial_and_stand_still(*args: Any) -> Any:
         try:
