@@ -105,6 +105,7 @@ class Node:
         self._config = config
         self._random = random
         self._unix_s = unix_s
+        self.incarnation = incarnation
         self.pool = pool
         self.redis = redis
         self.metrics = Metrics()

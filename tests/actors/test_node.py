@@ -288,7 +288,7 @@ async def test_what_another_dispatches_is_accepted_from_a_cache_all_the_same(
 
         async def counted(self: Loaders, organization_id: OrganizationId) -> Sequence[tuple[ProviderPolicy, Bound]]:
             nonlocal loads
-            loads += guest.loads_with(self)
+            loads += self.pool is guest.pool
             return await load(self, organization_id)
 
         monkeypatch.setattr(Loaders, "providers", counted)
