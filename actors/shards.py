@@ -210,7 +210,8 @@ class Shards:
         if dispatching is None:
             return
         if others:
-            logger.warning("%d shards have, or had meanwhile, another owner", len(others))
+            if not self._leaving:  # else they went with the lease
+                logger.warning("%d shards have, or had meanwhile, another owner", len(others))
             dispatching.dismiss(others)
         if lapsed:
             self._metrics.events["shards_lapsed"] += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -269,3 +270,18 @@ async def test_a_beat_is_one_statement_a_second(autojump_clock: MockClock) -> No
 
     assert 95 <= member.operations.count("hold_shards") <= 106
     assert member.operations.count("release_shards") == 0
+
+
+async def test_a_lease_that_was_given_up_on_leaving_is_no_cause_for_a_warning(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet = Fleet()
+    member = fleet.member("a")
+    async with owning(member, Dispatcher(hand_over_s=OWNER_S)):
+        await trio.sleep(OWNER_S)
+        member.shards.leave()
+        await member.store.release_lease()
+        await trio.sleep(2 * BEAT_S)
+
+    assert fleet.owned() == [0]
+    assert "another owner" not in caplog.text
