@@ -406,7 +406,7 @@ class Checker:
             if in_a_row < policy.failures_in_a_row or call.process.last_stop_s > call.began_s:
                 continue
             until_s = call.heard_s + policy.open_base_s / 2
-            stale = before is not None and before.heard_s > call.began_s  # it may have begun before the breaker opened
+            stale = before is not None and before.heard_s >= call.began_s  # it may have begun before the breaker opened
             if stale or any(from_s <= until_s and since_s < to_s for from_s, to_s in anew):
                 continue
             eager = [late for late in calls if call.heard_s < late.began_s < until_s]
