@@ -64,7 +64,7 @@ async def supervise(
             if not is_outage(error):
                 took_s = error.took_s if isinstance(error, Stalled) else 0.0
                 failures = [until_s for until_s in failures if until_s > now_s]
-                failures.append(now_s + budget.period_s + took_s * budget.restarts_max)
+                failures.append(now_s + budget.period_s + took_s * (budget.restarts_max + 1))
             logger.error("%s failed: %s", name, describe(error))
             if len(failures) > budget.restarts_max:
                 raise BudgetSpent(f"{name} failed {len(failures)} times in {budget.period_s:g} s") from error

@@ -17,7 +17,7 @@ import trio
 
 import actors.node
 import migrations
-from actors.hot import Loaders
+from actors.io.postgres import Pool
 from actors.janitor import Janitor
 from actors.node import Node
 from actors.opening import open_node
@@ -27,9 +27,7 @@ from dispatcher import vault
 from dispatcher.config import from_mapping
 from dispatcher.errors import ConfigError, QueueUnavailable, StoreUnavailable
 from dispatcher.ids import uuid7
-from dispatcher.messages import ProviderPolicy
 from dispatcher.model import Channel, NotificationId, OrganizationId
-from dispatcher.providers.registry import Bound
 from dispatcher.vault import parse_keys
 from dispatcher_sandbox.behaviour import Outage
 from dispatcher_sandbox.sandbox import Sandbox, open_sandbox
@@ -284,14 +282,14 @@ async def test_what_another_dispatches_is_accepted_from_a_cache_all_the_same(
         await until(lambda: first.shards.owns(ACME) or second.shards.owns(ACME))
         host, guest = (first, second) if first.shards.owns(ACME) else (second, first)
         loads = 0
-        load = Loaders.providers
+        read_all = providers.read_all
 
-        async def counted(self: Loaders, organization_id: OrganizationId) -> Sequence[tuple[ProviderPolicy, Bound]]:
+        async def counted(pool: Pool, organization_id: OrganizationId) -> Sequence[Any]:
             nonlocal loads
-            loads += self.pool is guest.pool
-            return await load(self, organization_id)
+            loads += pool is guest.pool
+            return await read_all(pool, organization_id)
 
-        monkeypatch.setattr(Loaders, "providers", counted)
+        monkeypatch.setattr(providers, "read_all", counted)
         await configure(guest, sandbox)
         ids = [id for _ in range(5) for id in await send(guest, 1)]
         cached = loads

@@ -622,7 +622,7 @@ def test_after_a_drain_that_ended_it_claims_again_with_all_it_knew() -> None:
     dialogue.hears(Settled([nid(1)]))
 
     assert dialogue.hears(Woken()) == []
-    assert dialogue.hears(DrainEnded()) == [Claim(8)]
+    assert dialogue.hears(DrainEnded()) == [Claim(6)]
     assert dialogue.hears(Claimed([nid(1)], 0, None)) == [Settle((), (), [nid(1)])]  # it remembers what it delivered
 
 
