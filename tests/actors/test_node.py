@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -28,6 +29,7 @@ from dispatcher.config import from_mapping
 from dispatcher.errors import ConfigError, QueueUnavailable, StoreUnavailable
 from dispatcher.ids import uuid7
 from dispatcher.model import Channel, NotificationId, OrganizationId
+from dispatcher.shares import share
 from dispatcher.vault import parse_keys
 from dispatcher_sandbox.behaviour import Outage
 from dispatcher_sandbox.sandbox import Sandbox, open_sandbox
@@ -273,13 +275,18 @@ async def test_a_requeue_that_redis_can_not_hear_of_is_no_failure(database_url: 
 # --- beside another ----------------------------------------------------------------------------------------------------
 
 
+def owns_its_share(member: Node, members: set[str]) -> bool:
+    return frozenset(member.shards.owned) == share(member.incarnation, members, 16)
+
+
 async def test_what_another_dispatches_is_accepted_from_a_cache_all_the_same(
     database_url: str, redis_url: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And a change that is made anywhere drops it."""
     async with node(database_url, redis_url, sandbox) as first, node(database_url, redis_url, sandbox) as second:
-        await until(lambda: len(first.shards.owned) + len(second.shards.owned) == 16)
-        await until(lambda: first.shards.owns(ACME) or second.shards.owns(ACME))
+        members = {first.incarnation, second.incarnation}
+        for member in (first, second):
+            await until(partial(owns_its_share, member, members))
         host, guest = (first, second) if first.shards.owns(ACME) else (second, first)
         loads = 0
         read_all = providers.read_all
