@@ -7,10 +7,11 @@ that begins with the invariant's number:
 === ==================================================================================================================
 I1  what was accepted ends, and within :data:`HEALED_WITHIN_S` of the last fault; what is called delivered was sent
 I2  where the provider honours keys, a notification has one effect at most
-I3  elsewhere it has one, and one more for each time it was marked as possibly sent
+I3  elsewhere it has one, and one more for each time it was marked as possibly sent; what was marked is sent again only as far
+    as its channel's policy allows
 I4  nobody sends or writes under a lease that is over, and nobody takes work from a lease that is not
 I5  a row changes only as the table of transitions says; the end is the end, and it is announced
-I6  a channel sends no more in any window than its rate and its burst allow
+I6  a channel sends no more in any window than its rate, its burst and its quota allow, all processes together
 I8  attempts and delays keep within their bounds, a provider's hint is respected, nothing is sent after its time
 I9  once all is over nothing is held
 I10 after failures enough in a row a channel rests
@@ -21,9 +22,8 @@ I13 whatever is not at its end can be found: no step loses an id
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,8 +34,10 @@ from actors.memory_store import RESCUE_SLACK_S
 from actors.memory_tables import Row
 from actors.ports import Settlement
 from actors.supervision import is_outage
-from dispatcher.messages import Claimed, ProviderPolicy
-from dispatcher.model import Channel, NotificationId, OrganizationId, Status
+from dispatcher.messages import Claimed
+from dispatcher.model import NotificationId, OrganizationId, Status
+from system_doubts import Doubts
+from system_limits import COSTLY, PREFETCH, LimitsJudge
 from system_network import HONOURS_KEYS, Call
 
 if TYPE_CHECKING:
@@ -46,13 +48,20 @@ HEALED_WITHIN_S = 900.0
 """A clock set back by five minutes, then an organization's quarantine of five, then leases, sweeps, retries, a slow channel."""
 MENDED_WITHIN_S = 330.0
 """A crashed actor is mended within seconds, or after its quarantine."""
-TAKES_EFFECT_S = 60.0
-"""How long an actor may take to begin anew after a crash or a changed configuration, Postgres being away included."""
-PREFETCH = 2
-"""Attempts that a channel may have been handed for each call it may make at once: so many may bunch up behind a token each."""
-READ_ONLY = frozenset({"known", "queued", "load_providers", "stored_answer", "register", "renew_lease", "release_lease"})
+READ_ONLY = frozenset(
+    {
+        "known",
+        "queued",
+        "load_providers",
+        "stored_answer",
+        "register",
+        "renew_lease",
+        "release_lease",
+        "hold_shards",
+        "release_shards",
+    }
+)
 FINAL = (Status.DELIVERED, Status.FAILED)
-COSTLY = frozenset({"soft", "unknown"})
 TRANSITIONS = {
     (Status.QUEUED, Status.SENDING),
     (Status.QUEUED, Status.FAILED),
@@ -95,7 +104,8 @@ class Checker:
         self._ended: dict[NotificationId, Ended] = {}
         self._rescues: Counter[NotificationId] = Counter()
         self._requeues: Counter[NotificationId] = Counter()
-        self._policies: dict[tuple[OrganizationId, Channel], list[tuple[float, ProviderPolicy]]] = defaultdict(list)
+        self.limits = LimitsJudge(world, self.break_)
+        self._doubts = Doubts()
         self._crashes: list[tuple[float, Process]] = []
         self._forgot_s = -inf
         self._left: dict[str, float] = {}
@@ -108,10 +118,6 @@ class Checker:
 
     # --- what happened to the world ---------------------------------------------------------------------------------------
 
-    def configured(self, organization_id: OrganizationId, policy: ProviderPolicy) -> None:
-        """A configuration changed."""
-        self._policies[organization_id, policy.channel].append((_now_s(), policy))
-
     def actor_crashed(self, process: Process) -> None:
         """Some organization's actor in this process is about to fail."""
         self._crashes.append((trio.current_time(), process))
@@ -119,6 +125,7 @@ class Checker:
     def redis_forgot(self) -> None:
         """Redis lost some or all it knew."""
         self._forgot_s = trio.current_time()
+        self.limits.redis_misleads()
 
     def ended_by_itself(self, process: Process, error: Exception) -> None:
         """A process failed; nothing but a server that was away at its start excuses that."""
@@ -164,6 +171,7 @@ class Checker:
                 self.break_("I4", f"{step} without a lease")
             if after.attempts != before.attempts + 1 or after.claimed_by != process.incarnation:
                 self.break_("I5", f"{step}: attempt {before.attempts} became {after.attempts}")
+        self._doubts.changed(row, after.unknowns, by_hand=operation == "requeue")
         self._ended.pop(row.id, None)
         if after.status in FINAL and operation == "record":  # what the janitor gives up is told if Redis is there, else not
             self._ended[row.id] = Ended(process, trio.current_time())
@@ -205,8 +213,12 @@ class Checker:
         lapsed = call.began_s < world.clock.jumped_s.get("postgres", -inf) + lease_s
         if not (intended or call.late or lapsed):
             self.break_("I4", f"{call.process.name} called for {row.id} without an intent on record")
-        jumped = call.began_s < world.clock.jumped_s.get(call.process.name, -inf) + lease_s
         patience_s = PREFETCH * world.config.dispatch.request_deadline_s
+        set_back = call.began_s < world.clock.jumped_s.get("postgres", -inf) + HEALED_WITHIN_S
+        objection = self._doubts.objection(call.id, self.limits.policy_of(call), HEALED_WITHIN_S if set_back else patience_s)
+        if intended and objection is not None:
+            self.break_("I3", f"{call.process.name} called for {call.id} {objection}")
+        jumped = call.began_s < world.clock.jumped_s.get(call.process.name, -inf) + lease_s
         if row.expires_at_s is not None and not (jumped or call.late) and call.began_unix_s > row.expires_at_s + patience_s:
             self.break_("I8", f"{row.id} was sent {call.began_unix_s - row.expires_at_s:.0f} s after its time")
 
@@ -295,12 +307,7 @@ class Checker:
             self._announced(row)
             self._attempts(row)
         self._delays()
-        by_channel: dict[tuple[str, OrganizationId, Channel], list[Call]] = defaultdict(list)
-        for call in self._world.network.calls:
-            by_channel[call.process.name, call.organization_id, call.channel].append(call)
-        for calls in by_channel.values():
-            self._rate(calls)
-            self._breaker(calls)
+        self.limits.finish()
         return self.broken
 
     def _lists_of(self, row: Row | None) -> dict[str, list[NotificationId]]:
@@ -351,73 +358,3 @@ class Checker:
             hint_s = hints.get((entry.notification_id, entry.attempt), 0.0) if entry.code == "http_429" else 0.0
             if delay_s < min(hint_s, d.retry_hint_cap_s) - 1e-3:
                 self.break_("I8", f"{entry.notification_id} waits for {delay_s:.1f} s after it was asked for {hint_s:.1f} s")
-
-    # --- rates and breakers ---------------------------------------------------------------------------------------------------
-
-    def _in_force(self, first: Call) -> list[tuple[float, ProviderPolicy]]:
-        """The configurations that a process can have used for the channel of a call, with when each began."""
-        changes = self._policies[first.organization_id, first.channel]
-        ends = [at_s for at_s, _ in changes[1:]] + [inf]
-        return [change for change, end_s in zip(changes, ends, strict=True) if end_s > first.process.started_s]
-
-    def _anew(self, first: Call) -> list[tuple[float, float]]:
-        """When a channel began anew in a process, with one token and a closed breaker: from when to when that may have been."""
-        process = first.process
-        changed = [at_s for at_s, _ in self._in_force(first) if at_s > process.started_s]
-        crashed = [at_s for at_s, crashing in self._crashes if crashing is process]
-        return [(process.started_s, process.started_s), *((at_s, at_s + TAKES_EFFECT_S) for at_s in (*changed, *crashed))]
-
-    def _rate(self, calls: Sequence[Call]) -> None:
-        """No window may hold more than the burst, what flowed in, and a token for each time the channel began anew."""
-        first = calls[0]
-        policies = [policy for _, policy in self._in_force(first)]
-        rates = [policy.rate_per_s for policy in policies if policy.rate_per_s is not None]
-        if len(rates) < len(policies):
-            return
-        rate, burst = max(rates), max(policy.burst for policy in policies)
-        bunched = PREFETCH * max(policy.concurrency_max for policy in policies)
-        anew, idle_s = self._anew(first), self._world.config.dispatch.idle_s
-        for i, early in enumerate(calls):
-            for j in range(i + burst, len(calls)):
-                window_s = calls[j].began_s - early.began_s
-                fresh = sum(from_s <= calls[j].began_s and early.began_s <= to_s for from_s, to_s in anew) + int(
-                    window_s / idle_s
-                )
-                if j - i + 1 > burst + rate * window_s + bunched + fresh:
-                    name = f"{first.organization_id} {first.channel.value}"
-                    self.break_("I6", f"{first.process.name} made {j - i + 1} calls for {name} within {window_s:.1f} s")
-                    return
-
-    def _breaker(self, calls: Sequence[Call]) -> None:
-        """After so many failures in a row nothing begins for at least half of the shortest open time."""
-        policy, first = self._world.config.breaker, calls[0]
-        anew, idle_s = self._anew(first), self._world.config.dispatch.idle_s
-        told = [call for call in calls if call.outcome in COSTLY or call.outcome in ("not_sent", "delivered")]
-        in_a_row, since_s = 0, 0.0
-        for before, call in pairwise([None, *sorted(told, key=lambda call: call.heard_s)]):
-            assert call is not None
-            idle = before is None or call.began_s > before.heard_s + idle_s  # it may have slept, and forgotten
-            if before is None or idle or call.outcome == "delivered" or before.revision != call.revision:
-                in_a_row = 0
-            if call.outcome == "delivered":
-                continue
-            since_s = call.began_s if in_a_row == 0 else since_s
-            in_a_row += 1
-            if in_a_row < policy.failures_in_a_row or call.process.last_stop_s > call.began_s:
-                continue
-            until_s = call.heard_s + policy.open_base_s / 2
-            stale = before is not None and before.heard_s >= call.began_s  # it may have begun before the breaker opened
-            if stale or any(from_s <= until_s and since_s < to_s for from_s, to_s in anew):
-                continue
-            eager = [late for late in calls if call.heard_s < late.began_s < until_s]
-            if eager:
-                name, rested_s = f"{first.organization_id} {first.channel.value}", eager[0].began_s - call.heard_s
-                self.break_("I10", f"{first.process.name} called {name} {rested_s:.2f} s after it had to rest")
-                return
-
-
-def _now_s() -> float:
-    try:
-        return trio.current_time()
-    except RuntimeError:
-        return 0.0

@@ -14,6 +14,7 @@ from attrs import evolve, frozen
 
 from dispatcher.messages import ProviderPolicy
 from dispatcher.model import Channel, NotificationId
+from dispatcher.outcome import OnUnknown
 from system_checker import HEALED_WITHIN_S
 from system_network import Answering, Reply
 from system_process import POSTGRES, REDIS, Process, Variant
@@ -28,6 +29,7 @@ WEATHERS = (
     Weather(slow=0.05, away=0.1, lost=0.1, kill=0.002, broken=0.02, deaf=1.0),
     Weather(kill=0.006),
 )
+QUOTA_WINDOW_S = 20.0
 HINTS = (b"3", b"0", b"25", b"3600", b"soon", b"Wed, 21 Oct 2015 07:28:00 GMT", None)
 MOODS: Sequence[Sequence[tuple[Reply, float]]] = (
     ((Reply.OK, 1.0),),
@@ -102,7 +104,7 @@ class Storm:
         world.network.conduct = self._answer
         for organization_id in self._organizations:
             world.configure(organization_id, *self._policies())
-        for _ in range(random.randint(1, 3)):
+        for _ in range(random.choice((1, 2, 2, 3))):
             world.start()
         world.weather = random.choice(WEATHERS)
         plan = [self._event() for _ in range(random.randint(4, 16))] + [self._arrival() for _ in range(random.randint(8, 25))]
@@ -127,7 +129,13 @@ class Storm:
             concurrency_max=random.randint(1, 4),
         )
         text = evolve(
-            TEXT, rate_per_s=random.choice((None, 1.0, 5.0)), burst=random.randint(1, 5), concurrency_max=random.randint(1, 4)
+            TEXT,
+            rate_per_s=random.choice((None, 1.0, 5.0)),
+            burst=random.randint(1, 5),
+            concurrency_max=random.randint(1, 4),
+            on_unknown=random.choice((OnUnknown.RESEND_ONCE, OnUnknown.RESEND_ONCE, OnUnknown.HOLD, OnUnknown.RESEND)),
+            quota=random.choice((None, None, 6, 60)),
+            quota_window_s=QUOTA_WINDOW_S,
         )
         return [mail, text] if random.random() < 0.7 else [random.choice((mail, text))]
 

@@ -333,11 +333,15 @@ class QueueHandle:
         process, checker = self._process, self._process.world.checker
 
         async def reach(*args: Any, **named: Any) -> Any:
-            await process.interrupt(REDIS, name, Moment.BEFORE)
-            before = checker.looks_at_queue(name, args)
-            answer = await operation(*args, **named)
-            checker.queue_acted(process, name, args, answer, before)
-            await process.interrupt(REDIS, name, Moment.AFTER)
+            try:
+                await process.interrupt(REDIS, name, Moment.BEFORE)
+                before = checker.looks_at_queue(name, args)
+                answer = await operation(*args, **named)
+                checker.queue_acted(process, name, args, answer, before)
+                await process.interrupt(REDIS, name, Moment.AFTER)
+            finally:
+                if name == "take_channels":  # it begins now, whether or not Redis could be asked
+                    checker.limits.life_began(process, *args)
             return answer
 
         setattr(self, name, reach)

@@ -98,6 +98,21 @@ def stopped(server: str, operation: str, moment: Moment, channel: Channel = Chan
     return play
 
 
+async def stopped_during_a_call(world: World) -> None:
+    """A process stands still for twice its lease while it makes one call and another waits for the same caller."""
+    world.configure(ACME, evolve(TEXT, concurrency_max=1))
+    world.network.conduct = lambda _process, _id: Answering(travels_s=1.0)
+    first = await world.started()
+    await world.send(first, ACME, Channel.SMS, texts(3))
+    await trio.sleep(1.5)
+    assert len(world.network.calls) == 1
+    first.stop()
+    await world.started()
+    await trio.sleep(2 * world.config.dispatch.lease_s)
+    first.go_on()
+    await trio.sleep(30.0)
+
+
 async def cancelled_during_the_claim(world: World) -> None:
     """The process is told to leave while Redis takes its time with the answer to a claim; its patience ends first."""
 
@@ -185,7 +200,7 @@ async def redis_is_full(world: World) -> None:
 # --- processes ----------------------------------------------------------------------------------------------------------------
 
 
-def a_poisonous_notification(after_s: float) -> Play:
+def a_poisonous_notification(after_s: float, channel: Channel) -> Play:
     """One notification kills the process so long after its call has begun; every process is started again."""
 
     async def die(process: Process) -> None:
@@ -201,7 +216,7 @@ def a_poisonous_notification(after_s: float) -> Play:
 
         world.network.conduct = conduct
         first = await world.started()
-        await world.send(first, ACME, Channel.SMS, ["poison", *texts(3)])
+        await world.send(first, ACME, channel, ["poison", *texts(3)])
         for _ in range(12):
             await trio.sleep(60.0)
             if not world.alive():

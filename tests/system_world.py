@@ -25,6 +25,7 @@ from dispatcher.breaker import BreakerPolicy
 from dispatcher.config import Config, DispatchConfig
 from dispatcher.messages import ProviderPolicy
 from dispatcher.model import Channel, NotificationId, OrganizationId, Status
+from dispatcher.outcome import OnUnknown
 from system_checker import Checker
 from system_network import Answering, Bound, Network
 from system_process import POSTGRES, REDIS, Fault, Process, Variant
@@ -51,7 +52,10 @@ CONFIG = Config(
     ),
     breaker=BreakerPolicy(calls_min=4, failures_in_a_row=4, open_base_s=6.0, open_cap_s=24.0, probes=2, ramp_calls_max=4),
 )
-MAIL = ProviderPolicy("mail", 1, "mailer", Channel.EMAIL, None, 1, 4)
+KEY_RETENTION_S = 400.0
+MAIL = ProviderPolicy(
+    "mail", 1, "mailer", Channel.EMAIL, None, 1, 4, on_unknown=OnUnknown.RESEND, key_retention_s=KEY_RETENTION_S
+)
 TEXT = ProviderPolicy("text", 1, "texter", Channel.SMS, None, 1, 4)
 START_AGAIN_S = 5.0
 RECIPIENTS = {Channel.EMAIL: "reader@example.org", Channel.SMS: "+15551234567"}
@@ -87,6 +91,8 @@ class Clock:
 
     offsets_s: dict[str, float] = field(factory=dict)
     jumped_s: dict[str, float] = field(factory=dict)
+    jumps_s: dict[str, list[float]] = field(factory=dict)
+    """All times at which each clock was set, ``jumped_s`` being the last."""
 
     def unix_s(self, whose: str) -> float:
         return EPOCH_S + trio.current_time() + self.offsets_s.get(whose, 0.0)
@@ -94,6 +100,7 @@ class Clock:
     def jump(self, whose: str, offset_s: float) -> None:
         self.offsets_s[whose] = offset_s
         self.jumped_s[whose] = trio.current_time()
+        self.jumps_s.setdefault(whose, []).append(trio.current_time())
 
 
 Spring = Callable[[Process], Fault | float | None]
@@ -204,7 +211,7 @@ class World:
         renewed = [evolve(policy, revision=known.get(policy.config_id, 0) + 1) for policy in policies]
         self.policies[organization_id] = renewed
         for policy in renewed:
-            self.checker.configured(organization_id, policy)
+            self.checker.limits.configured(organization_id, policy)
 
     def configured(self, organization_id: OrganizationId) -> Sequence[tuple[ProviderPolicy, Bound]]:
         """What a read of the configurations finds."""
@@ -249,6 +256,7 @@ class World:
             row, now_s = self.database.rows[id], self.clock.unix_s(POSTGRES)
             row.status, row.rescues, row.attempts_max = Status.QUEUED, 0, row.attempts + self.config.dispatch.attempts_max
             row.next_retry_at_s, row.claimed_by, row.updated_at_s = None, None, now_s
+            row.unknown_since_s = row.unknown_last_s = None
             if row.expires_at_s is not None and row.expires_at_s <= now_s:
                 row.expires_at_s = None
             self.checker.looks_at_rows("requeue", process)

@@ -28,6 +28,7 @@ from system_scenarios import (
     configured_again_and_again,
     perform,
     stopped,
+    stopped_during_a_call,
     the_actor_crashes_during_a_call,
     the_provider_is_down,
 )
@@ -249,7 +250,7 @@ BROKEN = {
     "tried without end": Broken(patches=[("dispatcher.organization.conclude", never_exhausted)], expected={"I8"}),
     "sent after its time": Broken(Variant(store=SendsWhatHasExpired), expected={"I8"}),
     "called without a look at the lease": Broken(
-        patches=[("actors.lease.Lease.covers", always)], expected={"I4"}, play=stopped(POSTGRES, "gate", Moment.AFTER)
+        patches=[("actors.lease.Lease.covers", always)], expected={"I4"}, play=stopped_during_a_call
     ),
     "a drain that forgets what is held": Broken(
         patches=[("actors.organization.OrganizationActor.drain", leave_at_once)], expected={"I12"}

@@ -1,0 +1,159 @@
+"""What holds for the limits of a channel, whoever dispatches for it: its rate, its quota, and the rest after failures.
+
+Part of ``tests/system_checker.py``, which names the invariants. Rates and quotas belong to the account at the provider, so all
+processes are judged together; a breaker is judged in each life of its owner. A life begins when its process has asked for what
+earlier lives left behind.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import trio
+
+from dispatcher.messages import ProviderPolicy
+from dispatcher.model import Channel, OrganizationId
+from system_network import Call
+
+if TYPE_CHECKING:
+    from system_process import Process
+    from system_world import World
+
+TAKES_EFFECT_S = 5.0
+"""How long it may take until what a life has read is in use: a change may have its configurations read once more."""
+PREFETCH = 2
+"""Attempts that a channel may have been handed for each call it may make at once: so many may bunch up behind a token each."""
+COSTLY = frozenset({"soft", "unknown"})
+Key = tuple[OrganizationId, Channel]
+
+
+class LimitsJudge:
+    """Judges the calls of each channel once all is over. ``break_`` hears of an invariant and how it was broken."""
+
+    def __init__(self, world: World, break_: Callable[[str, str], None]) -> None:
+        self._world = world
+        self._break = break_
+        self._policies: dict[Key, list[ProviderPolicy]] = defaultdict(list)  # by revision, from 1 on
+        self._lives: dict[Key, list[tuple[float, Process]]] = defaultdict(list)
+        self._misled_s: list[float] = []
+
+    def configured(self, organization_id: OrganizationId, policy: ProviderPolicy) -> None:
+        """A configuration changed."""
+        self._policies[organization_id, policy.channel].append(policy)
+
+    def policy_of(self, call: Call) -> ProviderPolicy:
+        """The configuration that a call was made with."""
+        return self._policies[call.organization_id, call.channel][call.revision - 1]
+
+    def life_began(self, process: Process, organization_id: OrganizationId, channels: Collection[Channel]) -> None:
+        """A process begins to dispatch for some channels."""
+        for channel in channels:
+            self._lives[organization_id, channel].append((trio.current_time(), process))
+
+    def redis_misleads(self) -> None:
+        """Redis forgot: the next life may believe what is no longer true, as it may when the clock of Redis has jumped."""
+        self._misled_s.append(trio.current_time())
+
+    def finish(self) -> None:
+        """Judge."""
+        by_channel: dict[Key, list[Call]] = defaultdict(list)
+        for call in self._world.network.calls:
+            by_channel[call.organization_id, call.channel].append(call)
+        for key, calls in by_channel.items():
+            self._rate(key, calls)
+            self._quota(key, calls)
+            by_process: dict[Process, list[Call]] = defaultdict(list)
+            for call in calls:
+                by_process[call.process].append(call)
+            for process, of_process in by_process.items():
+                self._breaker(process, of_process)
+
+    # --- rates ----------------------------------------------------------------------------------------------------------------
+
+    def _misleading_s(self) -> list[float]:
+        return self._misled_s + self._world.clock.jumps_s.get("redis", [])
+
+    def _misled(self, key: Key) -> set[float]:
+        """The lives that were the first after Redis forgot: they may have had a whole burst."""
+        began_s = [at_s for at_s, _ in self._lives[key]]
+        firsts = (bisect_left(began_s, at_s) for at_s in self._misleading_s())
+        return {began_s[n] for n in firsts if n < len(began_s)}
+
+    def _rate(self, key: Key, calls: Sequence[Call]) -> None:
+        """No window may hold more than the burst, what flowed in, a token for each life, and what had bunched up before it."""
+        policies, lives, misled = self._policies[key], [at_s for at_s, _ in self._lives[key]], self._misled(key)
+        overlaps_s = self._world.config.dispatch.lease_s  # who believes another clock may own a shard beside its owner so long
+        jumps_s = self._world.clock.jumps_s.get("postgres", ())
+        for i, early in enumerate(calls):
+            low = high = early.revision
+            processes = {early.process}
+            if any(at_s <= early.began_s < at_s + overlaps_s for at_s in jumps_s):
+                continue
+            for j in range(i + 1, len(calls)):
+                late = calls[j]
+                low, high = min(low, late.revision), max(high, late.revision)
+                processes.add(late.process)
+                used = policies[low - 1 : high]
+                rates = [policy.rate_per_s for policy in used if policy.rate_per_s is not None]
+                if len(rates) < len(used) or any(early.began_s < at_s <= late.began_s for at_s in jumps_s):
+                    break
+                window_s, n = late.began_s - early.began_s, j - i + 1
+                burst = max(policy.burst for policy in used)
+                most = burst + max(rates) * window_s
+                most += PREFETCH * max(policy.concurrency_max for policy in used) * len(processes)
+                if n <= most:
+                    continue
+                begun = [at_s for at_s in lives if at_s <= late.began_s and early.began_s <= at_s + TAKES_EFFECT_S]
+                if n > most + len(begun) + burst * len(misled.intersection(begun)):
+                    names = ", ".join(sorted(process.name for process in processes))
+                    self._break("I6", f"{names} made {n} calls for {key[0]} {key[1].value} within {window_s:.1f} s")
+                    return
+
+    def _quota(self, key: Key, calls: Sequence[Call]) -> None:
+        """As long as a window lasts, no more than two of them may be begun in; each has its quota."""
+        policies = self._policies[key]
+        if any(policy.quota is None for policy in policies):
+            return
+        quota, window_s = max(policy.quota or 0 for policy in policies), min(policy.quota_window_s for policy in policies)
+        bunched = PREFETCH * max(policy.concurrency_max for policy in policies)
+        for i, early in enumerate(calls):
+            within = [call for call in calls[i:] if call.began_s < early.began_s + window_s]
+            processes = {call.process for call in within}
+            misled = sum(at_s < early.began_s + window_s for at_s in self._misleading_s())
+            if len(within) > quota * (2 + misled) + bunched * len(processes):
+                self._break(
+                    "I6", f"{len(within)} calls for {key[0]} {key[1].value} within {window_s:.0f} s, its quota is {quota}"
+                )
+                return
+
+    # --- breakers -------------------------------------------------------------------------------------------------------------
+
+    def _breaker(self, process: Process, calls: Sequence[Call]) -> None:
+        """After so many failures in a row nothing begins for at least half of the shortest open time, in the same life."""
+        policy, first = self._world.config.breaker, calls[0]
+        lives = [at_s for at_s, living in self._lives[first.organization_id, first.channel] if living is process]
+        told = [call for call in calls if call.outcome in COSTLY or call.outcome in ("not_sent", "delivered")]
+        row_s: list[float] = []  # when each call of the present row of failures began
+        for before, call in pairwise([None, *sorted(told, key=lambda call: call.heard_s)]):
+            assert call is not None
+            if before is None or call.outcome == "delivered" or before.revision != call.revision:
+                row_s.clear()
+            if call.outcome == "delivered":
+                continue
+            row_s.append(call.began_s)
+            if len(row_s) < policy.failures_in_a_row or process.last_stop_s > call.began_s:
+                continue
+            since_s = min(row_s[-policy.failures_in_a_row :])
+            until_s = call.heard_s + policy.open_base_s / 2
+            stale = before is not None and before.heard_s >= call.began_s  # it may have begun before the breaker opened
+            if stale or any(at_s <= until_s and since_s < at_s + TAKES_EFFECT_S for at_s in lives):
+                continue
+            eager = [late for late in calls if call.heard_s < late.began_s < until_s and late.revision == call.revision]
+            if eager:
+                name, rested_s = f"{first.organization_id} {first.channel.value}", eager[0].began_s - call.heard_s
+                self._break("I10", f"{process.name} called {name} {rested_s:.2f} s after it had to rest")
+                return
