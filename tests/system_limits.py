@@ -115,19 +115,21 @@ class LimitsJudge:
 
     def _quota(self, key: Key, calls: Sequence[Call]) -> None:
         """As long as a window lasts, no more than two of them may be begun in; each has its quota."""
-        policies = self._policies[key]
-        if any(policy.quota is None for policy in policies):
-            return
-        quota, window_s = max(policy.quota or 0 for policy in policies), min(policy.quota_window_s for policy in policies)
-        bunched = PREFETCH * max(policy.concurrency_max for policy in policies)
         for i, early in enumerate(calls):
-            within = [call for call in calls[i:] if call.began_s < early.began_s + window_s]
-            processes = {call.process for call in within}
+            policies = self._policies[key][early.revision - 1 : early.revision]
+            window_s, within = policies[0].quota_window_s, []
+            for call in calls[i:]:
+                if call.began_s >= early.began_s + window_s:
+                    break
+                within.append(call)
+                policies = self._policies[key][early.revision - 1 : max(early.revision, call.revision)]
+            quotas = [policy.quota for policy in policies if policy.quota is not None]
+            if not quotas or len(quotas) < len(policies):
+                continue
+            bunched = PREFETCH * max(policy.concurrency_max for policy in policies) * len({call.process for call in within})
             misled = sum(at_s < early.began_s + window_s for at_s in self._misleading_s())
-            if len(within) > quota * (2 + misled) + bunched * len(processes):
-                self._break(
-                    "I6", f"{len(within)} calls for {key[0]} {key[1].value} within {window_s:.0f} s, its quota is {quota}"
-                )
+            if len(within) > max(quotas) * (2 + misled) + bunched:
+                self._break("I6", f"{len(within)} calls for {key[0]} {key[1].value} within {window_s:.0f} s, of {max(quotas)}")
                 return
 
     # --- breakers -------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from attrs import evolve, frozen
 from actors.memory import Moment
 from actors.memory_tables import Row
 from dispatcher.model import Channel, NotificationId
+from dispatcher.outcome import OnUnknown
 from system_network import Answering, Reply
 from system_plan import settle
 from system_process import POSTGRES, REDIS, Fault, Process, Variant
@@ -281,7 +282,74 @@ def clock_jumps(whose: str, offset_s: float) -> Play:
     return play
 
 
+async def two_share_the_work(world: World) -> None:
+    """Two processes, and one organization with a slow channel and a long queue that goes on growing."""
+    world.configure(ACME, evolve(TEXT, rate_per_s=0.5, concurrency_max=1))
+    first = await world.started()
+    await world.started()
+    for _ in range(6):
+        await world.send(first, ACME, Channel.SMS, texts(10))
+        await trio.sleep(10.0)
+
+
+async def handed_on_and_on(world: World) -> None:
+    """A slow channel with a long queue, and a new process in the place of the old one every five seconds."""
+    world.configure(ACME, evolve(TEXT, rate_per_s=0.2, burst=5, concurrency_max=1))
+    process = await world.started()
+    await world.send(process, ACME, Channel.SMS, texts(40))
+    for _ in range(6):
+        await trio.sleep(5.0)
+        process.leave()
+        process = await world.started()
+
+
+async def one_process_with_a_rest(world: World) -> None:
+    """A notification for an organization that had nothing to do for a moment."""
+    process = await world.started()
+    await world.send(process, ACME, Channel.SMS)
+    await trio.sleep(120.0)
+
+
+async def redis_is_away_for_a_moment(world: World) -> None:
+    """Redis can not be told of what was accepted, and is back a few seconds later."""
+    process = await world.started()
+    world.away.add(REDIS)
+    await world.send(process, ACME, Channel.SMS, texts(3))
+    await trio.sleep(5.0)
+    world.server_back(REDIS)
+    await trio.sleep(20.0)
+
+
 # --- providers ----------------------------------------------------------------------------------------------------------------
+
+
+async def the_provider_is_down_and_its_channel_handed_over(world: World) -> None:
+    """Nothing but 503 until the channel rests; then its process leaves and another goes on, while the provider still is down."""
+    world.configure(ACME, evolve(TEXT, concurrency_max=1))
+    world.network.conduct = lambda _process, _id: Answering(Reply.SOFT)
+    first = await world.started()
+    await world.send(first, ACME, Channel.SMS, texts(20))
+    await trio.sleep(1.0)
+    first.leave()
+    await world.started()
+    await trio.sleep(10.0)
+
+
+async def a_quota_is_used_up(world: World) -> None:
+    """More in one go than an account may send in a window."""
+    world.configure(ACME, evolve(TEXT, quota=6, quota_window_s=60.0, concurrency_max=1))
+    process = await world.started()
+    await world.send(process, ACME, Channel.SMS, texts(40))
+    await trio.sleep(60.0)
+
+
+async def an_answer_never_comes_where_doubts_are_held(world: World) -> None:
+    """The provider takes the message and does not answer; its channel's policy is that a person decides."""
+    world.configure(ACME, evolve(TEXT, on_unknown=OnUnknown.HOLD))
+    world.network.conduct = lambda _process, _id: Answering(Reply.ACCEPTED_IN_SILENCE)
+    process = await world.started()
+    await world.send(process, ACME, Channel.SMS)
+    await trio.sleep(60.0)
 
 
 async def the_provider_is_down(world: World) -> None:

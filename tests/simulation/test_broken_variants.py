@@ -8,29 +8,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 from attrs import evolve, frozen
 
+from actors.lease import Lease
 from actors.memory import MemoryQueue, Moment
 from actors.memory_store import MemoryStore
+from actors.organization import OrganizationActor
 from actors.ports import Admission, BatchAnswer, Existing, Expired, Page, Rescued, Settlement
 from dispatcher.bucket import Bucket
 from dispatcher.config import Config
 from dispatcher.errors import QueueUnavailable
 from dispatcher.messages import Claimed, Unparked, Verdict
 from dispatcher.model import Channel, NotificationId, OrganizationId, Status
+from dispatcher.quota import QuotaAnswer, QuotaAsk
 from dispatcher.verdicts import conclude
 from system_plan import run_seed
 from system_process import POSTGRES, QueueHandle, Variant
 from system_scenarios import (
     Play,
+    a_quota_is_used_up,
+    an_answer_never_comes_where_doubts_are_held,
     configured_again_and_again,
+    handed_on_and_on,
+    one_process_with_a_rest,
     perform,
+    redis_is_away_for_a_moment,
     stopped,
     stopped_during_a_call,
     the_actor_crashes_during_a_call,
     the_provider_is_down,
+    two_share_the_work,
 )
 from system_world import at_once
 
@@ -184,6 +194,14 @@ class NamesNobody(MemoryQueue):
         return []
 
 
+class GrantsEverything(MemoryQueue):
+    """A quota's counter always begins anew."""
+
+    async def ask_quota(self, organization_id: OrganizationId, channel: Channel, ask: QuotaAsk) -> QuotaAnswer:
+        self.limits.counters.clear()
+        return await super().ask_quota(organization_id, channel, evolve(ask, used=0, window=0))
+
+
 class SettlesOnce(QueueHandle):
     """A settlement whose answer was lost, or that found Redis away, is not tried again."""
 
@@ -222,6 +240,38 @@ async def leave_at_once(_actor: object) -> None:
 def always(*_: object) -> bool:
     """The lease is believed to hold."""
     return True
+
+
+def whole_burst(_remembered: object, _config_id: str, _rate_per_s: float, burst: int) -> float:
+    """Whoever begins has never sent anything."""
+    return float(burst)
+
+
+def no_objection(*_: object) -> None:
+    """What is in doubt is sent like anything else."""
+
+
+def forget(*_: object) -> None:
+    """What Redis did not take is left to others."""
+
+
+def nobody(*_: object) -> list[object]:
+    """No actor ever stands still."""
+    return []
+
+
+_lost_one: WeakSet[Lease] = WeakSet()
+
+
+async def lose_the_first(actor: OrganizationActor, n: int, look: Sequence[Channel]) -> None:
+    """The first claim of a process ends without a word: its organization waits for ever."""
+    if actor._with.lease in _lost_one:
+        await CLAIM(actor, n, look)
+    else:
+        _lost_one.add(actor._with.lease)
+
+
+CLAIM = OrganizationActor._claim
 
 
 @frozen
@@ -264,6 +314,29 @@ BROKEN = {
     "an actor restarted and not mended": Broken(
         Variant(store=DisownsNothing), expected={"I1"}, play=the_actor_crashes_during_a_call
     ),
+    "claimed without a look at who owns the shard": Broken(
+        patches=[("actors.shards.Shards.owns", always)], expected={"I6"}, play=two_share_the_work
+    ),
+    "a new owner begins with a full bucket": Broken(
+        patches=[("dispatcher.channel_state.level_now", whole_burst)], expected={"I6"}, play=handed_on_and_on
+    ),
+    "a quota that nobody counts": Broken(Variant(queue=GrantsEverything), expected={"I6"}, play=a_quota_is_used_up),
+    "held for a person and sent all the same": Broken(
+        patches=[("dispatcher.organization.judge", no_objection)],
+        expected={"I3"},
+        play=an_answer_never_comes_where_doubts_are_held,
+    ),
+    "a pusher that forgets, and a janitor that finds nothing": Broken(
+        Variant(store=KnowsNothingOfTheQueued),
+        patches=[("actors.pusher.Pusher._keep", forget)],
+        expected={"I1"},
+        play=redis_is_away_for_a_moment,
+    ),
+    "an actor that stands still, and nobody looks": Broken(
+        patches=[("actors.organization.OrganizationActor._claim", lose_the_first), ("actors.watchdog.Watchdog.look", nobody)],
+        expected={"I1"},
+        play=one_process_with_a_rest,
+    ),
     "a wake-up swallowed and no sweep": Broken(Variant(queue=NamesNobody), expected={"I1"}),
 }
 
@@ -284,3 +357,15 @@ def test_a_broken_mechanism_is_caught(name: str, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(target, replacement)
 
     assert any(is_caught(broken, seed) for seed in range(1, SEEDS_MAX + 1))
+
+
+def test_an_actor_that_stands_still_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.organization.OrganizationActor._claim", lose_the_first)
+    ended = perform(one_process_with_a_rest)
+
+    assert ended.broken == []
+    assert [row.status for row in ended.rows] == [Status.DELIVERED]
+
+
+def test_a_pusher_that_remembers_needs_no_janitor() -> None:
+    assert perform(redis_is_away_for_a_moment, variant=Variant(store=KnowsNothingOfTheQueued)).broken == []

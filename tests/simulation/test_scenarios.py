@@ -9,20 +9,23 @@ import pytest
 
 from actors.memory import Moment
 from dispatcher.model import Channel, DeadLetterReason, Status
-from system_process import POSTGRES, REDIS, Fault
+from system_process import POSTGRES, REDIS, Fault, Variant
 from system_scenarios import (
     Ended,
     Play,
     a_poisonous_notification,
     an_answer_is_swallowed,
+    an_answer_never_comes_where_doubts_are_held,
     cancelled_during_the_claim,
     clock_jumps,
     configured_again_and_again,
     drained,
     drained_and_killed,
     drained_during_a_flush,
+    handed_on_and_on,
     perform,
     redis_comes_back_older,
+    redis_is_away_for_a_moment,
     redis_is_full,
     redis_restarts_empty,
     stopped,
@@ -30,14 +33,16 @@ from system_scenarios import (
     struck,
     the_actor_crashes_during_a_call,
     the_provider_is_down,
+    the_provider_is_down_and_its_channel_handed_over,
+    two_share_the_work,
 )
 
 BOTH = pytest.mark.parametrize("channel", [Channel.EMAIL, Channel.SMS], ids=["keys are honoured", "keys are ignored"])
 
 
-def sound(play: Play) -> Ended:
+def sound(play: Play, variant: Variant | None = None) -> Ended:
     """Perform a play after which every rule must hold."""
-    ended = perform(play)
+    ended = perform(play, variant=variant)
     assert ended.broken == []
     return ended
 
@@ -190,6 +195,12 @@ def test_a_full_redis_still_claims_and_settles_and_what_it_refused_is_sent_too()
     assert facts(ended) == [(Status.DELIVERED, 1, 0, 1, ["p1"])] * 6
 
 
+def test_what_redis_did_not_take_is_pushed_as_soon_as_it_is_back_and_does_not_wait_for_the_janitor() -> None:
+    ended = sound(redis_is_away_for_a_moment)
+
+    assert [call.began_s < 10.0 for call in ended.world.network.calls] == [True] * 3
+
+
 # --- clocks -----------------------------------------------------------------------------------------------------------
 
 
@@ -240,6 +251,26 @@ def test_a_provider_that_is_down_is_asked_now_and_then() -> None:
     ended = sound(the_provider_is_down)
 
     assert len([call for call in ended.world.network.calls if call.reply.value == "soft"]) < 20
+
+
+def test_a_channel_that_rests_goes_on_resting_in_other_hands() -> None:
+    ended = sound(the_provider_is_down_and_its_channel_handed_over)
+
+    last, then = ([call for call in ended.world.network.calls if call.process.name == name] for name in ("p1", "p2"))
+    assert len(last) == ended.world.config.breaker.failures_in_a_row
+    assert then[0].began_s >= last[-1].heard_s + ended.world.config.breaker.open_base_s / 2
+
+
+def test_what_is_in_doubt_where_doubts_are_held_is_left_to_a_person() -> None:
+    ended = sound(an_answer_never_comes_where_doubts_are_held)
+
+    assert facts(ended) == [(Status.FAILED, 1, 1, 1, ["p1"])]
+    assert ended.world.database.dead_letters[ended.rows[0].id].reason is DeadLetterReason.UNKNOWN
+
+
+def test_a_channel_is_no_faster_with_two_processes_nor_handed_on_and_on() -> None:
+    assert len({call.process.name for call in sound(two_share_the_work).world.network.calls}) == 1
+    assert {call.process.name for call in sound(handed_on_and_on).world.network.calls} > {"p1", "p2", "p3"}
 
 
 def test_a_channel_that_begins_anew_has_no_free_burst() -> None:
