@@ -1,6 +1,7 @@
 """The main questions in one run: ``python -m bench``. Takes some minutes; ``--quick`` gives a rough answer in one.
 
-``python -m bench fairness`` asks what a quiet organization waits beside busy ones.
+``python -m bench fairness`` asks what a quiet organization waits beside busy ones, ``python -m bench against PATH`` what a change
+costs.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import platform
 
 import click
 
-from bench import accepting, dispatch, fairness
+from bench import accepting, against, dispatch, fairness
 from bench.rig import servers
 
 
@@ -35,6 +36,7 @@ def main(context: click.Context, rounds: int, count: int, celery_count: int, org
 
 
 main.add_command(fairness.command, "fairness")
+main.add_command(against.command, "against")
 
 if __name__ == "__main__":
     main()
