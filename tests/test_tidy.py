@@ -132,6 +132,16 @@ def test_the_readme_names_every_setting_and_no_other() -> None:
     assert named == {row.variable for row in describe()}
 
 
+def test_the_guarantees_name_every_scenario_and_only_tests_that_exist() -> None:
+    text = (ROOT / "docs" / "guarantees.md").read_text()
+    rows = re.findall(r"^\| (\d+) \|.*\|(.*)\|[^|]*\|$", text, re.MULTILINE)
+    named = [(number, *test) for number, tests in rows for test in re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", tests)]
+
+    assert [int(number) for number, _ in rows] == list(range(1, 41))
+    assert {number for number, _, _ in named} == {number for number, _ in rows}
+    assert [f"{path}::{name}" for _, path, name in named if not re.search(rf"def {name}\(", (ROOT / path).read_text())] == []
+
+
 def test_every_link_between_documents_leads_somewhere() -> None:
     broken = []
     for name, text in texts():
