@@ -215,7 +215,8 @@ class Checker:
             self.break_("I4", f"{call.process.name} called for {row.id} without an intent on record")
         patience_s = PREFETCH * world.config.dispatch.request_deadline_s
         set_back = call.began_s < world.clock.jumped_s.get("postgres", -inf) + HEALED_WITHIN_S
-        objection = self._doubts.objection(call.id, self.limits.policy_of(call), HEALED_WITHIN_S if set_back else patience_s)
+        late_s, denied = HEALED_WITHIN_S if set_back else patience_s, (call.id, call.attempt) in world.network.denied
+        objection = self._doubts.objection(call.id, self.limits.policy_of(call), late_s, denied=denied)
         if intended and objection is not None:
             self.break_("I3", f"{call.process.name} called for {call.id} {objection}")
         jumped = call.began_s < world.clock.jumped_s.get(call.process.name, -inf) + lease_s

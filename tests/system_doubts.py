@@ -46,11 +46,16 @@ class Doubts:
         if by_hand:
             doubt.unresolved = 0
 
-    def objection(self, id: NotificationId, policy: ProviderPolicy, patience_s: float) -> str | None:
-        """Why a call that begins now should not, ``patience_s`` at most after it was decided on. None when it may."""
+    def objection(self, id: NotificationId, policy: ProviderPolicy, patience_s: float, *, denied: bool) -> str | None:
+        """Why a call that begins now should not, ``patience_s`` at most after it was decided on. None when it may.
+
+        ``denied``: the provider has just said that it knew nothing of the notification.
+        """
         doubt = self._doubts[id]
         if not doubt.unresolved:
             return None
+        if policy.on_unknown is OnUnknown.ASK:
+            return None if denied else f"with {doubt.unresolved} attempts in doubt, without having asked the provider"
         if policy.on_unknown is OnUnknown.HOLD:
             return f"with {doubt.unresolved} attempts in doubt, which a person should have decided about"
         if policy.on_unknown is OnUnknown.RESEND and policy.key_retention_s is not None:

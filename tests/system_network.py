@@ -21,6 +21,7 @@ from dispatcher.messages import ProviderPolicy
 from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId
 from dispatcher.outcome import Outcome, OutcomeClass
 from dispatcher.providers.hints import hint_s
+from dispatcher.providers.inquiry import Answer, CannotTell, Found, NotFound
 from dispatcher.providers.provider import Limits
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Answering:
 
 
 class Bound:
-    """One provider configuration of one organization."""
+    """One provider configuration of one organization. Its provider can be asked what it has taken."""
 
     origin = ORIGIN
 
@@ -122,6 +123,14 @@ class Bound:
         code = "accepted" if kind is OutcomeClass.DELIVERED else f"http_{response.status}"
         return Outcome(kind, code, retry_after_s=hint_s(response, now_unix_s))
 
+    def inquiry(self, delivery: Delivery) -> HttpRequest:
+        target = f"/{delivery.organization_id}/{delivery.channel.value}/{delivery.id}".encode()
+        return HttpRequest(ORIGIN, b"GET", target, [(b"attempt", b"%d" % delivery.attempt)])
+
+    def found(self, response: HttpResponse, _now_unix_s: float) -> Answer:
+        answers: dict[int, Answer] = {200: Found(None), 404: NotFound()}
+        return answers.get(response.status, CannotTell(f"inquiry_{response.status}"))
+
 
 @define
 class Network:
@@ -134,6 +143,8 @@ class Network:
     taken: set[tuple[Channel, str]] = field(factory=set, init=False)  # keys under which something was accepted
     effects: dict[NotificationId, int] = field(factory=dict, init=False)
     accepts: dict[NotificationId, int] = field(factory=dict, init=False)
+    denied: set[tuple[NotificationId, int]] = field(factory=set, init=False)
+    """Attempts before which the provider was asked, and said that it knew nothing of the notification."""
 
     def of(self, process: Process) -> ProcessNetwork:
         """The network as one process sees it."""
@@ -164,6 +175,8 @@ class ProcessNetwork:
     async def exchange(self, request: HttpRequest, deadlines: Deadlines) -> HttpResponse:
         """One call. Raises NotSent or MaybeSent, as the real pool does."""
         stood_still = await self.process.steady()
+        if request.method == b"GET":
+            return await self._inquire(request, deadlines)
         call = self._begin(request, late=stood_still)
         try:
             with trio.move_on_after(deadlines.total_s):
@@ -174,6 +187,27 @@ class ProcessNetwork:
         await self.process.steady()
         call.heard_s = trio.current_time()
         return self._answer(call)
+
+    async def _inquire(self, request: HttpRequest, deadlines: Deadlines) -> HttpResponse:
+        """Ask for one notification. What answers is as well or as ill as what takes messages."""
+        id = NotificationId(request.target.decode().rpartition("/")[2])
+        answering = self.network.conduct(self.process, id)
+        if answering.reply is Reply.REFUSED:
+            raise NotSent("connect", "refused")
+        with trio.move_on_after(deadlines.total_s):
+            if answering.reply not in STATUSES:
+                await trio.sleep_forever()
+            await trio.sleep(answering.travels_s)
+            status = STATUSES[answering.reply]
+            if answering.reply is Reply.OK:
+                status = 200 if self.network.accepts.get(id) else 404
+            if status == 404:
+                self.network.denied.add((id, int(dict(request.headers)[b"attempt"])))
+            await trio.sleep(answering.travels_s)
+            await self.process.steady()
+            return HttpResponse(status, [], b"")
+        await self.process.steady()
+        raise MaybeSent("read", "timeout_read")
 
     def _begin(self, request: HttpRequest, *, late: bool) -> Call:
         _, organization_id, channel, id = request.target.decode().split("/")

@@ -30,6 +30,9 @@ WEATHERS = (
     Weather(kill=0.006),
 )
 QUOTA_WINDOW_S = 20.0
+INQUIRY_LAG_S = 5.0
+"""Longer than any message is on its way to its provider."""
+RETENTIONS_S = (60.0, 400.0)
 HINTS = (b"3", b"0", b"25", b"3600", b"soon", b"Wed, 21 Oct 2015 07:28:00 GMT", None)
 MOODS: Sequence[Sequence[tuple[Reply, float]]] = (
     ((Reply.OK, 1.0),),
@@ -127,13 +130,15 @@ class Storm:
             rate_per_s=random.choice((None, None, 0.5, 3.0)),
             burst=random.randint(1, 5),
             concurrency_max=random.randint(1, 4),
+            key_retention_s=random.choice(RETENTIONS_S),
         )
         text = evolve(
             TEXT,
             rate_per_s=random.choice((None, 1.0, 5.0)),
             burst=random.randint(1, 5),
             concurrency_max=random.randint(1, 4),
-            on_unknown=random.choice((OnUnknown.RESEND_ONCE, OnUnknown.RESEND_ONCE, OnUnknown.HOLD, OnUnknown.RESEND)),
+            on_unknown=random.choice((OnUnknown.RESEND_ONCE, OnUnknown.RESEND_ONCE, OnUnknown.HOLD, OnUnknown.ASK)),
+            inquiry_lag_s=INQUIRY_LAG_S,
             quota=random.choice((None, None, 6, 60)),
             quota_window_s=QUOTA_WINDOW_S,
         )

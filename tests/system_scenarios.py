@@ -343,6 +343,16 @@ async def a_quota_is_used_up(world: World) -> None:
     await trio.sleep(60.0)
 
 
+async def an_answer_is_swallowed_by_a_provider_that_can_be_asked(world: World) -> None:
+    """Of two messages the provider takes the first and loses the second; neither answer comes, and it is asked about both."""
+    world.configure(ACME, evolve(TEXT, on_unknown=OnUnknown.ASK, inquiry_lag_s=5.0))
+    replies = iter((Reply.ACCEPTED_AND_RESET, Reply.RESET))
+    world.network.conduct = lambda _process, _id: Answering(next(replies, Reply.OK))
+    process = await world.started()
+    await world.send(process, ACME, Channel.SMS, texts(2))
+    await trio.sleep(60.0)
+
+
 async def an_answer_never_comes_where_doubts_are_held(world: World) -> None:
     """The provider takes the message and does not answer; its channel's policy is that a person decides."""
     world.configure(ACME, evolve(TEXT, on_unknown=OnUnknown.HOLD))

@@ -30,6 +30,7 @@ from system_process import POSTGRES, QueueHandle, Variant
 from system_scenarios import (
     Play,
     a_quota_is_used_up,
+    an_answer_is_swallowed_by_a_provider_that_can_be_asked,
     an_answer_never_comes_where_doubts_are_held,
     configured_again_and_again,
     handed_on_and_on,
@@ -251,6 +252,10 @@ def no_objection(*_: object) -> None:
     """What is in doubt is sent like anything else."""
 
 
+async def nobody_asked(*_: object) -> None:
+    """The provider is believed to know nothing."""
+
+
 def forget(*_: object) -> None:
     """What Redis did not take is left to others."""
 
@@ -325,6 +330,11 @@ BROKEN = {
         patches=[("dispatcher.organization.judge", no_objection)],
         expected={"I3"},
         play=an_answer_never_comes_where_doubts_are_held,
+    ),
+    "sent again without having asked": Broken(
+        patches=[("actors.channel.ChannelActor._ask", nobody_asked)],
+        expected={"I3"},
+        play=an_answer_is_swallowed_by_a_provider_that_can_be_asked,
     ),
     "a pusher that forgets, and a janitor that finds nothing": Broken(
         Variant(store=KnowsNothingOfTheQueued),

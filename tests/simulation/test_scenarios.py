@@ -15,6 +15,7 @@ from system_scenarios import (
     Play,
     a_poisonous_notification,
     an_answer_is_swallowed,
+    an_answer_is_swallowed_by_a_provider_that_can_be_asked,
     an_answer_never_comes_where_doubts_are_held,
     cancelled_during_the_claim,
     clock_jumps,
@@ -259,6 +260,13 @@ def test_a_channel_that_rests_goes_on_resting_in_other_hands() -> None:
     last, then = ([call for call in ended.world.network.calls if call.process.name == name] for name in ("p1", "p2"))
     assert len(last) == ended.world.config.breaker.failures_in_a_row
     assert then[0].began_s >= last[-1].heard_s + ended.world.config.breaker.open_base_s / 2
+
+
+def test_a_provider_that_can_be_asked_is_asked_and_sent_only_what_it_does_not_have() -> None:
+    ended = sound(an_answer_is_swallowed_by_a_provider_that_can_be_asked)
+
+    assert [fact[:1] + fact[2:4] for fact in facts(ended)] == [(Status.DELIVERED, 1, 1)] * 2
+    assert sorted(len(ended.callers_of(row)) for row in ended.rows) == [1, 2]
 
 
 def test_what_is_in_doubt_where_doubts_are_held_is_left_to_a_person() -> None:
