@@ -26,19 +26,21 @@ from dispatcher.model import Channel, NotificationId, OrganizationId, Status
 from dispatcher.quota import QuotaAnswer, QuotaAsk
 from dispatcher.verdicts import conclude
 from system_plan import run_seed
-from system_process import POSTGRES, QueueHandle, Variant
+from system_process import POSTGRES, REDIS, Fault, QueueHandle, Variant
 from system_scenarios import (
     Play,
     a_quota_is_used_up,
     an_answer_is_swallowed_by_a_provider_that_can_be_asked,
     an_answer_never_comes_where_doubts_are_held,
     configured_again_and_again,
+    drained,
     handed_on_and_on,
     one_process_with_a_rest,
     perform,
     redis_is_away_for_a_moment,
     stopped,
     stopped_during_a_call,
+    struck,
     the_actor_crashes_during_a_call,
     the_provider_is_down,
     two_share_the_work,
@@ -308,10 +310,12 @@ BROKEN = {
         patches=[("actors.lease.Lease.covers", always)], expected={"I4"}, play=stopped_during_a_call
     ),
     "a drain that forgets what is held": Broken(
-        patches=[("actors.organization.OrganizationActor.drain", leave_at_once)], expected={"I12"}
+        patches=[("actors.organization.OrganizationActor.drain", leave_at_once)], expected={"I12"}, play=drained
     ),
     "parked for ever": Broken(Variant(queue=UnparksNothing), expected={"I1"}),
-    "settled once and not again": Broken(Variant(handle=SettlesOnce), expected={"I5"}),
+    "settled once and not again": Broken(
+        Variant(handle=SettlesOnce), expected={"I5"}, play=struck(REDIS, "settle", Moment.BEFORE, Fault.AWAY, another=False)
+    ),
     "a breaker that never opens": Broken(Variant(reads=breaker_that_never_opens), expected={"I10"}, play=the_provider_is_down),
     "a bucket that starts full": Broken(
         patches=[("dispatcher.channel_state.Bucket", full_bucket)], expected={"I6"}, play=configured_again_and_again
