@@ -34,6 +34,7 @@ class ChannelMemory:
         self._remembered: dict[Channel, Remembered] = {}
         self._changed: set[Channel] = set()
         self._gathering = False
+        self._left: set[Channel] = set()  # the record may say that this life has ended
 
     async def recall(self, channels: Iterable[Channel]) -> Mapping[Channel, Remembered]:
         """What earlier lives left behind for these channels; each is asked for once in a life. Nothing while Redis is away."""
@@ -61,6 +62,14 @@ class ChannelMemory:
             return False
         self._gathering = True
         return True
+
+    @property
+    def to_retract(self) -> Collection[Channel]:
+        """Channels whose record may say that this life has ended. Should it go on and spend tokens, they are to be kept anew.
+
+        Otherwise whoever follows a crash of it would be given the same tokens once more.
+        """
+        return tuple(self._left)
 
     async def gather(self, states: Mapping[Channel, ChannelState]) -> None:
         """Write what has changed, until nothing more has for ``KEEP_EVERY_S``."""
@@ -96,7 +105,12 @@ class ChannelMemory:
         }
         if not records:
             return
+        if clean:
+            self._left |= records.keys()
         try:
             await self._queue.keep_channels(self._organization_id, records)
         except QueueUnavailable as error:
             logger.warning("organization %s: its limits could not be kept: %s", self._organization_id, error)
+            return
+        if not clean:
+            self._left -= records.keys()

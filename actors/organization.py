@@ -318,6 +318,8 @@ class OrganizationActor:
                 event = claimed = await self._with.queue.claim(self.organization_id, granted, look)
                 if claimed.ids:
                     self._observe_age(claimed.ids[-1])
+                    for channel in self._memory.to_retract:  # it meant to leave, stayed, and could not tell Redis so
+                        self._carry_out(Keep(channel))
             except QueueUnavailable:
                 pass
             finally:

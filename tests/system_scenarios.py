@@ -303,6 +303,29 @@ async def handed_on_and_on(world: World) -> None:
         process = await world.started()
 
 
+async def it_wanted_to_sleep_and_redis_went_away(world: World) -> None:
+    """An organization leaves its tokens behind and stays, because Redis goes away; it spends them, and its process is killed."""
+
+    def go_away(_process: Process) -> Fault:
+        world.away.add(REDIS)
+        return Fault.AWAY
+
+    world.configure(ACME, evolve(TEXT, rate_per_s=0.2, burst=20, concurrency_max=1))
+    process = await world.started()
+    await world.send(process, ACME, Channel.SMS)
+    await trio.sleep(100.0)
+    await world.send(process, ACME, Channel.SMS)
+    world.trap(REDIS, "retire", Moment.BEFORE, go_away)
+    await trio.sleep(world.config.dispatch.idle_s + 5.0)
+    world.server_back(REDIS)
+    await trio.sleep(5.0)
+    await world.send(process, ACME, Channel.SMS, texts(40))
+    await trio.sleep(10.0)
+    process.kill()
+    await world.started()
+    await trio.sleep(60.0)
+
+
 async def one_process_with_a_rest(world: World) -> None:
     """A notification for an organization that had nothing to do for a moment."""
     process = await world.started()

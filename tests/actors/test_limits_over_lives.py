@@ -114,6 +114,34 @@ async def test_what_an_actor_spends_after_it_could_not_fall_asleep_is_not_on_rec
     assert calls(world) <= first_life + 1
 
 
+async def test_it_is_put_on_record_with_the_next_claim_when_redis_could_not_be_told_at_once(autojump_clock: MockClock) -> None:
+    world = ActorWorld()
+    world.policies = [evolve(MAIL, rate_per_s=0.1, burst=5)]
+    world.queue.interrupt = operations = Operations()
+    away_until_s = IDLE_S + 10.0
+
+    async def refuse() -> None:
+        if trio.current_time() < away_until_s:
+            operations.on["keep_channels", Moment.BEFORE] = refuse  # and it stays away for what comes next
+            raise QueueUnavailable("away")
+
+    operations.on["retire", Moment.BEFORE] = refuse
+    async with world.running():
+        await world.accept(1)
+        await trio.sleep(IDLE_S + 15.0)
+        assert ("keep_channels", Moment.BEFORE) in operations.on
+        await world.accept(10)
+        await trio.sleep(2.0)
+        first_life = calls(world)
+    process = following(world)
+    async with process.running():
+        await process.accept(10)
+        await trio.sleep(2.0)
+
+    assert first_life >= 4
+    assert calls(world) <= first_life + 1
+
+
 # --- breakers and pauses --------------------------------------------------------------------------------------------------
 
 

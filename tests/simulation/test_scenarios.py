@@ -24,6 +24,7 @@ from system_scenarios import (
     drained_and_killed,
     drained_during_a_flush,
     handed_on_and_on,
+    it_wanted_to_sleep_and_redis_went_away,
     perform,
     redis_comes_back_older,
     redis_is_away_for_a_moment,
@@ -279,6 +280,12 @@ def test_what_is_in_doubt_where_doubts_are_held_is_left_to_a_person() -> None:
 def test_a_channel_is_no_faster_with_two_processes_nor_handed_on_and_on() -> None:
     assert len({call.process.name for call in sound(two_share_the_work).world.network.calls}) == 1
     assert {call.process.name for call in sound(handed_on_and_on).world.network.calls} > {"p1", "p2", "p3"}
+
+
+def test_tokens_left_behind_by_a_life_that_went_on_are_not_given_out_once_more() -> None:
+    ended = sound(it_wanted_to_sleep_and_redis_went_away)
+
+    assert {call.process.name for call in ended.world.network.calls} == {"p1", "p2"}
 
 
 def test_a_channel_that_begins_anew_has_no_free_burst() -> None:
