@@ -63,6 +63,7 @@ class ChannelActor:
         self._waiting: deque[Delivery] = deque()
         self._hurried: dict[NotificationId, Deadlines] = {}  # of waiting attempts whose calls may take less time than others
         self._under_way = 0
+        self._abandoned = False
         self.share = share
         self.call_s = CALL_GUESS_S
         self.in_line = False
@@ -82,7 +83,8 @@ class ChannelActor:
             self._tell(Concluded(self._waiting.popleft(), INTERRUPTED, self.policy, 0.0))
 
     def abandon(self) -> None:
-        """Forget everything that has not started: its organization's actor has ended, and who mends that takes it back."""
+        """Begin nothing more: its organization's actor has ended, and who mends that takes everything back."""
+        self._abandoned = True
         self._waiting.clear()
         self._hurried.clear()
 
@@ -106,7 +108,7 @@ class ChannelActor:
                 outcome = INTERRUPTED  # it has waited in line for too long: its end is decided where it is concluded
             if outcome is None and self._asks and delivery.unknown_for_s is not None:
                 outcome = await self._ask(delivery)
-                if outcome is None and not self._lease.covers(delivery):  # asking may have taken a while
+                if outcome is None and (self._abandoned or not self._lease.covers(delivery)):  # asking may have taken a while
                     outcome = INTERRUPTED
             if outcome is None:
                 outcome = await self._call(delivery, deadlines)

@@ -202,6 +202,7 @@ class Node:
         self.letter_news = LetterNews(self.queue, self.organizations.wake, unix_s)
         self.herald = make_herald(self)
         self._ledger_runs = False
+        self._ledger_ended = trio.Event()
         self.janitor = Janitor(self.store, self.queue, self.metrics, sweep_s=d.sweep_s, random=random, unix_s=unix_s)
 
     # --- for the herald -----------------------------------------------------------------------------------------------------
@@ -312,7 +313,8 @@ class Node:
         with trio.move_on_after(FLUSH_S) as flushing:
             if self._ledger_runs:
                 await self.ledger.barrier()
-            self.ledger.close()
+                self.ledger.close()
+                await self._ledger_ended.wait()  # what nobody holds any more is settled and announced as well
         try:
             with trio.move_on_after(RELEASE_S):
                 await self.store.release_lease()
@@ -335,6 +337,7 @@ class Node:
             await self.ledger.run()
         finally:
             self._ledger_runs = False
+            self._ledger_ended.set()
 
     async def _run_shards(self) -> None:
         d = self._config.dispatch

@@ -254,6 +254,23 @@ async def drained_during_a_flush(world: World) -> None:
     await trio.sleep(30.0)
 
 
+async def drained_after_a_crash_while_redis_is_away(world: World) -> None:
+    """Its actor fails while Redis can not be told how a call has ended, so nobody holds the notification when SIGTERM comes."""
+    world.network.conduct = lambda _process, _id: Answering(travels_s=1.0)
+    process = await world.started()
+    await world.send(process, ACME, Channel.SMS)
+    await trio.sleep(1.0)
+    world.away.add(REDIS)
+    await trio.sleep(3.0)
+    world.trap(POSTGRES, "load_providers", Moment.BEFORE, Fault.BROKEN)
+    await world.change(process, ACME, TEXT)
+    await trio.sleep(5.0)
+    process.leave()
+    await trio.sleep(2.0)
+    world.server_back(REDIS)
+    await trio.sleep(10.0)
+
+
 async def _loaded(world: World) -> None:
     world.network.conduct = lambda _process, _id: Answering(travels_s=1.0)
     first = await world.started()
@@ -374,6 +391,26 @@ async def an_answer_is_swallowed_by_a_provider_that_can_be_asked(world: World) -
     process = await world.started()
     await world.send(process, ACME, Channel.SMS, texts(2))
     await trio.sleep(60.0)
+
+
+async def the_actor_crashes_while_its_provider_is_asked(world: World) -> None:
+    """A script error ends the organization's actor between the question about an attempt in doubt and its answer."""
+    asks = evolve(TEXT, on_unknown=OnUnknown.ASK, inquiry_lag_s=5.0)
+    world.configure(ACME, asks)
+    calls = 0
+
+    def conduct(process: Process, _id: NotificationId) -> Answering:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            world.trap(POSTGRES, "load_providers", Moment.BEFORE, Fault.BROKEN)
+            world.nursery.start_soon(world.change, process, ACME, asks)
+        return Answering(Reply.RESET if calls == 1 else Reply.OK, travels_s=4.0)
+
+    world.network.conduct = conduct
+    process = await world.started()
+    await world.send(process, ACME, Channel.SMS)
+    await trio.sleep(90.0)
 
 
 async def an_answer_never_comes_where_doubts_are_held(world: World) -> None:

@@ -21,6 +21,7 @@ from system_scenarios import (
     clock_jumps,
     configured_again_and_again,
     drained,
+    drained_after_a_crash_while_redis_is_away,
     drained_and_killed,
     drained_during_a_flush,
     handed_on_and_on,
@@ -34,6 +35,7 @@ from system_scenarios import (
     stopped_during_a_call,
     struck,
     the_actor_crashes_during_a_call,
+    the_actor_crashes_while_its_provider_is_asked,
     the_provider_is_down,
     the_provider_is_down_and_its_channel_handed_over,
     two_share_the_work,
@@ -240,6 +242,13 @@ def test_a_second_signal_is_a_crash_which_loses_nothing() -> None:
     assert {(row.status, ended.effects(row)) for row in ended.rows if row not in marked} == {(Status.DELIVERED, 1)}
 
 
+def test_who_leaves_after_a_crash_of_an_actor_still_announces_what_nobody_holds_any_more() -> None:
+    ended = sound(drained_after_a_crash_while_redis_is_away)
+
+    assert ended.world.processes[0].left_well is True
+    assert facts(ended) == [(Status.DELIVERED, 1, 0, 1, ["p1"])]
+
+
 # --- organizations and channels ---------------------------------------------------------------------------------------
 
 
@@ -247,6 +256,13 @@ def test_what_a_crashed_actor_held_is_taken_back_and_marked() -> None:
     ended = sound(the_actor_crashes_during_a_call)
 
     assert [(row.status, row.unknowns) for row in ended.rows] == [(Status.DELIVERED, 1), (Status.DELIVERED, 0)]
+
+
+def test_after_a_crash_nothing_is_sent_although_the_provider_said_that_it_has_nothing() -> None:
+    """It was taken back meanwhile, and is somebody else's to ask about."""
+    ended = sound(the_actor_crashes_while_its_provider_is_asked)
+
+    assert [(row.status, ended.effects(row), len(ended.callers_of(row))) for row in ended.rows] == [(Status.DELIVERED, 1, 2)]
 
 
 def test_a_provider_that_is_down_is_asked_now_and_then() -> None:
