@@ -1,7 +1,7 @@
 """The janitor: mends what crashes and lost memories leave behind. Every process runs one, jittered; two at once do no harm.
 
 * Attempts of an incarnation whose lease lapsed are taken back (as *unknown*: they may have reached the provider) and queued
-  again.
+  again, spread over time.
 * What outlived its ``expires_at`` while nobody could claim it is given up.
 * Queued rows that Redis has lost are put back: all of them when Redis lost its memory, otherwise those that have waited past
   a grace.
@@ -10,14 +10,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
 import trio
 
 from actors import announcements
 from actors.metrics import Metrics
-from actors.ports import Arrival, Page, Queue, Rescued, Settlement, Store
+from actors.ports import Arrival, Page, Queue, Settlement, Store
+from actors.rescued import put_back
 from dispatcher.errors import ArrivalsRefused, QueueRefused, QueueUnavailable, StoreUnavailable
 from dispatcher.model import DeadLetterReason, NotificationId, OrganizationId
 
@@ -27,14 +28,6 @@ ROWS_MAX = 2_000
 """Rows of one look. What is left waits for the next."""
 GRACE_S = 30.0
 """How long a queued row may be unchanged before it is looked for in Redis: longer than any accept takes to push it."""
-
-
-def count_rescued(metrics: Metrics, rescued: Sequence[Rescued]) -> None:
-    """Count what was taken back, and what of it is poison."""
-    metrics.events["rescued"] += len(rescued)
-    for row in rescued:
-        if row.dead:
-            metrics.dead_letters[row.channel.value, DeadLetterReason.POISON.value] += 1
 
 
 class Janitor:
@@ -78,9 +71,11 @@ class Janitor:
         """Take back the attempts of lapsed incarnations and queue them again."""
         while rescued := await self._store.rescue(ROWS_MAX):
             self.stepped_s = trio.current_time()
-            count_rescued(self._metrics, rescued)
             logger.warning("rescued %d attempts of processes that are gone", len(rescued))
-            await self._enqueue(list(self._arrivals(rescued)))
+            try:
+                await put_back(rescued, self._queue, self._metrics, self._unix_s())
+            except ArrivalsRefused as error:
+                logger.error("%s", error)
             if len(rescued) < ROWS_MAX:
                 return
 
@@ -160,15 +155,3 @@ class Janitor:
         if ready:
             await self._enqueue([Arrival(organization_id, ids, ()) for organization_id, ids in ready.items()])
         self._metrics.events["reseeded"] += len(page.rows)
-
-    def _arrivals(self, rescued: Iterable[Rescued]) -> Iterable[Arrival]:
-        now_unix_s = self._unix_s()
-        by_organization: dict[OrganizationId, list[Rescued]] = {}
-        for row in rescued:
-            by_organization.setdefault(row.organization_id, []).append(row)
-        for organization_id, rows in by_organization.items():
-            yield Arrival(
-                organization_id,
-                [row.id for row in rows if not row.dead],
-                [announcements.rescued(row.id, row.channel, dead=row.dead, at_unix_s=now_unix_s) for row in rows],
-            )

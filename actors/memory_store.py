@@ -14,6 +14,7 @@ import orjson
 from actors.memory import Interrupt, Moment, checkpoint
 from actors.memory_tables import DeadLetter, MemoryDatabase, Row, ShardRow, TimelineRow
 from actors.ports import RESCUES_MAX, Admission, BatchAnswer, Existing, Expired, Holding, Page, Rescued
+from dispatcher.backoff import rescue_delay_s
 from dispatcher.errors import KeyTaken, StoreRefused
 from dispatcher.ids import is_uuid
 from dispatcher.messages import Gated, Verdict
@@ -321,13 +322,19 @@ class MemoryStore:
             is_poison = row.rescues >= RESCUES_MAX
             _mark_unknown(row, now_s)
             row.status = Status.FAILED if is_poison else Status.QUEUED
-            row.claimed_by, row.next_retry_at_s, row.updated_at_s, row.reason = None, None, now_s, "process_lost"
+            left_s = None if row.expires_at_s is None else row.expires_at_s - now_s
+            due_in_s = (
+                0.0 if is_poison else rescue_delay_s(row.id, row.rescues, left_s, survived=row.claimed_by == self.incarnation)
+            )
+            row.claimed_by, row.updated_at_s, row.reason = None, now_s, "process_lost"
+            row.next_retry_at_s = None if is_poison else now_s + due_in_s
             row.rescues += 1
             row.attempts_max += 1
-            self.database.timeline.append(TimelineRow(row.id, row.attempts, "unknown", "process_lost", now_s))
+            ended = TimelineRow(row.id, row.attempts, "unknown", "process_lost", now_s, row.next_retry_at_s)
+            self.database.timeline.append(ended)
             if is_poison:
                 self.database.dead_letters.setdefault(row.id, DeadLetter(DeadLetterReason.POISON, "process_lost"))
-            taken.append(Rescued(row.organization_id, row.id, row.channel, is_poison))
+            taken.append(Rescued(row.organization_id, row.id, row.channel, is_poison, due_in_s))
         return taken
 
     def _prune(self) -> None:

@@ -18,11 +18,11 @@ from random import Random
 import trio
 
 from actors import announcements
-from actors.janitor import count_rescued
 from actors.ledger import Ledger
 from actors.metrics import Metrics
 from actors.organization import OrganizationActor
-from actors.ports import Arrival, Queue, Settlement, Store
+from actors.ports import Queue, Settlement, Store
+from actors.rescued import put_back
 from actors.shards import Everything, Ownership
 from actors.supervision import BudgetSpent, RestartBudget, Stalled, supervise
 from actors.watchdog import SILENT_S, Watchdog, watched
@@ -272,12 +272,7 @@ class Organizations:
         self._metrics.events["actor_restart"] += 1
         await self._ledger.barrier()
         rescued = await self._store.disown(organization_id)
-        count_rescued(self._metrics, rescued)
-        ids = [row.id for row in rescued if not row.dead]
-        if rescued:
-            now_unix_s = self._unix_s()
-            notices = [announcements.rescued(row.id, row.channel, dead=row.dead, at_unix_s=now_unix_s) for row in rescued]
-            await self._queue.enqueue([Arrival(organization_id, ids, notices)])
+        await put_back(rescued, self._queue, self._metrics, self._unix_s())
         self._unmended.discard(organization_id)
         actor = self._alive[organization_id] = self._make(organization_id)
         if self._draining:

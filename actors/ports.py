@@ -128,12 +128,16 @@ class BatchAnswer(NamedTuple):
 
 
 class Rescued(NamedTuple):
-    """One attempt that died with its process, taken back. ``dead`` when it has died too often (poison)."""
+    """One attempt that died with its process, taken back. ``dead`` when it has died too often (poison).
+
+    Else it is queued and due in ``due_in_s``.
+    """
 
     organization_id: OrganizationId
     id: NotificationId
     channel: Channel
     dead: bool
+    due_in_s: float = 0.0
 
 
 class Expired(NamedTuple):
@@ -201,10 +205,16 @@ class Store(Protocol):
         """Give up queued notifications whose ``expires_at`` has passed, whether or not anybody could send them."""
 
     async def rescue(self, limit: int) -> Sequence[Rescued]:
-        """Take back attempts of incarnations whose lease lapsed."""
+        """Take back attempts of incarnations whose lease lapsed.
+
+        They become due spread over time: one of them may have killed its process, and should not meet all others again.
+        """
 
     async def disown(self, organization_id: OrganizationId) -> Sequence[Rescued]:
-        """Take back the attempts one organization's actor held when it crashed inside this incarnation."""
+        """Take back the attempts one organization's actor held when it crashed inside this incarnation.
+
+        Those that are taken back for the first time are due at once, the others spread over time.
+        """
 
     async def queued(self, after: tuple[float, NotificationId] | None, older_than_s: float, limit: int) -> Page:
         """Walk the queued rows whose last change is older than this, oldest first; with 0, those that are not due yet as well."""

@@ -9,10 +9,12 @@ Invariant: ``0 <= delay <= max(cap_s, hint_cap_s)``, and a hint within its cap i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 from types import MappingProxyType
 
 from attrs import frozen
 
+from dispatcher.model import NotificationId
 from dispatcher.outcome import OutcomeClass
 
 BASE_FACTORS: Mapping[OutcomeClass, float] = MappingProxyType(
@@ -26,6 +28,13 @@ BASE_FACTORS: Mapping[OutcomeClass, float] = MappingProxyType(
     }
 )
 """What multiplies ``base_s`` for each class that leads to another attempt. A class without an entry is final."""
+
+RESCUE_FIRST_S = 5.0
+"""What is rescued for the first time comes back within this: long enough that few of those who were lost with one process are at
+work together again."""
+RESCUE_LATER_S = 60.0
+"""What is rescued again comes back within this: one of them may be what kills processes, and the others should be through by
+then."""
 
 _DOUBLINGS_MAX = 62
 """Past this the exponential left every sensible cap behind; it keeps the power of two inside a machine word."""
@@ -65,3 +74,18 @@ def retry_delay_s(
     if retry_after_s is None or not retry_after_s > 0:
         return delay_s
     return max(delay_s, min(retry_after_s + base_s * random01, policy.hint_cap_s))
+
+
+def rescue_delay_s(id: NotificationId, rescues: int, left_s: float | None, *, survived: bool) -> float:
+    """How long what is rescued waits before it is sent again, when it was rescued ``rescues`` times before.
+
+    Spread evenly over :data:`RESCUE_FIRST_S` the first time and over :data:`RESCUE_LATER_S` afterwards. Where the process
+    ``survived`` not at all, and then over the shorter one: an organization that keeps failing must be seen to, within the minute
+    of its restart budget. Never over more than half of the ``left_s`` that it has until it expires. Drawn from id and number, so
+    that whoever asks gets the same answer; Postgres draws it in the same way.
+    """
+    again_s, first_s = (RESCUE_FIRST_S, 0.0) if survived else (RESCUE_LATER_S, RESCUE_FIRST_S)
+    span_s = again_s if rescues else first_s
+    if left_s is not None:
+        span_s = min(span_s, max(0.0, left_s) / 2)
+    return span_s * (int(sha256(f"{id} {rescues}".encode()).hexdigest()[:8], 16) / 2**32)

@@ -39,6 +39,7 @@ from actors.store.statements import (
     RENEW,
     RESCUE,
 )
+from dispatcher.backoff import RESCUE_FIRST_S, RESCUE_LATER_S
 from dispatcher.errors import KeyTaken, StoreRefused, StoreUnavailable
 from dispatcher.messages import Gated, Verdict
 from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId, Status
@@ -46,6 +47,7 @@ from dispatcher.outcome import FOUND_AT_PROVIDER
 
 INSERT_ROWS_MAX = 1000
 """Rows of one statement: more are written down in several, so that this process has a moment for others in between."""
+_RESCUES = {"rescues_max": RESCUES_MAX, "first_s": RESCUE_FIRST_S, "later_s": RESCUE_LATER_S}
 _FIRST_ID = NotificationId("00000000-0000-0000-0000-000000000000")
 
 
@@ -226,20 +228,19 @@ class PostgresStore:
 
     async def rescue(self, limit: int) -> Sequence[Rescued]:
         """Take back attempts of incarnations whose lease lapsed."""
-        rows = await self._pool.fetch(RESCUE, {"limit": limit, "rescues_max": RESCUES_MAX})
+        rows = await self._pool.fetch(RESCUE, {"limit": limit, "claimer": self.incarnation, **_RESCUES})
         await self._pool.execute(PRUNE)
-        return [Rescued(organization_id, id, Channel(channel), dead) for organization_id, id, channel, dead in rows]
+        return [_rescued(*row) for row in rows]
 
     async def disown(self, organization_id: OrganizationId) -> Sequence[Rescued]:
         """Take back the attempts one organization's actor held when it crashed inside this incarnation."""
         params = {
             "limit": 100_000,
-            "rescues_max": RESCUES_MAX,
             "claimer": self.incarnation,
             "organization_id": organization_id,
+            **_RESCUES,
         }
-        rows = await self._pool.fetch(DISOWN, params)
-        return [Rescued(organization, id, Channel(channel), dead) for organization, id, channel, dead in rows]
+        return [_rescued(*row) for row in await self._pool.fetch(DISOWN, params)]
 
     async def queued(self, after: tuple[float, NotificationId] | None, older_than_s: float, limit: int) -> Page:
         """Walk the queued rows whose last change is older than this, oldest first; with 0, those that are not due yet as well."""
@@ -267,6 +268,10 @@ def _translated(what: str) -> Iterator[None]:
         if not is_about_content(error):
             raise StoreUnavailable(f"Postgres could not take {what} at this moment: {type(error).__name__}") from error
         raise StoreRefused(f"Postgres refused {what}: {type(error).__name__}") from None
+
+
+def _rescued(organization_id: str, id: str, channel: str, dead: bool, due_in_s: float) -> Rescued:
+    return Rescued(OrganizationId(organization_id), NotificationId(id), Channel(channel), dead, due_in_s)
 
 
 def _key(keyed: Admission | BatchAnswer) -> tuple[str, str]:

@@ -122,7 +122,8 @@ FORGET_ALL = _FREE_SHARDS.format(whose="owner IS NOT NULL") + "DELETE FROM incar
 RELEASE = _FREE_SHARDS.format(whose="owner = %(me)s") + "DELETE FROM incarnations WHERE id = %(me)s"
 
 # An attempt whose process is gone: it may or may not have reached the provider, so it counts as a possible double. It costs
-# none of the notification's attempts (attempts_max moves along), only one of its rescues.
+# none of the notification's attempts (attempts_max moves along), only one of its rescues. It may be what killed the process, so
+# what was lost together does not come back together: see rescue_delay_s in dispatcher/backoff.py, which draws the same delay.
 _RESCUE = """
 WITH lost AS (
     SELECT id FROM notifications n
@@ -131,20 +132,27 @@ WITH lost AS (
 ), done AS (
     UPDATE notifications n
     SET status = CASE WHEN n.rescues >= %(rescues_max)s THEN 'failed' ELSE 'queued' END,
-        claimed_by = NULL, updated_at = now(), next_retry_at = NULL, reason = 'process_lost',
+        claimed_by = NULL, updated_at = now(), reason = 'process_lost',
+        next_retry_at = CASE WHEN n.rescues < %(rescues_max)s THEN now() + make_interval(secs =>
+            greatest(0, least(
+                CASE WHEN n.claimed_by <> %(claimer)s AND n.rescues > 0 THEN %(later_s)s
+                     WHEN n.claimed_by <> %(claimer)s OR n.rescues > 0 THEN %(first_s)s ELSE 0 END::float8,
+                extract(epoch FROM n.expires_at - now())::float8 / 2
+            )) * (('x' || left(encode(sha256(convert_to(n.id || ' ' || n.rescues, 'UTF8')), 'hex'), 8))::bit(32)::bigint / 2 ^ 32)
+        ) END,
         unknowns = n.unknowns + 1, rescues = n.rescues + 1, attempts_max = n.attempts_max + 1,
         unknown_since = coalesce(n.unknown_since, n.updated_at), unknown_last = now()
     FROM lost WHERE n.id = lost.id
-    RETURNING n.id, n.organization_id, n.channel, n.attempts, n.status
+    RETURNING n.id, n.organization_id, n.channel, n.attempts, n.status, n.next_retry_at
 ), timeline AS (
-    INSERT INTO attempts (notification_id, attempt, organization_id, outcome, code, at)
-    SELECT id, attempts, organization_id, 'unknown', 'process_lost', now() FROM done
+    INSERT INTO attempts (notification_id, attempt, organization_id, outcome, code, at, next_retry_at)
+    SELECT id, attempts, organization_id, 'unknown', 'process_lost', now(), next_retry_at FROM done
 ), dead AS (
     INSERT INTO dead_letters (notification_id, organization_id, reason, code, channel, created_at)
     SELECT id, organization_id, 'poison', 'process_lost', channel, now() FROM done WHERE status = 'failed'
     ON CONFLICT DO NOTHING
 )
-SELECT organization_id, id, channel, status = 'failed' FROM done
+SELECT organization_id, id, channel, status = 'failed', coalesce(extract(epoch FROM next_retry_at - now()), 0)::float8 FROM done
 """
 RESCUE = _RESCUE.format(
     whose="NOT EXISTS (SELECT FROM incarnations i WHERE i.id = n.claimed_by AND i.lease_until > now() - interval '1 second')"

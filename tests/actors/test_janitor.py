@@ -14,6 +14,7 @@ from actors.janitor import GRACE_S, Janitor
 from actors.memory import Moment
 from actors.memory_store import MemoryStore
 from actors.ports import RESCUES_MAX, Arrival
+from dispatcher.backoff import RESCUE_FIRST_S, rescue_delay_s
 from dispatcher.errors import QueueUnavailable, StoreUnavailable
 from dispatcher.messages import Verdict
 from dispatcher.model import NotificationId, Status
@@ -51,10 +52,47 @@ async def test_attempts_of_a_dead_process_are_queued_again_and_announced(autojum
     await janitor(world).rescue()
 
     assert world.statuses([*ids, *theirs]) == {"queued"}
-    assert world.queue.holds(ACME)["queue"] == ids
-    assert world.queue.holds(OTHER)["queue"] == theirs
+    assert sorted(world.queue.holds(ACME)["delayed"]) == ids
+    assert sorted(world.queue.holds(OTHER)["delayed"]) == theirs
     assert all(b'"notification.retrying"' in notice for notice in world.queue.announced(ACME))
     assert world.metrics.events["rescued"] == 5
+
+
+async def test_what_was_rescued_is_begun_one_after_the_other_and_not_when_the_next_sweep_looks(
+    autojump_clock: MockClock,
+) -> None:
+    """What killed their process meets few of the others again (scenario 20)."""
+    world = ActorWorld()
+    world.queue.on_wake = world.organizations.wake
+    ids = await world.store_rows(10)
+    await sent_by_a_dead_process(world, ids)
+    async with world.running():
+        await janitor(world).rescue()
+        began_s = trio.current_time()
+        await trio.sleep(RESCUE_FIRST_S + 1.0)
+    waited_s = {id: called_s - began_s for id, called_s in world.provider.called}
+
+    assert world.statuses(ids) == {"delivered"}
+    assert waited_s == {id: pytest.approx(rescue_delay_s(id, 0, None, survived=False), abs=0.1) for id in ids}
+
+
+@pytest.mark.parametrize("operation", ["settle", "enqueue"])
+async def test_what_redis_did_not_take_of_a_rescue_is_found_by_the_walk(autojump_clock: MockClock, operation: str) -> None:
+    world = ActorWorld()
+    ids = await world.store_rows(3)
+    await sent_by_a_dead_process(world, ids)
+    world.queue.interrupt = operations = Operations()
+
+    async def away() -> None:
+        operations.on.clear()
+        raise QueueUnavailable("away")
+
+    operations.on[operation, Moment.BEFORE] = away
+    async with world.running() as nursery:
+        nursery.start_soon(janitor(world).run)
+        await trio.sleep(GRACE_S + RESCUE_FIRST_S + 4 * SWEEP_S)
+
+    assert world.statuses(ids) == {"delivered"}
 
 
 async def test_attempts_of_a_living_process_are_left_alone(autojump_clock: MockClock) -> None:
@@ -246,9 +284,11 @@ async def test_two_janitors_at_once_do_no_harm(autojump_clock: MockClock) -> Non
     async with trio.open_nursery() as nursery:
         for _ in range(2):
             nursery.start_soon(janitor(world).mend)
+    holds = world.queue.holds(ACME)
 
     assert world.statuses(ids) == {"queued"}
-    assert set(world.queue.holds(ACME)["queue"]) == set(ids)
+    assert set(holds["queue"]) == set(ids[10:])
+    assert set(holds["delayed"]) == set(ids[:10])
     assert all(world.row(id).rescues == 1 for id in ids[:10])
 
 

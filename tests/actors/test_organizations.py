@@ -11,6 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from actor_world import ACME, BUDGET, IDLE_S, LEASE_S, OTHER, SWEEP_S, ActorWorld, Operations
 from actors.memory import Moment
 from actors.organizations import QUARANTINE_S
+from dispatcher.backoff import RESCUE_FIRST_S
 from dispatcher.errors import QueueUnavailable, StoreUnavailable
 from dispatcher.messages import Concluded, Event, Gated, Settled
 from dispatcher.model import NotificationId, OrganizationId
@@ -334,7 +335,7 @@ async def test_what_a_quarantined_organization_held_is_taken_back_although_the_q
     world = ActorWorld()
     world.dislikes = Crashes(Gated, times=BUDGET.restarts_max + 1)
     async with world.running():
-        ids = await world.accept(3)
+        ids = await world.accept(1)
         await trio.sleep(100.0)
         world.queue.lose_memory()
         await trio.sleep(QUARANTINE_S)
@@ -350,7 +351,7 @@ async def test_a_changed_configuration_ends_a_quarantine(autojump_clock: MockClo
         await trio.sleep(60.0)
         before = world.organizations.quarantined
         world.organizations.changed(ACME)
-        await trio.sleep(5.0)
+        await trio.sleep(RESCUE_FIRST_S + 5.0)
 
     assert before == 1
     assert world.statuses(ids) == {"delivered"}

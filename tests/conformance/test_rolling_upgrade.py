@@ -31,6 +31,8 @@ from dispatcher.model import DeadLetterReason, Delivery, NotificationId, Organiz
 from dispatcher.outcome import Outcome, OutcomeClass
 from first_release import LEASE_S, FirstReleaseStore
 
+ALL_DUE = "UPDATE notifications SET next_retry_at = NULL WHERE status = 'queued'"
+"""What was rescued becomes due spread over time, and here nobody waits."""
 ACME = OrganizationId("acme")
 OLD = "0198c000-0000-7000-8000-00000000000a"
 NEW = "0198c000-0000-7000-8000-00000000000b"
@@ -276,6 +278,7 @@ async def test_each_rescues_what_a_dead_process_of_the_other_held(present: Prese
 
     old.release()
     assert {rescued.id for rescued in await present.store.rescue(100)} == {theirs}
+    await present.pool.execute(ALL_DUE)
     await present.store.release_lease()
     assert old.rescue() == {mine}
 
@@ -359,6 +362,7 @@ async def test_both_at_work_for_a_while_lose_nothing_and_deliver_each_once(
         if who == "old":
             old.release()
             await present.store.rescue(1000)
+            await present.pool.execute(ALL_DUE)
             old.register()
         else:
             await present.store.release_lease()

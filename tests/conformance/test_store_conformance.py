@@ -22,6 +22,7 @@ from actors.memory_store import MemoryStore
 from actors.memory_tables import MemoryDatabase
 from actors.ports import RESCUES_MAX, Admission, BatchAnswer, Existing, Holding, Rescued, Store
 from actors.store.dispatching import PostgresStore
+from dispatcher.backoff import RESCUE_FIRST_S, RESCUE_LATER_S, rescue_delay_s
 from dispatcher.errors import KeyTaken, StoreRefused
 from dispatcher.ids import uuid7
 from dispatcher.messages import Gated, ProviderPolicy, Verdict
@@ -724,10 +725,11 @@ async def test_a_rescue_is_dated_to_the_attempt_and_not_to_the_rescue(world: Wor
     world.pass_time(LEASE_S + 20)
     await world.store(THEIRS).rescue(10)
     await store.register(LEASE_S)
+    world.pass_time(RESCUE_LATER_S)
     (third,) = (await gated(store, [first.id])).deliveries
 
     assert ages(second) == (1, LEASE_S + 5100, 100)
-    assert ages(third) == (2, 2 * LEASE_S + 5120, 0)
+    assert ages(third) == (2, 2 * LEASE_S + 5120 + RESCUE_LATER_S, RESCUE_LATER_S)
 
 
 async def test_what_is_disowned_is_dated_to_the_attempt_too(world: World, store: Store) -> None:
@@ -955,8 +957,12 @@ async def test_attempts_of_a_lapsed_incarnation_are_taken_back_as_unknown(world:
     world.pass_time(LEASE_S + 2)
     rescued = await world.store(THEIRS).rescue(10)
 
-    assert rescued == [Rescued(ACME, delivery.id, EMAIL, dead=False)]
-    assert world.stored(delivery.id) == Stored("queued", 1, 9, 1, 1, None, None, "process_lost", None, None, None)
+    (one,) = rescued
+    assert one == Rescued(ACME, delivery.id, EMAIL, dead=False, due_in_s=one.due_in_s)
+    stored = world.stored(delivery.id)
+    assert stored is not None
+    assert stored.due_in_s == pytest.approx(one.due_in_s, abs=2.0)
+    assert evolve(stored, due_in_s=None) == Stored("queued", 1, 9, 1, 1, None, None, "process_lost", None, None, None)
     assert world.timeline(delivery.id) == [(1, "unknown", "process_lost")]
     assert status_of(world, waiting) == ("queued", 0)
 
@@ -1005,9 +1011,65 @@ async def test_a_rescue_costs_no_attempt(world: World, store: Store) -> None:
     await store.release_lease()
     await world.store(THEIRS).rescue(10)
     await store.register(LEASE_S)
+    world.pass_time(RESCUE_FIRST_S)
     (second,) = (await gated(store, [delivery.id])).deliveries
 
     assert (second.attempt, second.attempts_max) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("how", "first_s", "later_s"),
+    [("rescued", RESCUE_FIRST_S, RESCUE_LATER_S), ("disowned", 0.0, RESCUE_FIRST_S)],
+)
+async def test_what_was_lost_together_becomes_due_spread_over_time_and_over_more_when_it_is_lost_again(
+    world: World, store: Store, how: str, first_s: float, later_s: float
+) -> None:
+    """One of them may be what killed the process (scenario 20). Both stores draw the same delays."""
+    ids = await inserted(world, store, 20)
+    found: list[list[float]] = []
+    for _ in range(2):
+        assert sorted(d.id for d in (await gated(store, ids)).deliveries) == ids
+        if how == "rescued":
+            await store.release_lease()
+            rescued = sorted(await world.store(THEIRS).rescue(100))
+            await store.register(LEASE_S)
+        else:
+            rescued = sorted(await store.disown(ACME))
+        found.append([row.due_in_s for row in rescued])
+        stored = [world.stored(row.id) for row in rescued]
+        assert [row.due_in_s for row in stored if row] == pytest.approx(found[-1], abs=2.0)
+        world.pass_time(RESCUE_LATER_S)
+    first, later = ([rescue_delay_s(id, n, None, survived=how == "disowned") for id in ids] for n in (0, 1))
+
+    assert found == [pytest.approx(first, abs=1e-4), pytest.approx(later, abs=1e-4)]
+    assert all(0.0 <= delay_s <= first_s for delay_s in first)
+    assert max(first) >= 0.8 * first_s
+    assert max(later) - min(later) >= 0.8 * later_s
+
+
+async def test_until_it_is_due_what_was_rescued_does_not_pass_the_gate(world: World, store: Store) -> None:
+    delivery = await attempt(world, store)
+    await store.release_lease()
+    (rescued,) = await world.store(THEIRS).rescue(10)
+    await store.register(LEASE_S)
+    early = await gated(store, [delivery.id])
+
+    ((id, due_in_s),) = early.deferred
+    assert id == delivery.id
+    assert due_in_s == pytest.approx(rescued.due_in_s, abs=1.0)
+    world.pass_time(rescued.due_in_s)
+    assert [d.id for d in (await gated(store, [delivery.id])).deliveries] == [delivery.id]
+
+
+@pytest.mark.parametrize("left_s", [4.0, -1.0])
+async def test_the_spread_leaves_time_before_a_notification_expires(world: World, store: Store, left_s: float) -> None:
+    ids = await inserted(world, store, 20, expires_in_s=LEASE_S + 2.0 + left_s)
+    await gated(store, ids)
+    world.pass_time(LEASE_S + 2.0)
+    rescued = await world.store(THEIRS).rescue(100)
+
+    assert len(rescued) == 20
+    assert max(row.due_in_s for row in rescued) <= max(0.0, left_s) / 2
 
 
 async def test_an_attempt_that_keeps_dying_with_its_process_is_poison(world: World, store: Store) -> None:
@@ -1016,6 +1078,7 @@ async def test_an_attempt_that_keeps_dying_with_its_process_is_poison(world: Wor
     rescued: list[Rescued] = []
     for _ in range(RESCUES_MAX + 1):
         await store.register(LEASE_S)
+        world.pass_time(RESCUE_LATER_S)
         await gated(store, [id])
         await store.release_lease()
         rescued.extend(await other.rescue(10))

@@ -6,13 +6,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.backoff import BASE_FACTORS, RetryPolicy, full_jitter_s, retry_delay_s
+from dispatcher.backoff import (
+    BASE_FACTORS,
+    RESCUE_FIRST_S,
+    RESCUE_LATER_S,
+    RetryPolicy,
+    full_jitter_s,
+    rescue_delay_s,
+    retry_delay_s,
+)
+from dispatcher.model import NotificationId
 from dispatcher.outcome import OutcomeClass
 
 ATTEMPTS = st.integers(1, 10_000)
 SECONDS = st.floats(0.001, 100_000)
 RANDOM = st.floats(0, 1, exclude_max=True)
 AGAIN = st.sampled_from(sorted(BASE_FACTORS))
+ID = NotificationId("018bcfe5-6800-7000-8000-000000000000")
 FINAL = sorted(set(OutcomeClass) - set(BASE_FACTORS))
 
 
@@ -103,3 +113,25 @@ def test_a_final_outcome_has_no_next_attempt(kind: OutcomeClass) -> None:
 
 def test_which_outcomes_are_final() -> None:
     assert set(FINAL) == {OutcomeClass.DELIVERED, OutcomeClass.HARD, OutcomeClass.SUPPRESS}
+
+
+@given(st.integers(0, 6), st.none() | st.floats(-100, 10_000), st.booleans())
+def test_what_is_rescued_waits_no_longer_than_its_span_and_half_of_its_time(
+    rescues: int, left_s: float | None, survived: bool
+) -> None:
+    delay_s = rescue_delay_s(ID, rescues, left_s, survived=survived)
+
+    assert 0.0 <= delay_s <= (RESCUE_LATER_S if rescues else RESCUE_FIRST_S)
+    assert left_s is None or delay_s <= max(0.0, left_s) / 2
+    assert delay_s == rescue_delay_s(ID, rescues, left_s, survived=survived)
+
+
+def test_what_is_rescued_for_the_first_time_from_a_process_that_lives_does_not_wait() -> None:
+    assert rescue_delay_s(ID, 0, None, survived=True) == 0.0
+    assert 0.0 < rescue_delay_s(ID, 1, None, survived=True) < rescue_delay_s(ID, 1, None, survived=False)
+
+
+def test_two_that_are_rescued_again_do_not_wait_for_as_long_as_each_other_twice() -> None:
+    delays_s = [rescue_delay_s(ID, rescues, None, survived=False) for rescues in range(1, 6)]
+
+    assert len(set(delays_s)) == 5
