@@ -82,11 +82,16 @@ class ChannelActor:
         while self._waiting:
             self._tell(Concluded(self._waiting.popleft(), INTERRUPTED, self.policy, 0.0))
 
-    def abandon(self) -> None:
-        """Begin nothing more: its organization's actor has ended, and who mends that takes everything back."""
+    def abandon(self) -> list[Delivery]:
+        """Begin nothing more, and return what has not started: its organization's actor has ended, and who mends that takes it back.
+
+        No caller has taken any of it, and none will.
+        """
         self._abandoned = True
+        waiting = list(self._waiting)
         self._waiting.clear()
         self._hurried.clear()
+        return waiting
 
     @property
     def has_work(self) -> bool:

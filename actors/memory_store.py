@@ -128,6 +128,26 @@ class MemoryStore:
         await self.interrupt("rescue", Moment.AFTER)
         return rescued
 
+    async def hand_back(
+        self, organization_id: OrganizationId, not_begun: Mapping[NotificationId, int]
+    ) -> Sequence[NotificationId]:
+        """Undo attempts that passed the gate and certainly never began."""
+        await self.interrupt("hand_back", Moment.BEFORE)
+        now_s = self._now_s()
+        back = []
+        for id, attempt in not_begun.items():
+            row = self.database.rows.get(id)
+            if row is None:
+                continue
+            is_ours = row.claimed_by == self.incarnation and row.organization_id == organization_id
+            if row.status is Status.SENDING and is_ours and row.attempts == attempt:
+                row.status, row.attempts, row.claimed_by, row.updated_at_s = Status.QUEUED, attempt - 1, None, now_s
+                back.append(id)
+            elif row.status is Status.QUEUED and row.attempts == attempt - 1:
+                back.append(id)
+        await self.interrupt("hand_back", Moment.AFTER)
+        return back
+
     async def disown(self, organization_id: OrganizationId) -> Sequence[Rescued]:
         """Take back the attempts one organization's actor held when it crashed inside this incarnation."""
         await self.interrupt("disown", Moment.BEFORE)

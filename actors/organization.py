@@ -37,6 +37,7 @@ from dispatcher.messages import (
     DrainEnded,
     Event,
     Gate,
+    Gated,
     Keep,
     LeaseQuota,
     LoadProviders,
@@ -53,7 +54,7 @@ from dispatcher.messages import (
     Withdraw,
     Woken,
 )
-from dispatcher.model import Channel, NotificationId, OrganizationId
+from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId
 from dispatcher.organization import Now, Organization
 from dispatcher.providers.registry import Bound
 from dispatcher.quota import QuotaAsk
@@ -114,6 +115,7 @@ class OrganizationActor:
         self._claiming = 0  # permits of claims under way
         self._loads = 0  # counts loads begun, so that an older one that ends later is not believed
         self._failure: Exception | None = None
+        self._abandoned: list[Delivery] = []  # they waited for a caller when the actor ended
         self._draining = False
         self._ended = False  # it will not be resumed
         self._gone = False  # and holds nothing any more
@@ -230,6 +232,15 @@ class OrganizationActor:
             self._failure = error
             self._abandon()
             self._nursery.cancel_scope.cancel()
+
+    def not_begun(self) -> dict[NotificationId, int]:
+        """Of an actor that has failed: the attempts it held of which it is certain that no call was begun, by id.
+
+        They waited for a caller, or their gate answered when nobody listened any more. What was in the event over which it failed
+        is not among them: that may be why, and has to end as poison if it happens again and again.
+        """
+        unheard = (delivery for event in self._inbox if isinstance(event, Gated) for delivery in event.deliveries)
+        return {delivery.id: delivery.attempt for delivery in (*self._abandoned, *unheard)}
 
     async def _sleep(self, asleep: Callable[[], bool]) -> bool:
         """Wait for the timer. True when, after ``idle_s`` in which it held nothing, the organization may leave."""
@@ -419,7 +430,7 @@ class OrganizationActor:
     def _abandon(self) -> None:
         """Begin none of the calls that wait: whoever mends this actor takes them back."""
         for channel in self._channels.values():
-            channel.abandon()
+            self._abandoned.extend(channel.abandon())
 
     def _balance_permits(self, now_s: float) -> None:
         """Give back the permits that no id in flight and no claim under way needs any more."""

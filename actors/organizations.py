@@ -82,7 +82,7 @@ class Organizations:
         self._quarantined: dict[OrganizationId, float] = {}
         self._quarantines: deque[tuple[float, OrganizationId]] = deque()  # the latest, to tell a fault of theirs from one of ours
         self._ill: BudgetSpent | None = None
-        self._unmended: set[OrganizationId] = set()  # what a crashed actor held was not taken back yet
+        self._unmended: dict[OrganizationId, OrganizationActor] = {}  # crashed; what they held was not taken back yet
         self._nursery: trio.Nursery | None = None
         self._draining = False
         self._sweep_now = trio.Event()
@@ -239,7 +239,7 @@ class Organizations:
             try:
                 await self._alive[organization_id].run(asleep)
             except Exception:
-                self._unmended.add(organization_id)
+                self._unmended[organization_id] = self._alive[organization_id]
                 raise
 
         try:
@@ -271,9 +271,13 @@ class Organizations:
         """After a crash: take back what the actor held, once nothing of it is on its way to Postgres, and make a new actor."""
         self._metrics.events["actor_restart"] += 1
         await self._ledger.barrier()
+        not_begun = self._unmended[organization_id].not_begun()
+        handed_back = await self._store.hand_back(organization_id, not_begun) if not_begun else ()
         rescued = await self._store.disown(organization_id)
+        if handed_back:
+            await self._queue.settle([Settlement(organization_id, requeued=list(handed_back))])
         await put_back(rescued, self._queue, self._metrics, self._unix_s())
-        self._unmended.discard(organization_id)
+        del self._unmended[organization_id]
         actor = self._alive[organization_id] = self._make(organization_id)
         if self._draining:
             actor.pause()

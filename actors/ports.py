@@ -210,6 +210,15 @@ class Store(Protocol):
         They become due spread over time: one of them may have killed its process, and should not meet all others again.
         """
 
+    async def hand_back(
+        self, organization_id: OrganizationId, not_begun: Mapping[NotificationId, int]
+    ) -> Sequence[NotificationId]:
+        """Undo attempts, given as ids with their numbers, that passed the gate and certainly never began: as if never tried.
+
+        Only who knows that nobody will begin them may call this. Returns those that are queued as before now, also when it is
+        repeated. What is an attempt of another number, or another incarnation's, stays as it is.
+        """
+
     async def disown(self, organization_id: OrganizationId) -> Sequence[Rescued]:
         """Take back the attempts one organization's actor held when it crashed inside this incarnation.
 

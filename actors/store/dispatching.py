@@ -38,6 +38,7 @@ from actors.store.statements import (
     RELEASE,
     RENEW,
     RESCUE,
+    UNBEGIN,
 )
 from dispatcher.backoff import RESCUE_FIRST_S, RESCUE_LATER_S
 from dispatcher.errors import KeyTaken, StoreRefused, StoreUnavailable
@@ -231,6 +232,15 @@ class PostgresStore:
         rows = await self._pool.fetch(RESCUE, {"limit": limit, "claimer": self.incarnation, **_RESCUES})
         await self._pool.execute(PRUNE)
         return [_rescued(*row) for row in rows]
+
+    async def hand_back(
+        self, organization_id: OrganizationId, not_begun: Mapping[NotificationId, int]
+    ) -> Sequence[NotificationId]:
+        """Undo attempts that passed the gate and certainly never began."""
+        ids = sorted(not_begun)
+        attempts = [not_begun[id] for id in ids]
+        params = {"ids": ids, "attempts": attempts, "claimer": self.incarnation, "organization_id": organization_id}
+        return [row[0] for row in await self._pool.fetch(UNBEGIN, params)]
 
     async def disown(self, organization_id: OrganizationId) -> Sequence[Rescued]:
         """Take back the attempts one organization's actor held when it crashed inside this incarnation."""

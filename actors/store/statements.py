@@ -157,6 +157,21 @@ SELECT organization_id, id, channel, status = 'failed', coalesce(extract(epoch F
 RESCUE = _RESCUE.format(
     whose="NOT EXISTS (SELECT FROM incarnations i WHERE i.id = n.claimed_by AND i.lease_until > now() - interval '1 second')"
 )
+# The attempts of an actor that has crashed of which none was begun. Those that an earlier try put back are named again.
+UNBEGIN = """
+WITH u AS (
+    SELECT * FROM unnest(%(ids)s::uuid[], %(attempts)s::smallint[]) AS u(id, attempt)
+), back AS (
+    UPDATE notifications n SET status = 'queued', attempts = n.attempts - 1, claimed_by = NULL, updated_at = now()
+    FROM u
+    WHERE n.id = u.id AND n.attempts = u.attempt AND n.status = 'sending' AND n.claimed_by = %(claimer)s
+      AND n.organization_id = %(organization_id)s
+    RETURNING n.id
+)
+SELECT id FROM back
+UNION ALL
+SELECT n.id FROM notifications n JOIN u USING (id) WHERE n.status = 'queued' AND n.attempts = u.attempt - 1
+"""
 DISOWN = _RESCUE.format(whose="claimed_by = %(claimer)s AND organization_id = %(organization_id)s")
 PRUNE = """
 DELETE FROM incarnations i WHERE lease_until < now() - interval '1 hour'

@@ -90,6 +90,7 @@ async def test_every_operation_names_itself_and_is_interrupted_twice() -> None:
         "renew_lease": store.renew_lease(60.0),
         "release_lease": store.release_lease(),
         "rescue": store.rescue(1),
+        "hand_back": store.hand_back(ACME, {}),
         "disown": store.disown(ACME),
         "queued": store.queued(None, 0.0, 1),
         "hold_shards": store.hold_shards([0], 5.0, stays=True),

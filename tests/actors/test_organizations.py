@@ -15,6 +15,7 @@ from dispatcher.backoff import RESCUE_FIRST_S
 from dispatcher.errors import QueueUnavailable, StoreUnavailable
 from dispatcher.messages import Concluded, Event, Gated, Settled
 from dispatcher.model import NotificationId, OrganizationId
+from dispatcher.outcome import OnUnknown
 
 
 class Crashes:
@@ -257,6 +258,83 @@ async def test_what_a_crashed_actor_had_not_begun_is_begun_once(autojump_clock: 
 
     assert world.statuses(ids) == {"delivered"}
     assert [world.provider.calls_of(id) for id in ids] == [2, 1]
+
+
+@pytest.mark.parametrize("crashes", [1, 2])
+async def test_crashes_under_the_default_policy_neither_mark_nor_hold_what_never_began(
+    autojump_clock: MockClock, crashes: int
+) -> None:
+    """One is called, the others wait for it when the actor fails."""
+    world = ActorWorld()
+    world.configure(concurrency_max=1, on_unknown=OnUnknown.RESEND_ONCE, key_retention_s=None)
+    world.dislikes = Crashes(Concluded, times=crashes)
+    async with world.running():
+        ids = await world.accept(8)
+        await trio.sleep(LEASE_S + 60.0)
+    rows = [world.row(id) for id in ids]
+    begun = [row for row in rows if row.unknowns]
+
+    assert world.metrics.events["actor_restart"] == crashes
+    assert 1 <= len(begun) <= crashes
+    assert sum(row.unknowns for row in rows) == crashes
+    assert all(
+        (row.status, row.attempts, world.provider.calls_of(row.id)) == ("delivered", 1, 1) for row in rows if row not in begun
+    )
+    assert world.permits.statistics().held == 0
+
+
+async def test_what_passes_the_gate_of_a_crashed_actor_is_handed_back_at_once_and_unmarked(autojump_clock: MockClock) -> None:
+    """Its answer comes to somebody who no longer listens."""
+    world = ActorWorld()
+    world.configure(on_unknown=OnUnknown.HOLD, key_retention_s=None)
+    world.store.interrupt = operations = Operations()
+    world.dislikes = Crashes(Concluded)
+
+    async def slow() -> None:
+        if world.provider.called:
+            await trio.sleep(5.0)
+
+    operations.on["gate", Moment.BEFORE] = slow
+    async with world.running():
+        (first,) = await world.accept(1)
+        await trio.sleep(0.05)
+        second = await world.accept(3)  # at the gate when the actor crashes
+        await trio.sleep(20.0)
+
+    assert (world.row(first).status, world.row(first).reason) == ("failed", "unknown_held")
+    assert world.statuses(second) == {"delivered"}
+    assert {(world.row(id).attempts, world.row(id).unknowns) for id in second} == {(1, 0)}
+
+
+async def test_what_an_actor_fails_over_again_and_again_ends_as_poison_although_it_never_began(autojump_clock: MockClock) -> None:
+    world = ActorWorld()
+    world.dislikes = Crashes(Gated, times=1000)
+    async with world.running():
+        (id,) = await world.accept(1)
+        await trio.sleep(4 * QUARANTINE_S)
+
+    assert (world.row(id).status, world.provider.calls_of(id)) == ("failed", 0)
+    assert world.database.dead_letters[id].reason == "poison"
+
+
+async def test_handing_back_is_repeated_when_postgres_or_redis_went_away_meanwhile(autojump_clock: MockClock) -> None:
+    world = ActorWorld()
+    world.configure(concurrency_max=1)
+    world.store.interrupt = operations = Operations()
+    world.dislikes = Crashes(Concluded)
+
+    async def away() -> None:
+        operations.on.clear()
+        raise StoreUnavailable("away")
+
+    operations.on["hand_back", Moment.AFTER] = away
+    async with world.running():
+        ids = await world.accept(4)
+        await trio.sleep(20.0)
+
+    assert operations.count("hand_back") == 2
+    assert world.statuses(ids) == {"delivered"}
+    assert sum(world.row(id).unknowns for id in ids) == 1
 
 
 async def test_a_crash_is_announced_to_listeners_as_a_retry(autojump_clock: MockClock) -> None:

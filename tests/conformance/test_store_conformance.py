@@ -1120,6 +1120,50 @@ async def test_disowning_takes_back_what_this_incarnation_holds_of_one_organizat
     assert await store.disown(ACME) == []
 
 
+async def test_what_never_began_is_handed_back_as_if_it_had_never_been_tried(world: World, store: Store) -> None:
+    ids = await inserted(world, store, 3)
+    await gated(store, ids)
+    back = await store.hand_back(ACME, dict.fromkeys(ids[:2], 1))
+
+    assert sorted(back) == ids[:2]
+    assert [world.stored(id) for id in ids[:2]] == [Stored("queued", 0, 8, 0, 0, None, None, None, None, None, None)] * 2
+    assert world.timeline(ids[0]) == []
+    assert [row.id for row in await store.disown(ACME)] == ids[2:]
+    assert [d.attempt for d in (await gated(store, ids)).deliveries] == [1, 1, 2]
+
+
+async def test_repeating_a_handing_back_names_the_same_ids_and_does_no_more(world: World, store: Store) -> None:
+    ids = await inserted(world, store, 2)
+    await gated(store, ids)
+    await store.hand_back(ACME, dict.fromkeys(ids, 1))
+
+    assert sorted(await store.hand_back(ACME, dict.fromkeys(ids, 1))) == ids
+    assert [status_of(world, id) for id in ids] == [("queued", 0)] * 2
+
+
+async def test_only_that_very_attempt_of_ours_is_handed_back(world: World, store: Store) -> None:
+    other = world.store(THEIRS)
+    await other.register(LEASE_S)
+    later = await attempt(world, store)
+    await store.record([again_in(later, 0.0)], again=False)
+    (later,) = (await gated(store, [later.id])).deliveries
+    (theirs,) = await inserted(world, store, first=10)
+    await gated(other, [theirs])
+    (foreign,) = await inserted(world, store, first=20, organization_id=OTHER)
+    await store.gate([foreign], OPEN, again=False)
+    ended = await attempt(world, store, first=30)
+    await store.record([delivered(ended)], again=False)
+    claimed = {later.id: 1, theirs: 1, foreign: 1, ended.id: 1, NotificationId(uuid7(1, 1)): 1}
+
+    assert await store.hand_back(ACME, claimed) == []
+    assert [status_of(world, id) for id in (later.id, theirs, foreign, ended.id)] == [
+        ("sending", 2),
+        ("sending", 1),
+        ("sending", 1),
+        ("delivered", 1),
+    ]
+
+
 # --- the walk over queued rows ------------------------------------------------------------------------------------------
 
 
