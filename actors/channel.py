@@ -83,9 +83,9 @@ class ChannelActor:
             self._tell(Concluded(self._waiting.popleft(), INTERRUPTED, self.policy, 0.0))
 
     def abandon(self) -> list[Delivery]:
-        """Begin nothing more, and return what has not started: its organization's actor has ended, and who mends that takes it back.
+        """Begin nothing more, and return what has not started: its organization's actor has ended.
 
-        No caller has taken any of it, and none will.
+        No caller has taken any of that, and none will; whoever mends takes it back.
         """
         self._abandoned = True
         waiting = list(self._waiting)

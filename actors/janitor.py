@@ -2,6 +2,7 @@
 
 * Attempts of an incarnation whose lease lapsed are taken back (as *unknown*: they may have reached the provider) and queued
   again, spread over time.
+* Attempts that nobody in this living process makes are taken back likewise (:mod:`actors.strays`).
 * What outlived its ``expires_at`` while nobody could claim it is given up.
 * Queued rows that Redis has lost are put back: all of them when Redis lost its memory, otherwise those that have waited past
   a grace.
@@ -19,6 +20,7 @@ from actors import announcements
 from actors.metrics import Metrics
 from actors.ports import Arrival, Page, Queue, Settlement, Store
 from actors.rescued import put_back
+from actors.strays import Strays
 from dispatcher.errors import ArrivalsRefused, QueueRefused, QueueUnavailable, StoreUnavailable
 from dispatcher.model import DeadLetterReason, NotificationId, OrganizationId
 
@@ -34,7 +36,15 @@ class Janitor:
     """Mends every ``sweep_s`` or so. ``unix_s`` is the wall clock, for announcements."""
 
     def __init__(
-        self, store: Store, queue: Queue, metrics: Metrics, *, sweep_s: float, random: Random, unix_s: Callable[[], float]
+        self,
+        store: Store,
+        queue: Queue,
+        metrics: Metrics,
+        *,
+        sweep_s: float,
+        random: Random,
+        unix_s: Callable[[], float],
+        strays: Strays | None = None,
     ) -> None:
         self._store = store
         self._queue = queue
@@ -42,6 +52,7 @@ class Janitor:
         self._sweep_s = sweep_s
         self._random = random
         self._unix_s = unix_s
+        self._strays = strays
         self._after: tuple[float, NotificationId] | None = None  # where the walk over old queued rows goes on
         self.stepped_s = 0.0
         """When it last got on with its round."""
@@ -66,6 +77,8 @@ class Janitor:
             await self.reseed()
             self._must_reseed = False
         await self.restore()
+        if self._strays is not None:
+            await self._strays.look()
 
     async def rescue(self) -> None:
         """Take back the attempts of lapsed incarnations and queue them again."""

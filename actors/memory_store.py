@@ -156,6 +156,23 @@ class MemoryStore:
         await self.interrupt("disown", Moment.AFTER)
         return rescued
 
+    async def sending(self, older_than_s: float, limit: int) -> Sequence[tuple[OrganizationId, NotificationId]]:
+        """What has been ``sending`` under this incarnation for longer than this, longest first."""
+        await self.interrupt("sending", Moment.BEFORE)
+        before_s = self._now_s() - older_than_s
+        old = sorted((r.updated_at_s, r.organization_id, r.id) for r in self._ours() if r.updated_at_s < before_s)
+        await self.interrupt("sending", Moment.AFTER)
+        return [(organization_id, id) for _, organization_id, id in old[:limit]]
+
+    async def reclaim(self, ids: Sequence[NotificationId], older_than_s: float) -> Sequence[Rescued]:
+        """Take back attempts of this incarnation that nobody in it holds, those that are still older than this."""
+        await self.interrupt("disown", Moment.BEFORE)
+        before_s, strays = self._now_s() - older_than_s, set(ids)
+        old = (row for row in self._ours() if row.id in strays and row.updated_at_s < before_s)
+        rescued = self._take_back(sorted(old, key=_id))
+        await self.interrupt("disown", Moment.AFTER)
+        return rescued
+
     async def queued(self, after: tuple[float, NotificationId] | None, older_than_s: float, limit: int) -> Page:
         """Walk the queued rows whose last change is older than this, oldest first; with 0, those that are not due yet as well."""
         await self.interrupt("queued", Moment.BEFORE)
@@ -366,6 +383,9 @@ class MemoryStore:
 
     def _sending(self) -> Iterable[Row]:
         return (row for row in self.database.rows.values() if row.status is Status.SENDING)
+
+    def _ours(self) -> Iterable[Row]:
+        return (row for row in self._sending() if row.claimed_by == self.incarnation)
 
     def _now_s(self) -> float:
         return self.database.unix_s()

@@ -48,6 +48,7 @@ from actors.permits import Permits
 from actors.ports import Arrival, Queue, Store
 from actors.readiness import Readiness
 from actors.shards import Shards
+from actors.strays import Strays
 from actors.supervision import RestartBudget, supervise
 from actors.watchdog import SILENT_S, watched
 from dispatcher.acceptance import AcceptLimits
@@ -203,7 +204,10 @@ class Node:
         self.herald = make_herald(self)
         self._ledger_runs = False
         self._ledger_ended = trio.Event()
-        self.janitor = Janitor(self.store, self.queue, self.metrics, sweep_s=d.sweep_s, random=random, unix_s=unix_s)
+        strays = Strays(self.store, self.queue, self.metrics, holds=self.organizations.holds, lease_s=d.lease_s, unix_s=unix_s)
+        self.janitor = Janitor(
+            self.store, self.queue, self.metrics, sweep_s=d.sweep_s, random=random, unix_s=unix_s, strays=strays
+        )
 
     # --- for the herald -----------------------------------------------------------------------------------------------------
 

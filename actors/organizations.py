@@ -28,7 +28,7 @@ from actors.supervision import BudgetSpent, RestartBudget, Stalled, supervise
 from actors.watchdog import SILENT_S, Watchdog, watched
 from dispatcher.errors import QueueUnavailable
 from dispatcher.messages import Woken
-from dispatcher.model import OrganizationId
+from dispatcher.model import NotificationId, OrganizationId
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +132,11 @@ class Organizations:
     def alive(self) -> list[OrganizationActor]:
         """The living actors."""
         return list(self._alive.values())
+
+    def holds(self, organization_id: OrganizationId, id: NotificationId) -> bool:
+        """Whether an actor here holds this id, or one that has crashed may hold it and is not mended yet."""
+        actor = self._alive.get(organization_id)
+        return organization_id in self._unmended or (actor is not None and id in actor.core.in_flight)
 
     @property
     def quarantined(self) -> int:

@@ -225,6 +225,12 @@ class Store(Protocol):
         Those that are taken back for the first time are due at once, the others spread over time.
         """
 
+    async def sending(self, older_than_s: float, limit: int) -> Sequence[tuple[OrganizationId, NotificationId]]:
+        """What has been ``sending`` under this incarnation for longer than this, longest first."""
+
+    async def reclaim(self, ids: Sequence[NotificationId], older_than_s: float) -> Sequence[Rescued]:
+        """Take back attempts of this incarnation that nobody in it holds, those that are still older than this."""
+
     async def queued(self, after: tuple[float, NotificationId] | None, older_than_s: float, limit: int) -> Page:
         """Walk the queued rows whose last change is older than this, oldest first; with 0, those that are not due yet as well."""
 

@@ -31,6 +31,7 @@ from actors.store.statements import (
     PRUNE,
     QUEUED,
     QUEUED_ALL,
+    RECLAIM,
     RECORD_DELIVERED,
     RECORD_OTHERS,
     RECORDED,
@@ -38,6 +39,7 @@ from actors.store.statements import (
     RELEASE,
     RENEW,
     RESCUE,
+    SENDING,
     UNBEGIN,
 )
 from dispatcher.backoff import RESCUE_FIRST_S, RESCUE_LATER_S
@@ -251,6 +253,22 @@ class PostgresStore:
             **_RESCUES,
         }
         return [_rescued(*row) for row in await self._pool.fetch(DISOWN, params)]
+
+    async def sending(self, older_than_s: float, limit: int) -> Sequence[tuple[OrganizationId, NotificationId]]:
+        """What has been ``sending`` under this incarnation for longer than this, longest first."""
+        rows = await self._pool.fetch(SENDING, (self.incarnation, older_than_s, limit))
+        return [(organization_id, id) for organization_id, id in rows]
+
+    async def reclaim(self, ids: Sequence[NotificationId], older_than_s: float) -> Sequence[Rescued]:
+        """Take back attempts of this incarnation that nobody in it holds, those that are still older than this."""
+        params = {
+            "ids": sorted(ids),
+            "older_than_s": older_than_s,
+            "limit": len(ids),
+            "claimer": self.incarnation,
+            **_RESCUES,
+        }
+        return [_rescued(*row) for row in await self._pool.fetch(RECLAIM, params)]
 
     async def queued(self, after: tuple[float, NotificationId] | None, older_than_s: float, limit: int) -> Page:
         """Walk the queued rows whose last change is older than this, oldest first; with 0, those that are not due yet as well."""

@@ -173,6 +173,17 @@ UNION ALL
 SELECT n.id FROM notifications n JOIN u USING (id) WHERE n.status = 'queued' AND n.attempts = u.attempt - 1
 """
 DISOWN = _RESCUE.format(whose="claimed_by = %(claimer)s AND organization_id = %(organization_id)s")
+# A row that was gated anew since it was read is younger.
+RECLAIM = _RESCUE.format(
+    whose="claimed_by = %(claimer)s AND id = ANY(%(ids)s::uuid[])"
+    " AND updated_at < now() - make_interval(secs => %(older_than_s)s)"
+)
+SENDING = """
+SELECT organization_id, id FROM notifications
+WHERE status IN ('queued', 'sending') AND status = 'sending' AND claimed_by = %s
+  AND updated_at < now() - make_interval(secs => %s)
+ORDER BY updated_at LIMIT %s
+"""
 PRUNE = """
 DELETE FROM incarnations i WHERE lease_until < now() - interval '1 hour'
 AND NOT EXISTS (SELECT FROM notifications n WHERE n.status = 'sending' AND n.claimed_by = i.id)

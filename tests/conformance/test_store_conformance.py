@@ -1164,6 +1164,39 @@ async def test_only_that_very_attempt_of_ours_is_handed_back(world: World, store
     ]
 
 
+async def test_what_has_been_sending_for_long_under_a_living_incarnation_can_be_found_and_taken_back(
+    world: World, store: Store
+) -> None:
+    other = world.store(THEIRS)
+    await other.register(LEASE_S)
+    stray, held, ended = await inserted(world, store, 3)
+    (foreign,) = await inserted(world, store, first=10)
+    await gated(other, [foreign])
+    await gated(store, [stray, held])
+    (delivery,) = (await gated(store, [ended])).deliveries
+    await store.record([delivered(delivery)], again=False)
+    world.pass_time(50.0)
+    (young,) = await inserted(world, store, first=20)
+    await gated(store, [young])
+
+    assert sorted(await store.sending(40.0, 10)) == [(ACME, stray), (ACME, held)]
+    assert len(await store.sending(40.0, 1)) == 1
+    assert await store.reclaim([stray, young, foreign, ended], 40.0) == [Rescued(ACME, stray, EMAIL, dead=False)]
+    assert status_of(world, stray) == ("queued", 1)
+    assert world.timeline(stray) == [(1, "unknown", "process_lost")]
+    assert [status_of(world, id)[0] for id in (held, young, foreign, ended)] == ["sending", "sending", "sending", "delivered"]
+
+
+async def test_what_was_gated_anew_since_it_was_looked_for_is_not_taken_back(world: World, store: Store) -> None:
+    delivery = await attempt(world, store)
+    world.pass_time(50.0)
+    ((_, id),) = await store.sending(40.0, 10)
+    await gated(store, [delivery.id], again=True)
+
+    assert await store.reclaim([id], 40.0) == []
+    assert status_of(world, delivery.id) == ("sending", 1)
+
+
 # --- the walk over queued rows ------------------------------------------------------------------------------------------
 
 

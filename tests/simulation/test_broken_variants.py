@@ -170,6 +170,9 @@ class DisownsNothing(MemoryStore):
         await self.interrupt("disown", Moment.BEFORE)
         return ()
 
+    async def sending(self, older_than_s: float, limit: int) -> Sequence[tuple[OrganizationId, NotificationId]]:
+        return ()
+
 
 # --- queues ---------------------------------------------------------------------------------------------------------------
 
