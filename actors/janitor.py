@@ -33,7 +33,7 @@ GRACE_S = 30.0
 
 
 class Janitor:
-    """Mends every ``sweep_s`` or so. ``unix_s`` is the wall clock, for announcements."""
+    """Mends every ``sweep_s`` or so. ``unix_s`` is the wall clock, for announcements; ``now_s`` the one that tells it is alive."""
 
     def __init__(
         self,
@@ -45,6 +45,7 @@ class Janitor:
         random: Random,
         unix_s: Callable[[], float],
         strays: Strays | None = None,
+        now_s: Callable[[], float] = trio.current_time,
     ) -> None:
         self._store = store
         self._queue = queue
@@ -53,6 +54,7 @@ class Janitor:
         self._random = random
         self._unix_s = unix_s
         self._strays = strays
+        self._now_s = now_s
         self._after: tuple[float, NotificationId] | None = None  # where the walk over old queued rows goes on
         self.stepped_s = 0.0
         """When it last got on with its round."""
@@ -61,7 +63,7 @@ class Janitor:
     async def run(self) -> None:
         """Mend until cancelled. A server that is away is waited for: the next round finds what this one missed."""
         while True:
-            self.stepped_s = trio.current_time()
+            self.stepped_s = self._now_s()
             try:
                 await self.mend()
             except (StoreUnavailable, QueueUnavailable) as error:
@@ -83,7 +85,7 @@ class Janitor:
     async def rescue(self) -> None:
         """Take back the attempts of lapsed incarnations and queue them again."""
         while rescued := await self._store.rescue(ROWS_MAX):
-            self.stepped_s = trio.current_time()
+            self.stepped_s = self._now_s()
             logger.warning("rescued %d attempts of processes that are gone", len(rescued))
             try:
                 await put_back(rescued, self._queue, self._metrics, self._unix_s())
@@ -95,7 +97,7 @@ class Janitor:
     async def expire(self) -> None:
         """Give up what has outlived its ``expires_at`` while nobody could claim it, and announce that."""
         while expired := await self._store.expire(ROWS_MAX):
-            self.stepped_s = trio.current_time()
+            self.stepped_s = self._now_s()
             now_unix_s = self._unix_s()
             notices: dict[OrganizationId, Settlement] = {}
             for organization_id, id, channel in expired:
@@ -111,7 +113,7 @@ class Janitor:
         reseeded = 0
         after: tuple[float, NotificationId] | None = None
         while True:
-            self.stepped_s = trio.current_time()
+            self.stepped_s = self._now_s()
             page = await self._store.queued(after, 0.0, ROWS_MAX)
             await self._put_back(page)
             reseeded += len(page.rows)
@@ -133,7 +135,7 @@ class Janitor:
         for organization_id, id, _ in page.rows:
             by_organization.setdefault(organization_id, []).append(id)
         for organization_id, ids in by_organization.items():
-            self.stepped_s = trio.current_time()
+            self.stepped_s = self._now_s()
             try:
                 restored = await self._queue.restore(organization_id, ids)
             except QueueRefused as error:  # its keys are damaged: that is nobody else's misfortune

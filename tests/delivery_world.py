@@ -290,7 +290,15 @@ class Process:
         self.calls: list[Call] = []
         self.frozen = False
         self.draining = False
-        self.janitor = Janitor(self.store, world.queue, Metrics(), sweep_s=15.0, random=world.random, unix_s=world.unix_s)
+        self.janitor = Janitor(
+            self.store,
+            world.queue,
+            Metrics(),
+            sweep_s=15.0,
+            random=world.random,
+            unix_s=world.unix_s,
+            now_s=world.unix_s,
+        )
         world.run(self.store.register(LEASE_S))
         self._start_until_s = world.now_s + LEASE_S - CALL_S
 
