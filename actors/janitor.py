@@ -33,7 +33,7 @@ GRACE_S = 30.0
 
 
 class Janitor:
-    """Mends every ``sweep_s`` or so. ``unix_s`` is the wall clock, for announcements; ``now_s`` the one that tells it is alive."""
+    """Mends every ``sweep_s`` or so. ``unix_s`` is the wall clock, for announcements; ``now_s`` tells that it gets on."""
 
     def __init__(
         self,
