@@ -139,6 +139,7 @@ class LimitsJudge:
         policy, first = self._world.config.breaker, calls[0]
         lives = [at_s for at_s, living in self._lives[first.organization_id, first.channel] if living is process]
         told = [call for call in calls if call.outcome in COSTLY or call.outcome in ("not_sent", "delivered")]
+        opened_s = 0.0
         row_s: list[float] = []  # when each call of the present row of failures began
         for before, call in pairwise([None, *sorted(told, key=lambda call: call.heard_s)]):
             assert call is not None
@@ -151,7 +152,9 @@ class LimitsJudge:
                 continue
             since_s = min(row_s[-policy.failures_in_a_row :])
             until_s = call.heard_s + policy.open_base_s / 2
-            stale = before is not None and before.heard_s >= call.began_s  # it may have begun before the breaker opened
+            opened_s = call.heard_s if len(row_s) == policy.failures_in_a_row else opened_s
+            # It may have begun before the breaker opened: then its end changes nothing.
+            stale = (before is not None and before.heard_s > call.began_s) or call.began_s <= opened_s < call.heard_s
             if stale or any(at_s <= until_s and since_s < at_s + TAKES_EFFECT_S for at_s in lives):
                 continue
             eager = [late for late in calls if call.heard_s < late.began_s < until_s and late.revision == call.revision]
