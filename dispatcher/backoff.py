@@ -80,8 +80,8 @@ def rescue_delay_s(id: NotificationId, rescues: int, left_s: float | None, *, su
     """How long what is rescued waits before it is sent again, when it was rescued ``rescues`` times before.
 
     Spread evenly over :data:`RESCUE_FIRST_S` the first time and over :data:`RESCUE_LATER_S` afterwards. Where the process
-    ``survived`` not at all, and then over the shorter one: an organization that keeps failing must be seen to, within the minute
-    of its restart budget. Never over more than half of the ``left_s`` that it has until it expires. Drawn from id and number, so
+    ``survived``, and only an actor failed, the first wait is none and later ones are spread over the shorter time: an
+    organization that keeps failing must be seen to within the minute of its restart budget. Never over more than half of the ``left_s`` that it has until it expires. Drawn from id and number, so
     that whoever asks gets the same answer; Postgres draws it in the same way.
     """
     again_s, first_s = (RESCUE_FIRST_S, 0.0) if survived else (RESCUE_LATER_S, RESCUE_FIRST_S)

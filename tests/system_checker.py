@@ -34,6 +34,7 @@ from actors.memory_store import RESCUE_SLACK_S
 from actors.memory_tables import Row
 from actors.ports import Settlement
 from actors.supervision import is_outage
+from dispatcher.backoff import RESCUE_LATER_S
 from dispatcher.messages import Claimed
 from dispatcher.model import NotificationId, OrganizationId, Status
 from system_doubts import Doubts
@@ -354,7 +355,8 @@ class Checker:
             if entry.next_retry_at_s is None:
                 continue
             delay_s = entry.next_retry_at_s - entry.at_s
-            if not 0.0 <= delay_s <= max(d.retry_cap_s, d.retry_hint_cap_s) + 1e-3:
+            most_s = RESCUE_LATER_S if entry.code == "process_lost" else max(d.retry_cap_s, d.retry_hint_cap_s)
+            if not 0.0 <= delay_s <= most_s + 1e-3:
                 self.break_("I8", f"{entry.notification_id} waits for {delay_s:.1f} s")
             hint_s = hints.get((entry.notification_id, entry.attempt), 0.0) if entry.code == "http_429" else 0.0
             if delay_s < min(hint_s, d.retry_hint_cap_s) - 1e-3:
