@@ -81,8 +81,9 @@ def rescue_delay_s(id: NotificationId, rescues: int, left_s: float | None, *, su
 
     Spread evenly over :data:`RESCUE_FIRST_S` the first time and over :data:`RESCUE_LATER_S` afterwards. Where the process
     ``survived``, and only an actor failed, the first wait is none and later ones are spread over the shorter time: an
-    organization that keeps failing must be seen to within the minute of its restart budget. Never over more than half of the ``left_s`` that it has until it expires. Drawn from id and number, so
-    that whoever asks gets the same answer; Postgres draws it in the same way.
+    organization that keeps failing must be seen to within the minute of its restart budget. Never over more than half of the
+    ``left_s`` that it has until it expires. Drawn from id and number, so that whoever asks gets the same answer;
+    Postgres draws it in the same way.
     """
     again_s, first_s = (RESCUE_FIRST_S, 0.0) if survived else (RESCUE_LATER_S, RESCUE_FIRST_S)
     span_s = again_s if rescues else first_s
