@@ -2,8 +2,9 @@
 
 Callers hand rows in without waiting; a few workers take whole batches out. A batch leaves at once when nothing left within
 the last ``tick_s``; under load it leaves when ``rows_max`` are together or the tick is over, whichever is first. So a lone
-request pays no delay and a busy moment fills its statements. The buffer is bounded by ``pending_max``: past it,
-:class:`~dispatcher.errors.Overloaded`.
+request pays no delay and a busy moment fills its statements. With ``busy_rows`` a tick is waited for only after a batch of at
+least so many rows: while little comes, waiting would save little and cost everybody time. The buffer is bounded by
+``pending_max``: past it, :class:`~dispatcher.errors.Overloaded`.
 
 Where several workers flush, one of them never takes a request that fills a batch by itself: so whoever hands in thousands of
 rows at once, and again and again, does not stand in front of somebody with one.
@@ -50,6 +51,7 @@ class Batcher(Generic[T]):
         rows_max: int,
         tick_s: float,
         pending_max: int,
+        busy_rows: int = 0,
         weigh: Callable[[T], int] | None = None,
         workers: int = 1,
     ) -> None:
@@ -57,6 +59,7 @@ class Batcher(Generic[T]):
         self._flush = flush
         self._rows_max = rows_max
         self._tick_s = tick_s
+        self._busy_rows = busy_rows
         self._pending_max = pending_max
         self._weigh = weigh
         self._workers = workers
@@ -68,6 +71,7 @@ class Batcher(Generic[T]):
         self._wake = trio.Event()  # something for a sleeping collector: a first row, a full batch, or the end
         self._collecting = trio.Lock()  # one worker fills its batch while the others flush theirs
         self._left_at_s = -1.0
+        self._left_rows = 0
         self._closed = False
         self._flushing = 0
         self._rows_total = 0
@@ -112,14 +116,14 @@ class Batcher(Generic[T]):
                         return
                     self._wake = trio.Event()
                     await self._wake.wait()
-                tick_ends_s = self._left_at_s + self._tick_s
+                tick_ends_s = self._left_at_s + (self._tick_s if self._left_rows >= self._busy_rows else 0.0)
                 if not self._is_full() and trio.current_time() < tick_ends_s and not self._closed:
                     self._wake = trio.Event()
                     with trio.move_on_at(tick_ends_s):
                         await self._wake.wait()
                 heavy = self._may_take_heavy()
                 batch, rows = self._take_heavy() if heavy else self._take()
-                self._left_at_s = trio.current_time()
+                self._left_at_s, self._left_rows = trio.current_time(), rows
             self._rows_total += rows
             self._batches_total += 1
             self._flushing += rows

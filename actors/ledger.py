@@ -37,6 +37,8 @@ R = TypeVar("R")
 T = TypeVar("T")
 Tell = Callable[[Event], None]
 
+BUSY_ROWS = 32
+"""Batches of fewer rows are not worth gathering for: a round trip costs each of them a few microseconds, and waiting up to a tick."""
 RETRY_BASE_S = 0.05
 RETRY_CAP_S = 2.0
 TIMEOUTS_MAX = 2
@@ -104,10 +106,16 @@ class Ledger:
         self._random = random
         self._part_max = ANY_NUMBER  # rows that Postgres is given at once; fewer while it is slow
         self._gates: Batcher[_GateRequest | _Barrier] = Batcher(
-            "the gate", self._flush_gates, rows_max=rows_max, tick_s=tick_s / 4, pending_max=pending_max, weigh=_gate_weight
+            "the gate",
+            self._flush_gates,
+            rows_max=rows_max,
+            tick_s=tick_s / 4,
+            pending_max=pending_max,
+            busy_rows=BUSY_ROWS,
+            weigh=_gate_weight,
         )
         self._records: Batcher[_RecordRequest | _Barrier] = Batcher(
-            "the record", self._flush_records, rows_max=rows_max, tick_s=tick_s, pending_max=pending_max
+            "the record", self._flush_records, rows_max=rows_max, tick_s=tick_s, pending_max=pending_max, busy_rows=BUSY_ROWS
         )
         self._settles: Batcher[_SettleRequest] = Batcher(
             "settling", self._flush_settles, rows_max=rows_max, tick_s=0.0, pending_max=pending_max

@@ -34,8 +34,10 @@ class Flushes:
             self.at_once -= 1
 
 
-def batcher(flushes: Flushes, *, rows_max: int = 4, pending_max: int = 100, workers: int = 1) -> Batcher[int]:
-    return Batcher("rows", flushes, rows_max=rows_max, tick_s=TICK_S, pending_max=pending_max, workers=workers)
+def batcher(flushes: Flushes, *, rows_max: int = 4, pending_max: int = 100, workers: int = 1, busy_rows: int = 0) -> Batcher[int]:
+    return Batcher(
+        "rows", flushes, rows_max=rows_max, tick_s=TICK_S, pending_max=pending_max, workers=workers, busy_rows=busy_rows
+    )
 
 
 async def test_a_lone_request_leaves_at_once(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
@@ -62,6 +64,23 @@ async def test_what_comes_within_a_tick_of_a_batch_leaves_together_at_its_end(
     await trio.sleep(5.0)
 
     assert flushes.batches == [(10.0, [0]), (11.0, [1, 2, 3])]
+
+
+async def test_where_little_comes_nobody_waits_for_the_tick(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    flushes = Flushes()
+    rows = batcher(flushes, busy_rows=3)
+    nursery.start_soon(rows.run)
+    await trio.sleep(10.0)
+    for number in range(3):
+        rows.put(number)
+        await trio.sleep(0.25)
+    for number in range(3, 6):
+        rows.put(number)
+    await trio.sleep(0.25)
+    rows.put(6)
+    await trio.sleep(5.0)
+
+    assert flushes.batches == [(10.0, [0]), (10.25, [1]), (10.5, [2]), (10.75, [3, 4, 5]), (11.75, [6])]
 
 
 async def test_a_full_batch_does_not_wait_for_the_tick(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
