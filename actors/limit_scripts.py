@@ -25,10 +25,11 @@ TAKE_CHANNEL = Script(
 local now = now_ms()
 local kept = redis.call('HGETALL', KEYS[1])
 local at = tonumber(redis.call('HGET', KEYS[1], 'at_ms') or '') or now
-local life = tonumber(redis.call('HGET', KEYS[1], 'life') or '') or 0
-redis.call('HSET', KEYS[1], 'life', life + 1, 'at_ms', now, 'clean', 0)
+-- Lives are named by their beginning, so that one from before a loss of memory is never taken for one that came after it.
+local life = math.max((tonumber(redis.call('HGET', KEYS[1], 'life') or '') or 0) + 1, now)
+redis.call('HSET', KEYS[1], 'life', life, 'at_ms', now, 'clean', 0)
 redis.call('EXPIRE', KEYS[1], ARGV[1])
-return {life + 1, now - at, kept}
+return {life, now - at, kept}
 """
 )
 

@@ -49,8 +49,8 @@ class MemoryLimits:
         record = self._record((organization_id, channel), now_ms)
         if record is None:
             record = self.records[organization_id, channel] = _Record(0, now_ms, 0, {})
-        kept = Kept(record.life + 1, (now_ms - record.at_ms) / 1000.0, dict(record.fields))
-        record.life += 1
+        record.life = max(record.life + 1, now_ms)
+        kept = Kept(record.life, (now_ms - record.at_ms) / 1000.0, dict(record.fields))
         record.at_ms = now_ms
         record.expires_ms = now_ms + KEPT_S * 1000
         record.fields["clean"] = "0"

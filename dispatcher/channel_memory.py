@@ -53,7 +53,7 @@ class Remembered:
 
 
 class Kept(NamedTuple):
-    """A record as the queue keeps it. ``life`` counts the readings: only the last reader may write.
+    """A record as the queue keeps it. ``life`` names the reading, a later one by a larger number: only the last may write.
 
     ``age_s`` is how long ago it was written, by the server's clock; ``fields`` are empty when nobody wrote yet.
     """
@@ -87,7 +87,7 @@ def to_fields(saved: SavedChannel, *, clean: bool) -> dict[str, str]:
 def from_kept(kept: Kept) -> Remembered | None:
     """The record that was kept, None when there never was one. Never raises: whatever makes no sense is no record."""
     fields = kept.fields
-    if kept.life <= 1 and not fields:
+    if not fields:
         return None
     try:
         pace_per_s, refused_at_per_s = _optional(fields["pace_per_s"]), _optional(fields["refused_at_per_s"])

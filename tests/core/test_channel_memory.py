@@ -260,7 +260,7 @@ class Lives:
     def begin(self) -> None:
         kept = self.limits.take(ACME, Channel.EMAIL, self.server_ms)
         self.life = kept.life
-        self.offset_s = 37.0 * kept.life - self.now_s
+        self.offset_s = 37.0 * (kept.life % 1000) - self.now_s
         self.state = ChannelState.resumed(self.policy, BREAKER, from_kept(kept), self.now_s + self.offset_s)
 
     @property
