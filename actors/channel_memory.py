@@ -1,7 +1,8 @@
 """Keeps one organization's limits over the lives of its actor: read at its start, written as they change and at its end.
 
 What changes is written at most once a second, all channels in one batch, and nothing that sends waits for it. It is a precaution
-and no promise: when Redis is away nothing is kept, and the next life begins with care (``dispatcher.channel_memory``).
+and no promise: while Redis is away nothing is kept, and a life that then begins does so with care (``dispatcher.channel_memory``).
+What could not be written is written later, as it is by then.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 KEEP_EVERY_S = 1.0
 """Changes are gathered for so long into one writing."""
+TRIES_MAX = 120
+"""Writings that fail in a row before what has changed waits for the next change: a refusal may be there to stay."""
 
 
 class ChannelMemory:
@@ -34,6 +37,8 @@ class ChannelMemory:
         self._remembered: dict[Channel, Remembered] = {}
         self._changed: set[Channel] = set()
         self._gathering = False
+        self._failures = 0  # writings that failed in a row
+        self._ends = 0  # how often this life was about to end
         self._left: set[Channel] = set()  # the record may say that this life has ended
 
     async def recall(self, channels: Iterable[Channel]) -> Mapping[Channel, Remembered]:
@@ -72,12 +77,18 @@ class ChannelMemory:
         return tuple(self._left)
 
     async def gather(self, states: Mapping[Channel, ChannelState]) -> None:
-        """Write what has changed, until nothing more has for ``KEEP_EVERY_S``."""
+        """Write what has changed, until nothing more has for ``KEEP_EVERY_S``. What Redis did not take is tried again."""
+        tries = 0
         try:
-            while self._changed:
-                changed = self._changed
+            while self._changed and tries < TRIES_MAX:
+                changed, ends = self._changed, self._ends
                 self._changed = set()
-                await self._write(states, changed, clean=False)
+                if await self._write(states, changed, clean=False):
+                    tries = 0
+                else:
+                    tries += 1
+                    if ends == self._ends:  # else all of it was written meanwhile, as an end that this would take back
+                        self._changed |= changed
                 await trio.sleep(KEEP_EVERY_S)
         finally:
             self._gathering = False
@@ -85,6 +96,7 @@ class ChannelMemory:
     async def leave(self, states: Mapping[Channel, ChannelState], returns: Collection[ReturnQuota]) -> None:
         """Write everything, so that the next life may go on with these tokens, and give unspent quota back."""
         self._changed.clear()
+        self._ends += 1
         await self._write(states, states.keys(), clean=True)
         for back in returns:
             await self.give_back(back)
@@ -96,7 +108,8 @@ class ChannelMemory:
         except QueueUnavailable:
             logger.warning("organization %s: %d units of quota could not be given back", self._organization_id, -back.ask.n)
 
-    async def _write(self, states: Mapping[Channel, ChannelState], channels: Collection[Channel], *, clean: bool) -> None:
+    async def _write(self, states: Mapping[Channel, ChannelState], channels: Collection[Channel], *, clean: bool) -> bool:
+        """Whether nothing is left to be written."""
         now_s = trio.current_time()
         records = {
             channel: (self._lives[channel], to_fields(states[channel].saved(now_s), clean=clean))
@@ -104,13 +117,17 @@ class ChannelMemory:
             if channel in states and channel in self._lives
         }
         if not records:
-            return
+            return True
         if clean:
             self._left |= records.keys()
         try:
             await self._queue.keep_channels(self._organization_id, records)
         except QueueUnavailable as error:
-            logger.warning("organization %s: its limits could not be kept: %s", self._organization_id, error)
-            return
+            if not self._failures:
+                logger.warning("organization %s: its limits could not be kept: %s", self._organization_id, error)
+            self._failures += 1
+            return False
+        self._failures = 0
         if not clean:
             self._left -= records.keys()
+        return True

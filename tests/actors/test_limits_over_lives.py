@@ -11,10 +11,13 @@ from trio.testing import MockClock
 
 from actor_world import ACME, IDLE_S, MAIL, OTHER, ActorWorld, Operations
 from actors.callers import Callers
+from actors.channel_memory import TRIES_MAX, ChannelMemory
 from actors.io.http import Deadlines, MaybeSent
 from actors.memory import Moment
 from actors.ports import Settlement
-from dispatcher.errors import QueueUnavailable
+from dispatcher.breaker import BreakerPolicy
+from dispatcher.channel_state import ChannelState
+from dispatcher.errors import QueueRefused, QueueUnavailable
 from dispatcher.http_message import HttpRequest, HttpResponse
 from dispatcher.messages import Verdict
 from dispatcher.model import Channel, NotificationId
@@ -168,6 +171,66 @@ async def test_an_open_breaker_is_still_open_for_the_next_process(autojump_clock
     assert state == "open"
     assert at_once == first_life
     assert first_life < calls(world) <= first_life + 2 * 3  # its time has passed: probes
+
+
+async def test_what_changed_while_redis_was_away_is_on_record_once_it_is_back(autojump_clock: MockClock) -> None:
+    """Nothing else may change for long: an open breaker of an hour, say."""
+    memory, channel = ChannelMemory(ACME, queue := ActorWorld().queue), ChannelState.start(MAIL, BreakerPolicy(), 0.0)
+    queue.interrupt = operations = Operations()
+
+    async def refuse() -> None:
+        if trio.current_time() < 20.0:
+            raise QueueUnavailable("away")
+
+    operations.on["keep_channels", Moment.BEFORE] = refuse
+    await memory.recall([EMAIL])
+    assert memory.changed(EMAIL)
+    await memory.gather({EMAIL: channel})
+
+    assert "breaker" in (await queue.take_channels(ACME, [EMAIL]))[EMAIL].fields
+    assert operations.count("keep_channels") == 21
+    assert memory.changed(EMAIL)  # it has ended, and can be begun again
+
+
+async def test_a_late_repetition_does_not_take_back_that_a_life_has_ended(autojump_clock: MockClock) -> None:
+    memory, channel = ChannelMemory(ACME, queue := ActorWorld().queue), ChannelState.start(MAIL, BreakerPolicy(), 0.0)
+    queue.interrupt = operations = Operations()
+
+    async def be_slow_and_fail() -> None:
+        operations.on.clear()
+        await trio.sleep(1.0)
+        raise QueueUnavailable("away")
+
+    operations.on["keep_channels", Moment.BEFORE] = be_slow_and_fail
+    await memory.recall([EMAIL])
+    assert memory.changed(EMAIL)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(memory.gather, {EMAIL: channel})
+        await trio.sleep(0.5)
+        await memory.leave({EMAIL: channel}, ())
+
+    assert (await queue.take_channels(ACME, [EMAIL]))[EMAIL].fields["clean"] == "1"
+
+
+async def test_limits_that_redis_never_takes_are_not_written_for_ever(autojump_clock: MockClock) -> None:
+    memory, channel = ChannelMemory(ACME, queue := ActorWorld().queue), ChannelState.start(MAIL, BreakerPolicy(), 0.0)
+    queue.interrupt = operations = Operations()
+    refused = True
+
+    async def refuse() -> None:
+        if refused:
+            raise QueueRefused("refused")
+
+    operations.on["keep_channels", Moment.BEFORE] = refuse
+    await memory.recall([EMAIL])
+    assert memory.changed(EMAIL)
+    await memory.gather({EMAIL: channel})
+    refused = False
+    assert memory.changed(SMS)
+    await memory.gather({EMAIL: channel})
+
+    assert operations.count("keep_channels") == TRIES_MAX + 1
+    assert "breaker" in (await queue.take_channels(ACME, [EMAIL]))[EMAIL].fields
 
 
 async def test_a_provider_that_refuses_is_not_pressed_by_each_new_process(autojump_clock: MockClock) -> None:
