@@ -115,7 +115,7 @@ class BreakerPolicy:
     )
     open_cap_s: float = number(300.0, "how long it stays open at most", at_most=86_400)
     probes: int = count(3, "calls that must succeed to close it", at_most=1000)
-    probe_deadline_s: float = number(10.0, "for each of those calls, if less than DISPATCHER_REQUEST_DEADLINE_S", at_most=3600)
+    probe_deadline_s: float = number(20.0, "for each of those calls, if less than DISPATCHER_REQUEST_DEADLINE_S", at_most=3600)
     ramp_calls_max: int = count(64, "calls at once at which the gentle return ends", at_most=100_000)
 
 

@@ -236,3 +236,9 @@ def _inconsistencies(config: Config) -> Iterator[str]:
     ):
         if low_value > high_value:
             yield f"{PREFIX}{low}: must not be more than {PREFIX}{high}"
+    # A probe cut off before it is even slow is an effect that nobody knows of, and its provider's breaker never closes.
+    if breaker.probe_deadline_s < min(breaker.slow_call_s, dispatch.request_deadline_s):
+        yield (
+            f"{PREFIX}BREAKER_PROBE_DEADLINE_S: must not be less than {PREFIX}BREAKER_SLOW_CALL_S, "
+            f"unless {PREFIX}REQUEST_DEADLINE_S is"
+        )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from dispatcher.backoff import RetryPolicy
 from dispatcher.breaker import BreakerPolicy
 from dispatcher.channel_state import MISCONFIGURED_PAUSE_S, PREFETCH, RATE_LIMITED_PAUSE_S, TURN_MIN_S, ChannelState
+from dispatcher.config import DispatchConfig
 from dispatcher.messages import ProviderPolicy
 from dispatcher.model import Channel
 from dispatcher.outcome import Outcome, OutcomeClass
@@ -244,3 +245,22 @@ def test_whatever_happens_it_opens_again_by_itself_or_through_an_ending_attempt(
         assert wait_s is not None
         now_s += wait_s
     raise AssertionError("it never opened again")
+
+
+def test_a_provider_that_answers_within_what_is_not_slow_closes_its_breaker() -> None:
+    """With the defaults: what succeeds while the breaker is closed is not cut off, as an effect nobody knows of, as a probe."""
+    state, now_s, call_s = ChannelState.start(POLICY, BreakerPolicy(), 0.0), 0.0, 12.0
+    while state.breaker_state == "closed":
+        (id,) = begun(state, 1, now_s)
+        conclude(state, id, OutcomeClass.SOFT, now_s)
+    now_s += 300.0
+    for _ in range(BreakerPolicy().probes):
+        (id,) = begun(state, 1, now_s)
+        request_deadline_s = DispatchConfig().request_deadline_s
+        deadline_s = min(request_deadline_s, state.deadline_s or request_deadline_s)
+        took_s = min(call_s, deadline_s)
+        kind = OutcomeClass.DELIVERED if call_s <= deadline_s else OutcomeClass.UNKNOWN
+        now_s += took_s
+        state.conclude(id, Outcome(kind, "code"), took_s, now_s, lambda: 0.0, RETRY)
+
+    assert state.breaker_state == "closed"

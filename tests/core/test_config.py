@@ -118,6 +118,15 @@ def test_a_lower_bound_must_not_pass_its_upper_one(low: str, high: str) -> None:
     assert faults(**{low: "9", high: "8"}) == [f"DISPATCHER_{low}: must not be more than DISPATCHER_{high}"]
 
 
+def test_a_probe_must_not_be_cut_off_before_it_is_slow() -> None:
+    told = faults(BREAKER_PROBE_DEADLINE_S="14", BREAKER_SLOW_CALL_S="15")
+
+    (fault,) = told
+    assert fault.startswith("DISPATCHER_BREAKER_PROBE_DEADLINE_S: must not be less than DISPATCHER_BREAKER_SLOW_CALL_S, unless ")
+    for fine in ({"BREAKER_PROBE_DEADLINE_S": "15"}, {"BREAKER_PROBE_DEADLINE_S": "8", "REQUEST_DEADLINE_S": "8"}):
+        from_mapping({PREFIX + name: value for name, value in fine.items()})
+
+
 def test_the_data_folder_lies_under_the_home_unless_it_is_given() -> None:
     assert from_mapping({"HOME": "/home/ann/"}).data_dir == "/home/ann/.local/share/dispatcher"
     assert from_mapping({"HOME": "/home/ann", "DISPATCHER_DATA_DIR": "~/d"}).data_dir == "/home/ann/d"
