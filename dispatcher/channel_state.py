@@ -12,11 +12,11 @@ from collections.abc import Callable
 from attrs import define, evolve, field
 
 from dispatcher.backoff import RetryPolicy
-from dispatcher.breaker import Breaker, BreakerPolicy, Permit, State, verdict_of
+from dispatcher.breaker import Breaker, BreakerPolicy, Permit, State, Verdict, verdict_of
 from dispatcher.bucket import Bucket
 from dispatcher.channel_memory import Remembered, SavedChannel, level_now
 from dispatcher.messages import ProviderPolicy
-from dispatcher.outcome import Outcome, OutcomeClass
+from dispatcher.outcome import FOUND_AT_PROVIDER, Outcome, OutcomeClass
 from dispatcher.pace import Pace
 from dispatcher.quota import Quota, QuotaPolicy
 
@@ -157,14 +157,19 @@ class ChannelState:
     def conclude(
         self, id: str, outcome: Outcome, duration_s: float, now_s: float, random01: Callable[[], float], retry: RetryPolicy
     ) -> str | None:
-        """Give back what the attempt held and learn from how it ended. Returns an alarm code if a person should know."""
+        """Give back what the attempt held and learn from how it ended. Returns an alarm code if a person should know.
+
+        What was found at the provider was not sent now: that says nothing of its sending. The inquiry was a call all the same,
+        and keeps its token and its share of the quota.
+        """
         permit = self._permits.pop(id, None)
         if permit is None:  # begun under an earlier revision of the configuration: it says nothing about this one
             return None
         kind = outcome.kind
         if self.quota is not None:
             self.quota.ended(id, made=kind is not OutcomeClass.INTERRUPTED)
-        if kind is OutcomeClass.DELIVERED:
+        sent = kind is OutcomeClass.DELIVERED and outcome.code != FOUND_AT_PROVIDER
+        if sent:
             self._asking = False
             self._pace.accepted(now_s)
         elif kind is OutcomeClass.INTERRUPTED:
@@ -174,7 +179,8 @@ class ChannelState:
                 self._bucket.put_back(1)
             return None
         was = self._breaker.state
-        verdict = verdict_of(self._breaker_policy, kind, duration_s)
+        found = kind is OutcomeClass.DELIVERED and not sent
+        verdict = Verdict.NEUTRAL if found else verdict_of(self._breaker_policy, kind, duration_s)
         self._breaker.record(permit, verdict, now_s, 0.0 if kind is OutcomeClass.DELIVERED else random01())
         if kind is OutcomeClass.RATE_LIMITED:
             pause_s = min(max(outcome.retry_after_s or 0.0, RATE_LIMITED_PAUSE_S), retry.hint_cap_s)

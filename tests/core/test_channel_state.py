@@ -13,7 +13,7 @@ from dispatcher.channel_state import MISCONFIGURED_PAUSE_S, PREFETCH, RATE_LIMIT
 from dispatcher.config import DispatchConfig
 from dispatcher.messages import ProviderPolicy
 from dispatcher.model import Channel
-from dispatcher.outcome import Outcome, OutcomeClass
+from dispatcher.outcome import FOUND_AT_PROVIDER, Outcome, OutcomeClass
 
 POLICY = ProviderPolicy("c", 1, "sendgrid", Channel.EMAIL, None, 1, 4)
 LIMITED = evolve(POLICY, rate_per_s=2.0, burst=3)
@@ -264,3 +264,22 @@ def test_a_provider_that_answers_within_what_is_not_slow_closes_its_breaker() ->
         state.conclude(id, Outcome(kind, "code"), took_s, now_s, lambda: 0.0, RETRY)
 
     assert state.breaker_state == "closed"
+
+
+def test_what_was_found_at_the_provider_proves_nothing_of_its_sending() -> None:
+    """An inquiry is a call and costs a token and quota; but no breaker closes, and no refused credential is forgiven for it."""
+    found = Outcome(OutcomeClass.DELIVERED, FOUND_AT_PROVIDER)
+    broken, refused, counted = started(), started(), started(evolve(LIMITED, rate_per_s=0.001))
+    for id in begun(broken, 4, 0.0):
+        conclude(broken, id, OutcomeClass.UNKNOWN, 0.0)
+    conclude(refused, *begun(refused, 1, 0.0), OutcomeClass.MISCONFIGURED, 0.0)
+    states = (broken, refused, counted)
+    rooms = [state.room(100.0) for state in states]
+    for _ in range(BREAKER.probes):
+        for state in states:
+            if state.room(100.0):
+                state.conclude(*begun(state, 1, 100.0), found, 0.1, 100.0, lambda: 0.0, RETRY)
+
+    assert broken.breaker_state == "half_open"
+    assert rooms == [BREAKER.probes, 1, 1]
+    assert [state.room(100.0) for state in states] == [BREAKER.probes, 1, 0]
