@@ -112,7 +112,7 @@ class ChannelActor:
             if delivery.expires_at_s is not None and delivery.expires_at_s <= self._unix_s():
                 outcome = INTERRUPTED  # it has waited in line for too long: its end is decided where it is concluded
             if outcome is None and self._asks and delivery.unknown_for_s is not None:
-                outcome = await self._ask(delivery)
+                outcome = await self._ask(delivery, deadlines)
                 if outcome is None and (self._abandoned or not self._lease.covers(delivery)):  # asking may have taken a while
                     outcome = INTERRUPTED
             if outcome is None:
@@ -124,12 +124,12 @@ class ChannelActor:
         self._tell(Concluded(delivery, outcome, self.policy, duration_s))
         return duration_s
 
-    async def _ask(self, delivery: Delivery) -> Outcome | None:
+    async def _ask(self, delivery: Delivery, deadlines: Deadlines) -> Outcome | None:
         """Ask the provider whether it has the notification from an earlier attempt. None when it has not: then it may be sent."""
         try:
             if not isinstance(self._bound, Askable):
                 return Outcome(OutcomeClass.UNRESOLVED, "inquiry_impossible")
-            response = await self._pool.exchange(self._bound.inquiry(delivery), self._deadlines)
+            response = await self._pool.exchange(self._bound.inquiry(delivery), deadlines)
             answer = self._bound.found(response, self._unix_s())
         except (NotSent, MaybeSent) as error:
             return Outcome(OutcomeClass.UNRESOLVED, f"inquiry_{error.code}")

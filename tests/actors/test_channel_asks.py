@@ -44,10 +44,12 @@ class Scripted:
     def __init__(self, *answers: Callable[[], HttpResponse]) -> None:
         self.answers = list(answers)
         self.asked: list[bytes] = []
+        self.deadlines: list[float] = []
 
-    async def exchange(self, request: HttpRequest, _: Deadlines) -> HttpResponse:
+    async def exchange(self, request: HttpRequest, deadlines: Deadlines) -> HttpResponse:
         await trio.lowlevel.checkpoint()
         self.asked.append(request.method)
+        self.deadlines.append(deadlines.total_s)
         return self.answers.pop(0)()
 
 
@@ -64,7 +66,12 @@ def bind(url: str = "http://127.0.0.1:8025") -> Bound:
 
 
 async def attempt(
-    pool: HttpPool | Scripted, bound: Bound, delivery: Delivery, policy: ProviderPolicy = ASK, call_s: float = 20.0
+    pool: HttpPool | Scripted,
+    bound: Bound,
+    delivery: Delivery,
+    policy: ProviderPolicy = ASK,
+    call_s: float = 20.0,
+    deadline_s: float | None = None,
 ) -> Concluded:
     """Make one attempt; how it ended."""
     heard: list[Concluded] = []
@@ -82,7 +89,8 @@ async def attempt(
         unix_s=time.time,
         metrics=Metrics(),
     )
-    await actor.attempt(delivery)
+    actor.send([delivery], deadline_s)
+    await actor.attempt(actor.take())
     (concluded,) = heard
     return concluded
 
@@ -190,6 +198,14 @@ async def test_a_provider_that_can_not_be_asked_is_sent_nothing_either() -> None
 
     assert (concluded.outcome.kind, concluded.outcome.code) == (OutcomeClass.UNRESOLVED, "inquiry_impossible")
     assert pool.asked == []
+
+
+async def test_the_question_of_a_probe_may_take_no_longer_than_the_probe() -> None:
+    pool, usual = Scripted(NOTHING, answer(202)), Scripted(NOTHING, answer(202))
+    await attempt(pool, bind(), AGAIN, deadline_s=0.5)
+    await attempt(usual, bind(), AGAIN)
+
+    assert (pool.deadlines, usual.deadlines) == ([0.5, 0.5], [2.0, 2.0])
 
 
 async def test_a_lease_that_ran_out_while_it_was_asked_is_not_sent_under(autojump_clock: trio.testing.MockClock) -> None:
