@@ -38,7 +38,7 @@ T = TypeVar("T")
 Tell = Callable[[Event], None]
 
 BUSY_ROWS = 32
-"""Batches of fewer rows are not worth gathering for: a round trip costs each of them a few microseconds, and waiting up to a tick."""
+"""Batches of fewer rows are not worth gathering for: a round trip costs each row some microseconds, waiting up to a tick."""
 RETRY_BASE_S = 0.05
 RETRY_CAP_S = 2.0
 TIMEOUTS_MAX = 2
