@@ -1,8 +1,8 @@
 """Keeps one organization's limits over the lives of its actor: read at its start, written as they change and at its end.
 
-What changes is written at most once a second, all channels in one batch, and nothing that sends waits for it. It is a precaution
-and no promise: while Redis is away nothing is kept, and a life that then begins does so with care (``dispatcher.channel_memory``).
-What could not be written is written later, as it is by then.
+What changes is written at most once a second, all channels in one batch, and nothing that sends waits for it. It is a
+precaution and no promise: while Redis is away nothing is kept, and a life that then begins does so with care
+(``dispatcher.channel_memory``). What could not be written is written later, as it is by then.
 """
 
 from __future__ import annotations
