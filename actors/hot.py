@@ -60,6 +60,7 @@ class Loaders:
                 inquiry_lag_s=unknown.inquiry_lag_s,
                 quota=limits.quota,
                 quota_window_s=limits.quota_window_h * 3600.0,
+                origin=str(bound.origin),
             )
             ready.append((policy, bound))
         return ready

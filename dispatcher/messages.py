@@ -44,6 +44,8 @@ class ProviderPolicy:
     quota: int | None = None
     """Attempts the account may make in a window of ``quota_window_s``; None means no limit of ours."""
     quota_window_s: float = 86_400.0
+    origin: str = ""
+    """Where its connections lead. What is learned of a provider at one origin says nothing of another."""
 
 
 @frozen

@@ -57,7 +57,7 @@ from dispatcher.model import Channel, Delivery, NotificationId, Status
 from dispatcher.outcome import Outcome, OutcomeClass
 from dispatcher.quota import QuotaAsk
 from dispatcher.recent import RecentIds
-from dispatcher.retry_budget import RetryBudget, RetryBudgets
+from dispatcher.retry_budget import SHARED_WAIT_MAX_S, RetryBudget, RetryBudgets
 from dispatcher.unknowns import judge
 from dispatcher.verdicts import conclude, expire
 
@@ -121,7 +121,7 @@ class Organization:
     _left_out: Collection[Channel] = field(default=(), init=False)  # channels that the claim under way has no room for
     _looks_at_s: float = field(default=0.0, init=False)  # when a claim looks for parked ids next
     _turned_up: set[NotificationId] = field(factory=set, init=False)  # claimed while still in flight: looked at when settled
-    _budgets: dict[tuple[Channel, str], tuple[RetryBudget, RetryBudget]] = field(factory=dict, init=False)  # ours, the provider's
+    _budgets: dict[tuple[Channel, str, str], tuple[RetryBudget, RetryBudget]] = field(factory=dict, init=False)  # ours, shared
 
     def handle(self, event: Event, now: Now) -> list[Command]:
         """Take one event in; return what to do about it, in order."""
@@ -333,17 +333,18 @@ class Organization:
         kind = event.outcome.kind
         if kind in _REFUNDED:
             return 0.0
-        budgets = self._budgets.get((via.channel, via.provider))
+        budgets = self._budgets.get((via.channel, via.provider, via.origin))
         if budgets is None:
-            budgets = self.budgets.new(now.s), self.budgets.of_provider(via.provider, now.s)
-            self._budgets[via.channel, via.provider] = budgets
+            budgets = self.budgets.new(now.s), self.budgets.of_provider(via.provider, now.s, via.origin)
+            self._budgets[via.channel, via.provider, via.origin] = budgets
         ours, the_providers = budgets
         if delivery.attempt == 1:
             ours.earn()
             the_providers.earn()
         if kind not in _FAILED or delivery.attempt >= delivery.attempts_max:
             return 0.0
-        return max(ours.reserve(now.s, self.retry.cap_s), the_providers.reserve(now.s, self.retry.cap_s))
+        cap_s = self.retry.cap_s
+        return max(ours.reserve(now.s, cap_s), the_providers.reserve(now.s, min(cap_s, SHARED_WAIT_MAX_S)))
 
     def _record(self, verdict: Verdict, commands: list[Command]) -> None:
         if verdict.retry_in_s is not None:

@@ -10,6 +10,10 @@ becomes the time of the retry on disk. It counts on first attempts going on as t
 that are due by any time are at most ``ratio`` times the first attempts so far, plus ``floor_per_s`` times the seconds so far,
 plus what a new budget holds, ``floor_per_s * MEMORY_S``. When they fall off, what was promised still comes due, and new retries
 wait until it is paid for. Only what would have to wait for longer than ``at_most_s`` is due uncovered.
+
+What an organization's own channel owes may put its retries off for as long as any backoff. What everybody owes to one provider
+together may put off a stranger's, so that wait ends at ``SHARED_WAIT_MAX_S``: beyond such a debt only the channels' own budgets
+bound the retries, which is the same share of first attempts, but one floor for each channel.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ FLOOR_PER_S = 10.0
 """Retries a second that are always allowed, of one provider and of one organization's channel."""
 MEMORY_S = 10.0
 """How long a credit lasts on average."""
+SHARED_WAIT_MAX_S = 60.0
+"""For no longer is a retry put off by what others owe."""
 
 
 class RetryBudget:
@@ -76,19 +82,24 @@ class RetryBudget:
 
 @define
 class RetryBudgets:
-    """The budgets of one process: one for each provider, shared by all organizations, and new ones for whoever needs its own."""
+    """The budgets of one process: one for each provider at one address, shared by all organizations, and new ones for whoever
+    needs its own.
+    """
 
     ratio: float = RATIO
     floor_per_s: float = FLOOR_PER_S
-    _by_provider: dict[str, RetryBudget] = field(factory=dict, init=False)
+    _by_provider: dict[tuple[str, str], RetryBudget] = field(factory=dict, init=False)
 
     def new(self, now_s: float) -> RetryBudget:
         """A budget of one's own, as full as a quiet one."""
         return RetryBudget(self.ratio, self.floor_per_s, now_s)
 
-    def of_provider(self, provider: str, now_s: float) -> RetryBudget:
-        """The budget of everybody who sends through this provider."""
-        budget = self._by_provider.get(provider)
+    def of_provider(self, provider: str, now_s: float, origin: str = "") -> RetryBudget:
+        """The budget of everybody who sends through this provider at this origin: a gateway of one's own is nobody else's.
+
+        Origins are as many as the deployment allows, see ``DISPATCHER_PROVIDER_URLS_EXTRA``.
+        """
+        budget = self._by_provider.get((provider, origin))
         if budget is None:
-            budget = self._by_provider[provider] = self.new(now_s)
+            budget = self._by_provider[provider, origin] = self.new(now_s)
         return budget

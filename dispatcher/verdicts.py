@@ -41,7 +41,7 @@ def conclude(
 
     A wait that would outlast ``expires_at`` ends it now (failed: expired), whatever the row above says. ``random01`` lies
     in [0, 1). ``covered_in_s`` is when the budgets for retries have room for this one: no soft or unknown retry comes earlier,
-    unless that is longer than the longest backoff.
+    unless that is longer than the longest backoff, or than half of the time that is left: a budget puts off and ends nothing.
     """
 
     kind = outcome.kind
@@ -62,7 +62,10 @@ def conclude(
             if delivery.attempt >= delivery.attempts_max:
                 return dead(DeadLetterReason.EXHAUSTED, possible_double=possible_double)
             delay_s = retry_delay_s(policy, kind, delivery.attempt, random01, outcome.retry_after_s)
-            return again(max(delay_s, min(covered_in_s, policy.cap_s)), possible_double=possible_double)
+            covered_in_s = min(covered_in_s, policy.cap_s)
+            if delivery.expires_at_s is not None:
+                covered_in_s = min(covered_in_s, (delivery.expires_at_s - now_unix_s) / 2)
+            return again(max(delay_s, covered_in_s), possible_double=possible_double)
         case OutcomeClass.UNRESOLVED:
             if delivery.attempt >= delivery.attempts_max:
                 return dead(DeadLetterReason.UNKNOWN)

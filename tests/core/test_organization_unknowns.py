@@ -119,7 +119,7 @@ def test_a_retry_waits_for_the_budget_of_its_channel_or_its_provider_whichever_i
     assert 40.0 < verdict.retry_in_s <= 41.0
 
 
-def test_a_retry_that_the_budget_puts_past_the_end_of_the_notification_ends_it_now() -> None:
+def test_a_budget_puts_off_and_ends_nothing() -> None:
     budgets = RetryBudgets(0.2, 1.0)
     for _ in range(50):
         budgets.of_provider("mailer", 0.0).reserve(0.0, 1e6)
@@ -128,7 +128,7 @@ def test_a_retry_that_the_budget_puts_past_the_end_of_the_notification_ends_it_n
     gated(core, short)
     verdict = verdict_of(core.handle(Concluded(short, Outcome(OutcomeClass.SOFT, "http_503"), HOLD, 0.1), Now(0.0, UNIX_S)))
 
-    assert verdict.dead is DeadLetterReason.EXPIRED
+    assert (verdict.status, verdict.retry_in_s) == (Status.QUEUED, 15.0)
 
 
 def test_a_last_attempt_asks_no_budget() -> None:

@@ -17,7 +17,7 @@ from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId, 
 from dispatcher.organization import Now, Organization
 from dispatcher.outcome import Outcome, OutcomeClass
 from dispatcher.recent import RecentIds
-from dispatcher.retry_budget import MEMORY_S, RetryBudget, RetryBudgets
+from dispatcher.retry_budget import MEMORY_S, SHARED_WAIT_MAX_S, RetryBudget, RetryBudgets
 
 MAIL = ProviderPolicy("m", 1, "mailer", Channel.EMAIL, None, 1, 1_000)
 SOFT = Outcome(OutcomeClass.SOFT, "http_503")
@@ -105,6 +105,8 @@ def test_a_provider_has_one_budget_in_a_process_and_everybody_else_their_own() -
 
     assert budgets.of_provider("mailer", 0.0) is budgets.of_provider("mailer", 5.0)
     assert budgets.of_provider("mailer", 0.0) is not budgets.of_provider("texter", 0.0)
+    assert budgets.of_provider("mailer", 0.0, "http://a") is budgets.of_provider("mailer", 5.0, "http://a")
+    assert budgets.of_provider("mailer", 0.0, "http://a") is not budgets.of_provider("mailer", 0.0, "http://b")
     assert budgets.new(0.0) is not budgets.new(0.0)
 
 
@@ -144,10 +146,11 @@ def test_after_first_attempts_have_fallen_off_new_retries_wait_behind_the_promis
 class Fleet:
     """Organizations whose notifications arrive at a steady rate, on a clock of its own: every call ends as ``fails`` says."""
 
-    def __init__(self, organizations: int, fails: float, budgets: RetryBudgets, attempts_max: int = 8) -> None:
+    def __init__(self, organizations: int, fails: float, budgets: RetryBudgets, attempts_max: int = 8, origin: str = "") -> None:
         self.random = Random(5)
         self.fails = fails
         self.attempts_max = attempts_max
+        self.mail = evolve(MAIL, concurrency_max=10_000, origin=origin)
         self.calls: list[float] = []
         self.firsts = 0
         self.waits: list[float] = []
@@ -156,7 +159,7 @@ class Fleet:
             for _ in range(organizations)
         ]
         for core in self.cores:
-            for event in (Woken(), ProvidersLoaded([evolve(MAIL, concurrency_max=10_000)]), Unparked(Channel.EMAIL, 0, 0)):
+            for event in (Woken(), ProvidersLoaded([self.mail]), Unparked(Channel.EMAIL, 0, 0)):
                 core.handle(event, Now(0.0, 0.0))
 
     def run(self, per_s: float, seconds: float) -> None:
@@ -180,7 +183,7 @@ class Fleet:
         outcome = SOFT if self.random.random() < self.fails else Outcome(OutcomeClass.DELIVERED, "accepted")
         (verdict,) = (
             command.verdict
-            for command in core.handle(Concluded(delivery, outcome, MAIL, 0.1), now)
+            for command in core.handle(Concluded(delivery, outcome, self.mail, 0.1), now)
             if isinstance(command, Record)
         )
         core.handle(Settled([id]), now)
@@ -201,6 +204,28 @@ def test_when_everything_fails_calls_are_no_more_than_first_attempts_their_share
     assert fleet.firsts == 3 * 20 * 60
     assert len(fleet.calls) <= fleet.firsts * (1 + RATIO) + floor  # one provider, although three organizations
     assert len(fleet.calls) >= fleet.firsts * (1 + RATIO / 2)  # and what is allowed is used
+
+
+def test_past_the_longest_shared_wait_each_channel_is_bounded_by_itself() -> None:
+    """Of an outage that outlasts it, one floor for each channel is what the organizations' retries may come to."""
+    seconds = 4 * SHARED_WAIT_MAX_S
+    fleet = Fleet(3, 1.0, RetryBudgets(RATIO, FLOOR_PER_S))
+    fleet.run(20.0, seconds)
+
+    assert fleet.firsts == 3 * 20 * seconds
+    assert len(fleet.calls) <= fleet.firsts * (1 + RATIO) + 3 * FLOOR_PER_S * (seconds + MEMORY_S)
+
+
+def test_what_others_owe_puts_a_stranger_off_for_a_minute_at_most() -> None:
+    budgets = RetryBudgets()
+    others = Fleet(200, 1.0, budgets, origin="https://mail.example")
+    for number in range(200 * 64):
+        others.attempt(others.cores[number % 200], number, 1, 1.0)
+    stranger = Fleet(1, 1.0, budgets, origin="https://mail.example")
+    elsewhere = Fleet(1, 1.0, budgets, origin="https://gateway.example")
+    waits = [fleet.attempt(fleet.cores[0], 1, 1, 1.0) for fleet in (stranger, elsewhere)]
+
+    assert waits == [pytest.approx(SHARED_WAIT_MAX_S, abs=0.2), 0.0]
 
 
 def test_without_a_budget_the_same_failure_would_multiply_the_calls() -> None:

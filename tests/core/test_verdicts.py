@@ -84,6 +84,23 @@ def test_a_budget_lengthens_the_wait_of_a_failure_up_to_the_cap(kind: OutcomeCla
     assert waits == [1.0, 60.0, RETRY.cap_s]
 
 
+@pytest.mark.parametrize("kind", [OutcomeClass.SOFT, OutcomeClass.UNKNOWN])
+def test_a_budget_never_ends_what_its_backoff_would_not(kind: OutcomeClass) -> None:
+    limited = evolve(DELIVERY, expires_at_s=NOW_S + 900.0)
+    put_off, at_once, short, over = [
+        conclude(one, Outcome(kind, "code"), VIA, RETRY, NOW_S, 0.5, covered_in_s)
+        for one, covered_in_s in (
+            (limited, 1012.0),
+            (limited, 0.0),
+            (evolve(DELIVERY, expires_at_s=NOW_S + 1.5), 1012.0),
+            (evolve(DELIVERY, expires_at_s=NOW_S - 1.0), 1012.0),
+        )
+    ]
+
+    assert [verdict.retry_in_s for verdict in (put_off, at_once, short)] == [min(RETRY.cap_s, 450.0), 1.0, 1.0]
+    assert over.dead is DeadLetterReason.EXPIRED
+
+
 @pytest.mark.parametrize("kind", [OutcomeClass.RATE_LIMITED, OutcomeClass.MISCONFIGURED, OutcomeClass.INTERRUPTED])
 def test_a_budget_never_delays_what_costs_no_attempt(kind: OutcomeClass) -> None:
     outcome = Outcome(kind, "code")

@@ -173,3 +173,11 @@ async def test_credentials_moved_to_another_organization_do_not_open_there(pool:
     await pool.execute("UPDATE delivery_provider_configs SET organization_id = 'globex'")
 
     assert await Loaders(pool, keys(k1=ONE), ()).providers(OrganizationId("globex")) == []
+
+
+async def test_what_is_opened_says_where_its_connections_lead(pool: Pool, new_id: NewId) -> None:
+    """Whoever shares budgets between organizations tells gateways apart by that."""
+    await add(pool, new_id(), keys(k1=ONE))
+    ((policy, bound),) = await Loaders(pool, keys(k1=ONE), ()).providers(ACME)
+
+    assert policy.origin == str(bound.origin) != ""
