@@ -278,7 +278,8 @@ def test_what_was_found_at_the_provider_proves_nothing_of_its_sending() -> None:
     for _ in range(BREAKER.probes):
         for state in states:
             if state.room(100.0):
-                state.conclude(*begun(state, 1, 100.0), found, 0.1, 100.0, lambda: 0.0, RETRY)
+                (id,) = begun(state, 1, 100.0)
+                state.conclude(id, found, 0.1, 100.0, lambda: 0.0, RETRY)
 
     assert broken.breaker_state == "half_open"
     assert rooms == [BREAKER.probes, 1, 1]
