@@ -37,8 +37,8 @@ def judge(delivery: Delivery, via: ProviderPolicy, now_unix_s: float) -> Verdict
     ask          old enough                              goes on: whoever makes the call asks first
     ============ ======================================= =====================================================
 
-    "Unresolved" ends when a person requeues the notification; what is counted in ``unknowns`` stays, so that a decision by hand
-    is good for one attempt with an unknown effect, not for several.
+    "Unresolved" ends when a person requeues what was given up for it (``unknown``, ``poison``), and for no other reason; what is
+    counted in ``unknowns`` stays, so that a decision by hand is good for one attempt with an unknown effect, not for several.
     """
     age_s = delivery.unknown_for_s
     if age_s is None:

@@ -24,7 +24,7 @@ from actors.memory_tables import MemoryDatabase
 from dispatcher.breaker import BreakerPolicy
 from dispatcher.config import Config, DispatchConfig
 from dispatcher.messages import ProviderPolicy
-from dispatcher.model import Channel, NotificationId, OrganizationId, Status
+from dispatcher.model import Channel, DeadLetterReason, NotificationId, OrganizationId, Status
 from dispatcher.outcome import OnUnknown
 from system_checker import Checker
 from system_network import Answering, Bound, Network
@@ -251,12 +251,14 @@ class World:
         """Queue a dead letter again, by hand."""
 
         async def request() -> bool:
-            if self.database.dead_letters.pop(id, None) is None:
+            letter = self.database.dead_letters.pop(id, None)
+            if letter is None:
                 return False
             row, now_s = self.database.rows[id], self.clock.unix_s(POSTGRES)
             row.status, row.rescues, row.attempts_max = Status.QUEUED, 0, row.attempts + self.config.dispatch.attempts_max
             row.next_retry_at_s, row.claimed_by, row.updated_at_s = None, None, now_s
-            row.unknown_since_s = row.unknown_last_s = None
+            if letter.reason in {DeadLetterReason.UNKNOWN, DeadLetterReason.POISON}:
+                row.unknown_since_s = row.unknown_last_s = None
             if row.expires_at_s is not None and row.expires_at_s <= now_s:
                 row.expires_at_s = None
             self.checker.looks_at_rows("requeue", process)

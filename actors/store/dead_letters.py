@@ -31,10 +31,13 @@ STATEMENT_DEADLINE_S = 8.0
 
 # What a new round of attempts must not inherit is reset here, for one letter as for many. A deadline that will have passed when
 # its turn comes is dropped: whoever requeues an expired notification wants it sent. The count of attempts that died with their
-# process starts anew, or a poisonous one would be given up again before it was tried. Whoever requeues what may have been sent
-# has decided that it may be sent again: it is held no longer, while ``unknowns`` stays.
+# process starts anew, or a poisonous one would be given up again before it was tried. Whoever requeues what was given up because it
+# may have been sent has decided about that: it is held no longer, while ``unknowns`` stays. So it is with what processes died of,
+# whose every attempt is in doubt. Other letters name no doubt, so nobody has decided about one: the channel's policy judges it.
 _BACK = """
-    status = 'queued', rescues = 0, claimed_by = NULL, updated_at = now(), unknown_since = NULL, unknown_last = NULL,
+    status = 'queued', rescues = 0, claimed_by = NULL, updated_at = now(),
+    unknown_since = CASE WHEN turn.reason NOT IN ('unknown', 'poison') THEN n.unknown_since END,
+    unknown_last = CASE WHEN turn.reason NOT IN ('unknown', 'poison') THEN n.unknown_last END,
     attempts_max = least(n.attempts::integer + %(attempts_more)s, 32767),
     next_retry_at = turn.due_at,
     expires_at = CASE WHEN n.expires_at > coalesce(turn.due_at, now()) THEN n.expires_at END
@@ -45,13 +48,13 @@ WITH picked AS MATERIALIZED (
     WHERE {condition} AND n.status = 'failed'
     ORDER BY d.notification_id LIMIT %(limit)s FOR NO KEY UPDATE OF n {locked}
 ), letter AS (
-    DELETE FROM dead_letters d USING picked WHERE d.notification_id = picked.id RETURNING d.notification_id AS id
+    DELETE FROM dead_letters d USING picked WHERE d.notification_id = picked.id RETURNING d.notification_id AS id, d.reason
 )
 """
 _REQUEUE = (
     _PICKED
     + """, turn AS (
-    SELECT id, CASE
+    SELECT id, reason, CASE
         WHEN %(per_s)s::float8 IS NOT NULL THEN greatest(now(), %(start_at)s::timestamptz)
             + make_interval(secs => row_number() OVER (ORDER BY id) / %(per_s)s::float8)
         WHEN %(start_at)s::timestamptz > now() THEN %(start_at)s::timestamptz
@@ -88,7 +91,7 @@ SELECT id FROM letter
 
 @frozen
 class DeadLetter:
-    """Why one notification was given up. Says nothing of its recipient or content."""
+    """Why one notification was given up; ``unknowns`` of its attempts may have been effects. Says nothing of whom it was for."""
 
     notification_id: NotificationId
     reason: DeadLetterReason
@@ -96,6 +99,7 @@ class DeadLetter:
     channel: Channel
     provider: str | None
     created_at: datetime
+    unknowns: int
 
 
 @frozen
@@ -147,7 +151,9 @@ async def read_page(pool: Pool, organization_id: OrganizationId, which: LetterFi
         condition += " AND d.notification_id < %(after)s"
         params["after"] = request.after
     rows = await pool.fetch(
-        f"SELECT d.notification_id, d.reason, d.code, d.channel, d.provider, d.created_at FROM {which.source()} "
+        "SELECT d.notification_id, d.reason, d.code, d.channel, d.provider, d.created_at, coalesce(("
+        "SELECT doubt.unknowns FROM notifications doubt WHERE doubt.id = d.notification_id), 0) "
+        f"FROM {which.source()} "
         f"WHERE {condition} ORDER BY d.notification_id DESC LIMIT %(limit)s",
         {**params, "limit": request.size + 1},
     )

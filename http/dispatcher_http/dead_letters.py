@@ -165,4 +165,5 @@ def _document(letter: DeadLetter) -> dict[str, Any]:
         "channel": letter.channel,
         "provider": letter.provider,
         "created_at": wire.moment(letter.created_at),
+        "unknowns": letter.unknowns,
     }

@@ -15,7 +15,7 @@ ACME = OrganizationId("acme")
 
 async def test_the_list_says_why_and_not_to_whom(surface: Surface) -> None:
     headers = await surface.authorization("acme", Scope.DEAD_LETTERS_READ)
-    id = await insert_dead_letter(surface.services.pool, surface.services.new_id())
+    id = await insert_dead_letter(surface.services.pool, surface.services.new_id(), unknowns=2)
 
     response = await surface.client.get(PATH, headers=headers)
 
@@ -28,6 +28,7 @@ async def test_the_list_says_why_and_not_to_whom(surface: Surface) -> None:
                 "channel": "email",
                 "provider": "sendgrid",
                 "created_at": "2026-03-01T12:00:00.000000Z",
+                "unknowns": 2,
             }
         ],
         "page": {"next": None},

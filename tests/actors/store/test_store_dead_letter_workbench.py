@@ -263,6 +263,21 @@ async def test_other_organizations_and_living_notifications_are_left_alone(pool:
     assert await dead_letters.count(pool, GLOBEX, EVERYTHING) == Count(1)
 
 
+@pytest.mark.parametrize("reason", list(DeadLetterReason))
+async def test_only_whoever_requeues_a_doubt_has_decided_about_it(pool: Pool, new_id: Ids, reason: DeadLetterReason) -> None:
+    """A letter of another cause keeps its doubt for the channel's policy, whether it is requeued alone or with others."""
+    decided = reason in {DeadLetterReason.UNKNOWN, DeadLetterReason.POISON}
+    doubt = {"unknowns": 1, "unknown_since": START, "unknown_last": START + timedelta(minutes=1)}
+    one, other = [await insert_letter_of(pool, new_id(), columns=dict(doubt), reason=reason.value) for _ in range(2)]
+
+    await dead_letters.requeue(pool, ACME, one, 8, KEY)
+    assert [id for id, _ in (await requeue(pool)).due] == [other]
+    rows = await pool.fetch("SELECT status, unknowns::int, unknown_since, unknown_last FROM notifications")
+    kept = (None, None) if decided else (doubt["unknown_since"], doubt["unknown_last"])
+
+    assert rows == [("queued", 1, *kept)] * 2
+
+
 # --- discard ------------------------------------------------------------------------------------------------------------------
 
 
