@@ -3,6 +3,9 @@
 Children in the order they start; a drain stops them in reverse, each with nothing above it left to disturb it::
 
     lease          may we send at all
+    heartbeat      did we stand still
+    readiness      do the servers answer
+    headroom       is anything short
     shards         for whom may we claim
     ledger         gate, record, settle
     acceptor       inserts
@@ -47,7 +50,7 @@ from actors.organizations import Organizations
 from actors.permits import Permits
 from actors.ports import Arrival, Queue, Store
 from actors.readiness import Readiness
-from actors.shards import Shards
+from actors.shards import MARGIN, Shards
 from actors.strays import Strays
 from actors.supervision import RestartBudget, supervise
 from actors.watchdog import SILENT_S, watched
@@ -199,7 +202,9 @@ class Node:
             random=random,
         )
         self.readiness = Readiness(pool, redis)
-        self.heartbeat = Heartbeat(self.metrics, doubt_s=d.lease_s / RENEWALS, on_stall=self.lease.doubt, unix_s=unix_s)
+        self._doubt_lease_s = d.lease_s / RENEWALS
+        doubt_s = min(self._doubt_lease_s, d.owner_lease_s * MARGIN)
+        self.heartbeat = Heartbeat(self.metrics, doubt_s=doubt_s, on_stall=self._stood_still, unix_s=unix_s)
         self.letter_news = LetterNews(self.queue, self.organizations.wake, unix_s)
         self.herald = make_herald(self)
         self._ledger_runs = False
@@ -208,6 +213,11 @@ class Node:
         self.janitor = Janitor(
             self.store, self.queue, self.metrics, sweep_s=d.sweep_s, random=random, unix_s=unix_s, strays=strays
         )
+
+    def _stood_still(self, late_s: float) -> None:
+        self.shards.doubt()
+        if late_s >= self._doubt_lease_s:
+            self.lease.doubt(late_s)
 
     # --- for the herald -----------------------------------------------------------------------------------------------------
 

@@ -110,6 +110,7 @@ class Shards:
         self._tell_others = tell_others
         self._epochs: dict[int, int] = {}  # of all that we own, as last heard
         self._until_s = -1.0  # when we stop using them
+        self._doubts = 0  # how often what we knew was doubted: an answer from before the last time is not believed
         self._members: frozenset[str] = frozenset()
         self._wanted = frozenset(range(shards))  # nobody known yet: whatever is free
         self._handing: set[int] = set()  # being handed over
@@ -139,6 +140,12 @@ class Shards:
 
     def look(self) -> None:
         """Somebody has handed something over, or joined: ask Postgres at once."""
+        self._look.set()
+
+    def doubt(self) -> None:
+        """This process stood still for longer than any clock of its own may know: own nothing until Postgres is asked again."""
+        self._doubts += 1
+        self._until_s = -1.0
         self._look.set()
 
     def leave(self) -> None:
@@ -194,12 +201,14 @@ class Shards:
         self._handing -= released
 
     async def _hold(self, dispatching: Dispatching | None) -> None:
-        asked_s = trio.current_time()
+        asked_s, doubts = trio.current_time(), self._doubts
         lease_s = min(self._lease_s + SLOWNESS * self._took_s, self._lease_max_s)
         try:
             holding = await self._store.hold_shards(self._epochs.keys() | self._wanted, lease_s, stays=not self._leaving)
         finally:
             self._took_s = trio.current_time() - asked_s
+        if self._doubts != doubts:
+            return  # nothing of it is heard: the next one, asked at once, tells what became of everything since the one before
         lapsed = bool(self._epochs) and trio.current_time() >= self._until_s
         self._until_s = asked_s + lease_s * (1.0 - MARGIN)
         before, self._epochs = self._epochs, dict(holding.epochs)

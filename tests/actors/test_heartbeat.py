@@ -10,12 +10,15 @@ import trio
 import trio.testing
 
 from actor_world import ACME, CALL_S, EPOCH_S, LEASE_S, ActorWorld
-from actors.heartbeat import Heartbeat
+from actors.heartbeat import BEAT_S, Heartbeat
 from actors.lease import RENEWALS, Lease
 from actors.memory import Moment
 from actors.memory_store import MemoryStore
 from actors.memory_tables import MemoryDatabase
 from actors.metrics import Metrics, Peak
+from dispatcher.config import from_mapping
+from system_process import POSTGRES
+from system_world import World
 
 
 class Watch:
@@ -199,3 +202,28 @@ async def test_after_a_stall_no_call_starts_on_a_lease_that_may_have_lapsed(mock
     assert world.metrics.events["loop_stalled"] >= 1
     assert {world.provider.calls_of(id) for id in set(ids) - begun} <= {0, 1}
     assert world.row(ids[0]).organization_id == ACME
+
+
+@pytest.mark.parametrize(
+    ("paused_s", "doubted"), [(0.5, ""), (2.0, "shards"), (9.0, "shards"), (40.0, "shards and attempts")], ids=str
+)
+async def test_a_node_doubts_its_shards_sooner_than_its_attempts(
+    autojump_clock: trio.testing.MockClock, paused_s: float, doubted: str
+) -> None:
+    """Shards are another's after seconds, attempts after a minute: the machine was paused, and only the wall clock went on."""
+    world = World(1, config=from_mapping({"DISPATCHER_LEASE_S": "60", "DISPATCHER_OWNER_LEASE_S": "5"}))
+    async with world.running():
+        process = await world.started()
+        node = process.node
+        await trio.sleep(1.0)
+        before = (len(node.shards.owned) > 0, node.lease.holds)
+        world.away.add(POSTGRES)
+        world.clock.jump(process.name, paused_s)
+        await trio.sleep(2 * BEAT_S)
+        after = (len(node.shards.owned) > 0, node.lease.holds)
+        world.away.clear()
+        await trio.sleep(15.0)
+        again = (len(node.shards.owned) > 0, node.lease.holds)
+
+    assert before == again == (True, True)
+    assert after == ("shards" not in doubted, "attempts" not in doubted)

@@ -285,3 +285,78 @@ async def test_a_lease_that_was_given_up_on_leaving_is_no_cause_for_a_warning(
 
     assert fleet.owned() == [0]
     assert "another owner" not in caplog.text
+
+
+# --- a process that stood still ---------------------------------------------------------------------------------------------
+
+
+async def test_whoever_doubts_owns_nothing_until_postgres_says_so_which_is_asked_at_once(autojump_clock: MockClock) -> None:
+    """What nobody took meanwhile goes on as it was."""
+    fleet = Fleet()
+    member = fleet.member("a")
+    async with owning(member) as dispatcher:
+        await trio.sleep(OWNER_S)
+        dispatcher.heard.clear()
+        asked = member.operations.count("hold_shards")
+        member.shards.doubt()
+        in_doubt = (fleet.owned(), member.shards.owns(ACME))
+        await trio.sleep(0.001)
+        owned, answers = fleet.owned(), member.operations.count("hold_shards") - asked
+
+    assert in_doubt == ([0], False)
+    assert (owned, answers) == ([SHARDS], 1)
+    assert dispatcher.heard == ["resumed"]
+
+
+async def test_after_a_pause_of_the_machine_nobody_owns_what_was_taken_meanwhile(autojump_clock: MockClock) -> None:
+    """Its own clock stood still with it, and says that the lease still holds; that of Postgres went on."""
+    fleet = Fleet()
+    paused, other = fleet.member("a"), fleet.member("b")
+    async with owning(paused) as dispatcher:
+        await trio.sleep(OWNER_S)
+        dispatcher.heard.clear()
+        for row in fleet.database.shards.values():
+            row.lease_until_s -= 10 * OWNER_S
+        await other.lease.register()
+        await other.shards.take()
+        believed = [len(member.shards.owned) for member in fleet.members]
+        paused.shards.doubt()
+        known = fleet.owned()
+        await trio.sleep(0.001)
+        later = fleet.owned()
+
+    assert believed == [SHARDS, SHARDS]  # what a look at the monotonic clock alone makes of it
+    assert known == later == [0, SHARDS]
+    assert dispatcher.heard[0] == f"dismiss {SHARDS}"
+
+
+async def test_an_answer_that_was_asked_for_before_the_doubt_is_not_believed(autojump_clock: MockClock) -> None:
+    """Nor does what it told get lost: shards that came with it are heard of with the next one."""
+    fleet = Fleet()
+    member = fleet.member("a")
+    answered, believed = trio.Event(), []
+
+    async def held_up() -> None:
+        member.operations.on.clear()
+        await answered.wait()
+
+    async def look() -> None:
+        await trio.lowlevel.checkpoint()
+        believed.extend(fleet.owned())
+
+    await member.lease.register()
+    dispatcher = Dispatcher()
+    member.operations.on["hold_shards", Moment.AFTER] = held_up
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(member.shards.run, dispatcher)
+        await trio.sleep(BEAT_S)
+        member.shards.doubt()
+        member.operations.on["hold_shards", Moment.BEFORE] = look
+        answered.set()
+        await trio.sleep(0.001)
+        owned = fleet.owned()
+        nursery.cancel_scope.cancel()
+
+    assert believed[0] == 0
+    assert owned == [SHARDS]
+    assert dispatcher.heard == ["gained"]
