@@ -272,7 +272,8 @@ def test_what_was_found_at_the_provider_proves_nothing_of_its_sending() -> None:
     broken, refused, counted = started(), started(), started(evolve(LIMITED, rate_per_s=0.001))
     for id in begun(broken, 4, 0.0):
         conclude(broken, id, OutcomeClass.UNKNOWN, 0.0)
-    conclude(refused, *begun(refused, 1, 0.0), OutcomeClass.MISCONFIGURED, 0.0)
+    (id,) = begun(refused, 1, 0.0)
+    conclude(refused, id, OutcomeClass.MISCONFIGURED, 0.0)
     states = (broken, refused, counted)
     rooms = [state.room(100.0) for state in states]
     for _ in range(BREAKER.probes):
