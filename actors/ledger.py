@@ -200,7 +200,6 @@ class Ledger:
                 settle = settlements[delivery.organization_id] = _SettleRequest(Settlement(delivery.organization_id), [], tell)
             settlement = settle.settlement
             if delivery.id not in ours:  # rescued meanwhile by another incarnation: it is theirs now, in Redis too
-                settlement.done.append(delivery.id)
                 settle.lost.append(delivery.id)
                 self._metrics.events["stale_record"] += 1
                 continue
@@ -218,10 +217,12 @@ class Ledger:
             self._settles.put(settle)
 
     async def _flush_settles(self, batch: list[_SettleRequest]) -> None:
-        settlements = [request.settlement for request in batch]
-        await self._insist(lambda _: self._queue.settle(settlements))
-        for request in batch:
-            request.tell(Settled(request.settlement.ids(), request.lost))
+        told = [(request, request.settlement.ids()) for request in batch]
+        settlements = [request.settlement for request, ids in told if ids or request.settlement.announcements]
+        if settlements:
+            await self._insist(lambda _: self._queue.settle(settlements))
+        for request, ids in told:
+            request.tell(Settled([*ids, *request.lost], request.lost))
 
     async def _by_halves(self, rows: Sequence[R], call: Callable[[Sequence[R], bool], Awaitable[T]]) -> tuple[list[T], list[R]]:
         """Insist on one call for all rows; if Postgres refuses one of them it is found by halves, so that it stops no other.
@@ -302,6 +303,7 @@ def _joined(answers: Sequence[Mapping[OrganizationId, Gated]]) -> Mapping[Organi
                 [*have.parked, *more.parked],
                 [*have.deferred, *more.deferred],
                 [*have.dropped, *more.dropped],
+                [*have.elsewhere, *more.elsewhere],
             )
     return joined
 
@@ -319,10 +321,10 @@ def _release(batch: Sequence[object]) -> None:
 def _complete(answer: Gated | None, asked: Sequence[NotificationId]) -> Gated:
     """The answer with what the store no longer knows among the dropped, so that every id asked about is answered."""
     answer = answer or Gated(())
-    known = len(answer.deliveries) + len(answer.parked) + len(answer.deferred) + len(answer.dropped)
+    known = sum(map(len, (answer.deliveries, answer.parked, answer.deferred, answer.dropped, answer.elsewhere)))
     if known == len(asked):
         return answer
     answered = {d.id for d in answer.deliveries} | {id for _, id in answer.parked} | {id for id, _ in answer.deferred}
-    answered.update(answer.dropped)
+    answered.update(answer.dropped, answer.elsewhere)
     gone = [id for id in asked if id not in answered]
-    return Gated(answer.deliveries, answer.parked, answer.deferred, [*answer.dropped, *gone])
+    return Gated(answer.deliveries, answer.parked, answer.deferred, [*answer.dropped, *gone], answer.elsewhere)

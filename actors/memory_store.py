@@ -245,12 +245,12 @@ class MemoryStore:
             raise StoreRefused("ids at the gate are none")
         now_s = self._now_s()
         may_send = self.database.holds_lease(self.incarnation, now_s)
-        lists: dict[OrganizationId, tuple[list[Any], list[Any], list[Any], list[Any]]] = {}
+        lists: dict[OrganizationId, tuple[list[Any], list[Any], list[Any], list[Any], list[Any]]] = {}
         for id in sorted(set(ids)):
             row = self.database.rows.get(id)
             if row is None:
                 continue
-            deliveries, parked, deferred, dropped = lists.setdefault(row.organization_id, ([], [], [], []))
+            deliveries, parked, deferred, dropped, elsewhere = lists.setdefault(row.organization_id, ([], [], [], [], []))
             is_closed = (row.organization_id, row.channel) in closed
             if again and row.status is Status.SENDING and row.claimed_by == self.incarnation:
                 row.status, row.attempts, row.claimed_by = Status.QUEUED, row.attempts - 1, None
@@ -258,6 +258,8 @@ class MemoryStore:
             due_in_s = row.due_in_s(now_s)
             if is_free and may_send and not is_closed and due_in_s <= DUE_SLACK_S:
                 deliveries.append(self._claim(row, now_s, term))
+            elif row.status is Status.SENDING:
+                elsewhere.append(id)
             elif row.status is not Status.QUEUED:
                 dropped.append(id)
             elif due_in_s > 0.0:
@@ -266,7 +268,7 @@ class MemoryStore:
                 parked.append((row.channel, id))
             else:
                 deferred.append((id, DEFERRED_S))
-        return {organization_id: Gated(*four) for organization_id, four in lists.items()}
+        return {organization_id: Gated(*five) for organization_id, five in lists.items()}
 
     def _claim(self, row: Row, now_s: float, term: int) -> Delivery:
         row.attempts += 1

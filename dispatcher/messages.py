@@ -84,13 +84,15 @@ class ClaimFailed:
 class Gated:
     """The gate's answer: each id given to :class:`Gate` is in exactly one of these.
 
-    ``deferred`` are not due yet (with their remaining delay), ``dropped`` are finished or someone else's.
+    ``deferred`` are not due yet (with their remaining delay), ``dropped`` are finished or gone, ``elsewhere`` are being sent by
+    someone else: their places in the queue are not ours to change.
     """
 
     deliveries: Sequence[Delivery]
     parked: Sequence[tuple[Channel, NotificationId]] = ()
     deferred: Sequence[tuple[NotificationId, float]] = ()
     dropped: Sequence[NotificationId] = ()
+    elsewhere: Sequence[NotificationId] = ()
 
 
 @frozen

@@ -285,7 +285,10 @@ class Organization:
             self._hinted = True
 
     def _gated(self, event: Gated, now: Now, commands: list[Command]) -> None:
-        self._gating_n -= len(event.deliveries) + len(event.parked) + len(event.deferred) + len(event.dropped)
+        answered = event.deliveries, event.parked, event.deferred, event.dropped, event.elsewhere
+        self._gating_n -= sum(map(len, answered))
+        if event.elsewhere:
+            self._settled(event.elsewhere, event.elsewhere, now, commands)
         starting: dict[Channel, list[Delivery]] = {}
         for delivery in event.deliveries:
             state = self.channels.get(delivery.channel)

@@ -475,8 +475,8 @@ class Process:
             self.will("gate", lambda: self.gate(actor, ids, closed, again=True))
             return
         answered = {d.id for d in answer.deliveries} | {id for _, id in answer.parked} | {id for id, _ in answer.deferred}
-        rest = [id for id in ids if id not in answered]
-        actor.tell(Gated(answer.deliveries, answer.parked, answer.deferred, rest))
+        rest = [id for id in ids if id not in answered and id not in answer.elsewhere]
+        actor.tell(Gated(answer.deliveries, answer.parked, answer.deferred, rest, answer.elsewhere))
 
     def record(self, actor: Actor, verdict: Verdict, *, again: bool) -> None:
         try:
@@ -489,7 +489,9 @@ class Process:
     def will_settle(self, actor: Actor, verdict: Verdict, *, is_ours: bool) -> None:
         id = verdict.delivery.id
         settlement = Settlement(actor.organization_id)
-        if not is_ours or verdict.retry_in_s is None:
+        if not is_ours:
+            pass  # its place in the queue is somebody else's
+        elif verdict.retry_in_s is None:
             settlement.done.append(id)
         elif verdict.retry_in_s > 0:
             settlement.delayed.append((id, verdict.retry_in_s))
@@ -507,4 +509,4 @@ class Process:
             self.will("settle", lambda: self.settle(actor, settlement, lost))
             return
         self.world.announced.extend(orjson.loads(notice) for notice in settlement.announcements)
-        actor.tell(Settled(settlement.ids(), lost))
+        actor.tell(Settled([*settlement.ids(), *lost], lost))

@@ -337,13 +337,16 @@ def _add_left_out(
     left_out: Sequence[tuple[str, str, str, str, float | None]],
     closed: frozenset[str],
 ) -> None:
-    """Sort what the gate left out into parked, deferred and dropped, per organization."""
+    """Sort what the gate left out into parked, deferred, dropped and elsewhere, per organization."""
     parked: dict[str, list[tuple[Channel, NotificationId]]] = {}
     deferred: dict[str, list[tuple[NotificationId, float]]] = {}
     dropped: dict[str, list[NotificationId]] = {}
+    elsewhere: dict[str, list[NotificationId]] = {}
     for raw_id, organization_id, channel, status, due_in_s in left_out:
         id = NotificationId(raw_id)
-        if status != Status.QUEUED:
+        if status == Status.SENDING:
+            elsewhere.setdefault(organization_id, []).append(id)
+        elif status != Status.QUEUED:
             dropped.setdefault(organization_id, []).append(id)
         elif due_in_s:
             deferred.setdefault(organization_id, []).append((id, due_in_s))
@@ -351,7 +354,7 @@ def _add_left_out(
             parked.setdefault(organization_id, []).append((Channel(channel), id))
         else:  # became queued between the two statements, or our lease lapsed: try again shortly
             deferred.setdefault(organization_id, []).append((id, 1.0))
-    for name in parked.keys() | deferred.keys() | dropped.keys():
+    for name in parked.keys() | deferred.keys() | dropped.keys() | elsewhere.keys():
         organization_id_ = OrganizationId(name)
         passed = answer.get(organization_id_)
         answer[organization_id_] = Gated(
@@ -359,4 +362,5 @@ def _add_left_out(
             parked=parked.get(name, ()),
             deferred=deferred.get(name, ()),
             dropped=dropped.get(name, ()),
+            elsewhere=elsewhere.get(name, ()),
         )

@@ -295,6 +295,60 @@ async def test_an_attempt_that_was_rescued_meanwhile_is_let_go_and_reported_lost
     assert desk.world.metrics.events["stale_record"] == 1
 
 
+@pytest.mark.parametrize("fate", ["requeued", "parked"])
+async def test_who_took_an_attempt_over_keeps_its_place_in_the_queue_when_the_old_one_ends(
+    autojump_clock: MockClock, desk: Desk, fate: str
+) -> None:
+    """Else a hand-back of theirs would find nothing in flight, and the id would be nowhere."""
+    (taken,) = await desk.attempts(1)
+    desk.world.database.rows[taken.id].claimed_by = "dead"
+    theirs = MemoryStore(desk.world.database, "somebody")
+    await theirs.rescue(10)
+    desk.operations.counts.clear()
+    desk.ledger.record(Verdict(taken, OK, MAIL, Status.DELIVERED), desk.ear)
+    await trio.sleep(1.0)
+    settlement = (
+        Settlement(ACME, requeued=[taken.id]) if fate == "requeued" else Settlement(ACME, parked=[(Channel.SMS, taken.id)])
+    )
+    settled_for_us = desk.operations.count("settle")
+    await desk.world.queue.settle([settlement])
+    holds = desk.world.queue.holds(ACME)
+
+    assert (desk.ear.settled, desk.ear.lost, settled_for_us) == ([taken.id], [taken.id], 0)
+    assert [id for place in ("queue", "parked:sms") for id in holds.get(place, ())] == [taken.id]
+    assert holds["inflight"] == []
+
+
+async def test_an_attempt_that_was_lost_and_ended_elsewhere_leaves_the_queue_when_its_lease_has_run_out(
+    autojump_clock: MockClock, desk: Desk
+) -> None:
+    (taken,) = await desk.attempts(1)
+    row = desk.world.database.rows[taken.id]
+    row.status, row.claimed_by = Status.DELIVERED, None
+    desk.ledger.record(Verdict(taken, SOFT, MAIL, Status.QUEUED, retry_in_s=5.0), desk.ear)
+    await trio.sleep(LEASE_S + 1.0)
+    assert desk.ear.lost == [taken.id]
+    claimed = (await desk.world.queue.claim(ACME, 10)).ids
+    desk.ledger.gate(ACME, claimed, OPEN, desk.ear)
+    await trio.sleep(1.0)
+    gated = desk.ear.heard[-1]
+
+    assert isinstance(gated, Gated)
+    assert (list(gated.deliveries), list(gated.dropped), list(gated.elsewhere)) == ([], [taken.id], [])
+
+
+async def test_an_id_that_another_is_sending_is_neither_delivered_nor_dropped(autojump_clock: MockClock, desk: Desk) -> None:
+    (taken,) = await desk.attempts(1)
+    desk.world.database.rows[taken.id].claimed_by = "somebody"
+    unknown = NotificationId("0198c000-0000-7000-8000-00000000dead")
+    desk.ledger.gate(ACME, [taken.id, unknown], OPEN, desk.ear)
+    await trio.sleep(1.0)
+    (gated,) = desk.ear.heard
+
+    assert isinstance(gated, Gated)
+    assert (list(gated.deliveries), list(gated.dropped), list(gated.elsewhere)) == ([], [unknown], [taken.id])
+
+
 async def test_a_verdict_that_postgres_refuses_stops_no_other_and_is_recorded_without_its_text(
     autojump_clock: MockClock, desk: Desk, caplog: pytest.LogCaptureFixture
 ) -> None:

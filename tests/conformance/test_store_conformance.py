@@ -258,6 +258,7 @@ async def gated(
         sorted(gated.parked, key=lambda pair: pair[1]),
         sorted(gated.deferred),
         sorted(gated.dropped),
+        sorted(gated.elsewhere),
     )
 
 
@@ -482,8 +483,8 @@ async def test_the_gate_lets_each_id_through_once(world: World, store: Store) ->
     third = await gated(other, ids)
 
     assert [d.id for d in first.deliveries] == ids[:2]
-    assert ([d.id for d in second.deliveries], list(second.dropped)) == (ids[2:], ids[:2])
-    assert (list(third.deliveries), list(third.dropped)) == ([], ids)
+    assert ([d.id for d in second.deliveries], list(second.elsewhere)) == (ids[2:], ids[:2])
+    assert (list(third.deliveries), list(third.elsewhere)) == ([], ids)
     assert [status_of(world, id) for id in ids] == [("sending", 1)] * 3
 
 
@@ -551,7 +552,9 @@ async def test_what_is_finished_is_dropped(world: World, store: Store) -> None:
     one, two = (await gated(store, await inserted(world, store, 2))).deliveries
     await store.record([delivered(one), failed(two)], again=False)
 
-    assert list((await gated(store, [one.id, two.id])).dropped) == [one.id, two.id]
+    answer = await gated(store, [one.id, two.id])
+
+    assert (list(answer.dropped), list(answer.elsewhere)) == ([one.id, two.id], [])
 
 
 async def test_nothing_passes_the_gate_before_the_incarnation_is_registered(world: World) -> None:
@@ -605,7 +608,7 @@ async def test_repeating_the_gate_never_hands_out_what_another_incarnation_holds
     await gated(other, ids)
     answer = await gated(store, ids, again=True)
 
-    assert (list(answer.deliveries), list(answer.dropped)) == ([], ids)
+    assert (list(answer.deliveries), list(answer.dropped), list(answer.elsewhere)) == ([], [], ids)
 
 
 # --- record -------------------------------------------------------------------------------------------------------------

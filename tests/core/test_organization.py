@@ -283,6 +283,17 @@ def test_what_the_gate_dropped_is_settled_and_forgotten() -> None:
     assert dialogue.core.is_idle
 
 
+def test_what_somebody_else_is_sending_is_forgotten_and_not_settled() -> None:
+    """Its place in the queue may be theirs: it ends with its lease, if they do not settle it before."""
+    dialogue = ready()
+    dialogue.hears(Woken())
+    dialogue.hears(Claimed([nid(1), nid(2)], 0, None))
+
+    assert dialogue.hears(Gated([], dropped=[nid(2)], elsewhere=[nid(1)])) == [Settle((), (), [nid(2)])]
+    assert dialogue.core.in_flight == {nid(2)}
+    assert dialogue.hears(Claimed([nid(1)], 0, None)) == [Gate([nid(1)], ONLY_MAIL)]
+
+
 # --- the budget -----------------------------------------------------------------------------------------------------------
 
 
