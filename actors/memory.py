@@ -87,7 +87,7 @@ class MemoryQueue:
         self.interrupt = interrupt
         self.on_wake = on_wake
         self._lists: dict[OrganizationId, _Lists] = {}
-        self._active: dict[OrganizationId, int] = {}
+        self._active: dict[int, dict[OrganizationId, int]] = {}  # by shard
         self._sentinel = False
         self.limits = MemoryLimits()
 
@@ -99,6 +99,14 @@ class MemoryQueue:
         self._active.clear()
         self._sentinel = False
         self.limits = MemoryLimits()
+
+    def lose_active(self) -> None:
+        """Forget only which organizations need attention."""
+        self._active.clear()
+
+    def divide(self, shards: int) -> None:
+        """Go on with another number of shards, as after a stop of all processes."""
+        self._shards = shards
 
     def snapshot(self) -> object:
         """All keys as they are now, as a server writes them to disk now and then."""
@@ -181,13 +189,20 @@ class MemoryQueue:
         """Organizations that need attention by now, longest overdue first; only those of these shards, unless it is None."""
         await self.interrupt("active", Moment.BEFORE)
         now_ms = self._now_ms()
-        due = sorted(
-            (at_ms, organization_id)
-            for organization_id, at_ms in self._active.items()
-            if at_ms <= now_ms and (shards is None or shard_of(organization_id, self._shards) in shards)
-        )
+        found = [
+            (at_ms, organization_id, shard)
+            for shard in (range(self._shards) if shards is None else shards)
+            for organization_id, at_ms in self._active.get(shard, {}).items()
+            if at_ms <= now_ms
+        ]
+        due = sorted(found)
+        for at_ms, organization_id, shard in found:
+            if shard_of(organization_id, self._shards) != shard:  # left from another number of shards
+                due.remove((at_ms, organization_id, shard))
+                self._attend(organization_id, at_ms)
+                del self._active[shard][organization_id]
         await self.interrupt("active", Moment.AFTER)
-        return [organization_id for _, organization_id in due[:limit]]
+        return [organization_id for _, organization_id, _ in due[:limit]]
 
     async def retire(self, organization_id: OrganizationId) -> bool:
         """Drop the organization from the active ones, or schedule it for its next due id. False when its queue is not empty."""
@@ -212,8 +227,9 @@ class MemoryQueue:
             )
         ]
         lists.queue.extend(missing)
-        if missing:
-            self._attend(organization_id, self._now_ms())
+        due_ms = self._due_ms(lists)
+        sooner = due_ms is not None and self._attend(organization_id, due_ms)
+        if missing or (sooner and due_ms is not None and due_ms <= self._now_ms()):
             self.on_wake(organization_id)
         await self.interrupt("restore", Moment.AFTER)
         return len(missing)
@@ -274,18 +290,33 @@ class MemoryQueue:
         lists = self._of(organization_id)
         if lists.queue:
             return False
-        due = [*lists.inflight.values(), *lists.delayed.values()]
-        if any(lists.parked.values()):
-            due.append(self._now_ms() + int(PARKED_LOOK_AGAIN_S * 1000))
-        if due:
-            self._active[organization_id] = min(due)
+        due_ms = self._due_ms(lists)
+        if due_ms is not None:
+            self._active_with(organization_id)[organization_id] = due_ms
         else:
-            self._active.pop(organization_id, None)
+            self._active_with(organization_id).pop(organization_id, None)
         return True
 
-    def _attend(self, organization_id: OrganizationId, at_ms: int) -> None:
-        """Have the organization looked at no later than this."""
-        self._active[organization_id] = min(at_ms, self._active.get(organization_id, at_ms))
+    def _due_ms(self, lists: _Lists) -> int | None:
+        """When its ids want attention next."""
+        due = [*lists.inflight.values(), *lists.delayed.values()]
+        if lists.queue:
+            due.append(self._now_ms())
+        if any(lists.parked.values()):
+            due.append(self._now_ms() + int(PARKED_LOOK_AGAIN_S * 1000))
+        return min(due, default=None)
+
+    def _active_with(self, organization_id: OrganizationId) -> dict[OrganizationId, int]:
+        """The active ones of its shard."""
+        return self._active.setdefault(shard_of(organization_id, self._shards), {})
+
+    def _attend(self, organization_id: OrganizationId, at_ms: int) -> bool:
+        """Have the organization looked at no later than this. Whether it would have been later."""
+        active = self._active_with(organization_id)
+        if active.get(organization_id, at_ms + 1) <= at_ms:
+            return False
+        active[organization_id] = at_ms
+        return True
 
     def _now_ms(self) -> int:
         return int(self._unix_s() * 1000)

@@ -126,17 +126,22 @@ class RedisQueue:
             return []
         ((seconds, micros),) = await self._ask(("TIME",))
         now_ms = int(seconds) * 1000 + int(micros) // 1000
+        asked = list(range(self._shards) if shards is None else shards)
         replies = await self._ask(
-            *(
-                ("ZRANGE", self._keys.active(shard), "-inf", now_ms, "BYSCORE", "LIMIT", 0, limit, "WITHSCORES")
-                for shard in (range(self._shards) if shards is None else shards)
-            )
+            *(("ZRANGE", self._keys.active(shard), "-inf", now_ms, "BYSCORE", "LIMIT", 0, limit, "WITHSCORES") for shard in asked)
         )
-        scored = [
-            (float(score), OrganizationId(name.decode()))
-            for reply in replies
-            for name, score in zip(reply[::2], reply[1::2], strict=True)
-        ]
+        scored = []
+        strangers: list[Command] = []
+        for shard, reply in zip(asked, replies, strict=True):
+            for name, score in zip(reply[::2], reply[1::2], strict=True):
+                organization_id = OrganizationId(name.decode())
+                if (its := shard_of(organization_id, self._shards)) == shard:
+                    scored.append((float(score), organization_id))
+                else:  # left from another number of shards: whoever owns its own one is to find it there
+                    strangers.append(("ZADD", self._keys.active(its), "LT", score, name))
+                    strangers.append(("ZREM", self._keys.active(shard), name))
+        if strangers:
+            await self._ask(*strangers)
         return [organization_id for _, organization_id in sorted(scored)[:limit]]
 
     async def retire(self, organization_id: OrganizationId) -> bool:
@@ -147,7 +152,8 @@ class RedisQueue:
     async def restore(self, organization_id: OrganizationId, ids: Sequence[NotificationId]) -> int:
         """Put back ids that the store says are queued and the queue may have lost. Returns how many were missing."""
         wake = self._keys.wake(shard_of(organization_id, self._shards))
-        return int(await self._run(RESTORE, self._reconciled(organization_id), (organization_id, wake, *sorted(ids))))
+        args: list[Encodable] = [organization_id, wake, int(PARKED_LOOK_AGAIN_S * 1000), *sorted(ids)]
+        return int(await self._run(RESTORE, self._reconciled(organization_id), args))
 
     async def take_channels(self, organization_id: OrganizationId, channels: Collection[Channel]) -> Mapping[Channel, Kept]:
         """What is kept of these channels' limits; all in one batch."""

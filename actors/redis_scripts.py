@@ -174,15 +174,15 @@ RESTORE = Script(
     "#!lua flags=allow-oom\n"
     + _NOW
     + """
--- KEYS: queue, inflight, delayed, active, parked sets. ARGV: organization, wake topic, ids oldest first.
--- Returns how many were missing.
+-- KEYS: queue, inflight, delayed, active, parked sets. ARGV: organization, wake topic, ms after which parked ids want another
+-- look, ids oldest first. Returns how many were missing.
 -- Ids begin with their millisecond (13 characters) and the queue is first in, first out: one not older than its head may still
 -- stand in it. It is left alone until the head has passed it, so the list is never searched. A repeat would do no harm: the gate
 -- lets each id through once.
 local head = redis.call('LINDEX', KEYS[1], -1)
 local head_ms = head and string.sub(head, 1, 13)
 local missing = 0
-for i = #ARGV, 3, -1 do
+for i = #ARGV, 4, -1 do
   local id = ARGV[i]
   local present = head_ms and head_ms <= string.sub(id, 1, 13)
   for k = 2, #KEYS do
@@ -193,10 +193,21 @@ for i = #ARGV, 3, -1 do
     missing = missing + 1
   end
 end
-if missing > 0 then
-  redis.call('ZADD', KEYS[4], 'LT', now_ms(), ARGV[1])
-  redis.call('PUBLISH', ARGV[2], ARGV[1])
+-- What is present is found only through the active ones, which may have been lost as well.
+local due = nil
+local function attend(at)
+  if due == nil or at < due then due = at end
 end
+if redis.call('LLEN', KEYS[1]) > 0 then attend(now_ms()) end
+for i = 2, 3 do
+  local first = redis.call('ZRANGE', KEYS[i], 0, 0, 'WITHSCORES')
+  if #first > 0 then attend(tonumber(first[2])) end
+end
+for i = 5, #KEYS do
+  if redis.call('EXISTS', KEYS[i]) == 1 then attend(now_ms() + ARGV[3]) end
+end
+local sooner = due and redis.call('ZADD', KEYS[4], 'LT', 'CH', due, ARGV[1]) == 1
+if missing > 0 or (sooner and due <= now_ms()) then redis.call('PUBLISH', ARGV[2], ARGV[1]) end
 return missing
 """
 )

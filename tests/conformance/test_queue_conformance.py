@@ -41,6 +41,12 @@ class World(Protocol):
     def lose_memory(self) -> None:
         """Forget everything."""
 
+    def lose_active(self) -> None:
+        """Forget only who needs attention."""
+
+    def divide(self, shards: int) -> None:
+        """Go on with another number of shards."""
+
     def announced(self, organization_id: OrganizationId) -> list[bytes]:
         """What a listener could catch up on."""
 
@@ -57,6 +63,14 @@ class MemoryWorld:
         assert isinstance(self.queue, MemoryQueue)
         self.queue.lose_memory()
 
+    def lose_active(self) -> None:
+        assert isinstance(self.queue, MemoryQueue)
+        self.queue.lose_active()
+
+    def divide(self, shards: int) -> None:
+        assert isinstance(self.queue, MemoryQueue)
+        self.queue.divide(shards)
+
     def announced(self, organization_id: OrganizationId) -> list[bytes]:
         assert isinstance(self.queue, MemoryQueue)
         return self.queue.announced(organization_id)
@@ -65,6 +79,7 @@ class MemoryWorld:
 class RedisWorld:
     def __init__(self, redis: Redis, client: redis_py.Redis) -> None:
         self.queue: Queue = RedisQueue(redis, lease_s=LEASE_S, shards=SHARDS)
+        self._redis = redis
         self._client: Any = client  # whose annotations know neither of its defaults nor of the protocol in use
 
     def pass_time(self, seconds: float) -> None:
@@ -75,6 +90,13 @@ class RedisWorld:
 
     def lose_memory(self) -> None:
         self._client.flushall()
+
+    def lose_active(self) -> None:
+        for key in list(self._client.scan_iter("notifications:active:*")):
+            self._client.delete(key)
+
+    def divide(self, shards: int) -> None:
+        self.queue = RedisQueue(self._redis, lease_s=LEASE_S, shards=shards)
 
     def announced(self, organization_id: OrganizationId) -> list[bytes]:
         return [fields[b"e"] for _, fields in self._client.xrange(Keys().events(organization_id))]
@@ -522,6 +544,72 @@ async def test_an_id_behind_an_older_head_is_left_alone_until_the_head_has_passe
     assert await world.queue.restore(ACME, [newer]) == 1
 
 
+@pytest.mark.parametrize("where", ["queue", "inflight", "delayed", "parked"])
+async def test_an_organization_whose_ids_are_known_is_found_again_when_it_was_forgotten_that_it_has_any(
+    world: World, where: str
+) -> None:
+    made = await filled(world, 3)
+    due_in_s = {"queue": 0.0, "inflight": LEASE_S, "delayed": 500.0, "parked": PARKED_LOOK_AGAIN_S}[where]
+    if where != "queue":
+        await all_claimed(world.queue)
+    if where == "delayed":
+        await world.queue.settle([Settlement(ACME, delayed=[(id, due_in_s + n) for n, id in enumerate(made)])])
+    elif where == "parked":
+        await world.queue.settle([Settlement(ACME, parked=[(SMS, id) for id in made])])
+    world.lose_active()
+    forgotten = await world.queue.active(10)
+    restored = await world.queue.restore(ACME, made)
+
+    assert (forgotten, restored) == ([], 0)
+    if due_in_s:
+        world.pass_time(due_in_s - 20)
+        assert await world.queue.active(10) == []
+        world.pass_time(21)
+    assert await world.queue.active(10) == [ACME]
+
+
+async def test_restoring_what_is_known_puts_no_attention_off(world: World) -> None:
+    made = await filled(world, 2)
+    await world.queue.claim(ACME, 2)
+    await world.queue.settle([Settlement(ACME, parked=[(SMS, id) for id in made])])
+    await world.queue.restore(ACME, made)
+
+    assert await world.queue.active(10) == [ACME]
+
+
+@pytest.mark.parametrize("shards", [1, 3, 5, 16])
+async def test_after_a_change_of_the_number_of_shards_every_organization_is_found_by_the_owner_of_its_own(
+    world: World, shards: int
+) -> None:
+    names = [OrganizationId(f"org-{number}") for number in range(20)]
+    made = ids(20)
+    await world.queue.enqueue([Arrival(name, [id], ()) for name, id in zip(names, made, strict=True)])
+    world.divide(shards)
+    for shard in range(shards):
+        assert {shard_of(name, shards) for name in await world.queue.active(100, {shard})} <= {shard}
+    for name, id in zip(names, made, strict=True):
+        await world.queue.restore(name, [id])
+
+    for shard in range(shards):
+        found = await world.queue.active(100, {shard})
+        assert sorted(found) == sorted(name for name in names if shard_of(name, shards) == shard)
+
+
+async def test_a_sweep_hands_who_was_left_in_a_shard_of_others_on_to_its_own(world: World) -> None:
+    """So that after a change to more shards nobody waits for the walk over old rows."""
+    names = [OrganizationId(f"org-{number}") for number in range(20)]
+    for name in names:
+        await filled(world, 1, name)
+        world.pass_time(1)
+    more = 4 * SHARDS + 1
+    world.divide(more)
+    at_first = {shard: await world.queue.active(100, {shard}) for shard in range(more)}
+    then = {shard: await world.queue.active(100, {shard}) for shard in range(more)}
+
+    assert all(shard_of(name, more) == shard for shard, found in at_first.items() for name in found)
+    assert then == {shard: [name for name in names if shard_of(name, more) == shard] for shard in range(more)}
+
+
 async def test_a_queue_survives_until_it_loses_its_memory_and_says_so_once(world: World) -> None:
     first = await world.queue.survived()
     second = await world.queue.survived()
@@ -577,6 +665,9 @@ async def test_wake_ups_are_published_when_a_queue_fills_and_when_ids_are_handed
             await world.queue.claim(ACME, 1)
             await world.queue.settle([Settlement(ACME, requeued=made[:1])])
             await world.queue.restore(OTHER, ids(1))
+            world.lose_active()
+            for _ in range(3):  # the first finds that it is forgotten, the others have nothing to tell
+                assert await world.queue.restore(ACME, made) == 0
             with redis_py.Redis.from_url(redis_url) as last:
                 last.publish(Keys().wake(shard_of(ACME, SHARDS)), "end")
 
@@ -586,7 +677,7 @@ async def test_wake_ups_are_published_when_a_queue_fills_and_when_ids_are_handed
             if message is not None:
                 heard.append(message["data"])
 
-    assert heard[:-1].count(b"acme") == 2
+    assert heard[:-1].count(b"acme") == 3
 
 
 async def test_claims_and_settlements_pass_when_redis_is_out_of_memory(redis_url: str) -> None:
