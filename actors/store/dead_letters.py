@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 ROWS_MAX = 10_000
 """Letters requeued or discarded by one call: about a second of Postgres, and as many ids in memory."""
 STATEMENT_DEADLINE_S = 8.0
+LEFT_DEADLINE_S = 3.0
+"""To count what a change has left: less than the rest of a request that changed and must still tell others."""
 
 # What a new round of attempts must not inherit is reset here, for one letter as for many. A deadline that will have passed when
 # its turn comes is dropped: whoever requeues an expired notification wants it sent. The count of attempts that died with their
@@ -188,7 +190,7 @@ async def requeue_many(
     return Requeued(
         [(id, due_in_s or 0.0) for id, _, due_in_s in rows],
         rows[-1][1] if rows else None,
-        await count(pool, organization_id, which),
+        await _left(pool, organization_id, which),
     )
 
 
@@ -205,16 +207,30 @@ async def preview(pool: Pool, organization_id: OrganizationId, which: LetterFilt
     return Preview(taken, last_due_at if taken else None, Count(min(found - taken, COUNT_MAX), found - taken > COUNT_MAX))
 
 
-async def count(pool: Pool, organization_id: OrganizationId, which: LetterFilter, rows_max: int = COUNT_MAX) -> Count:
+async def count(
+    pool: Pool,
+    organization_id: OrganizationId,
+    which: LetterFilter,
+    rows_max: int = COUNT_MAX,
+    deadline_s: float = STATEMENT_DEADLINE_S,
+) -> Count:
     """How many letters match, counted no further than ``rows_max``."""
     condition, params = which.condition(organization_id)
     rows = await pool.fetch(
         f"SELECT count(*) FROM (SELECT FROM {which.source()} WHERE {condition} LIMIT %(count_max)s) AS found",
         {**params, "count_max": rows_max + 1},
-        deadline_s=STATEMENT_DEADLINE_S,
+        deadline_s=deadline_s,
     )
     found: int = rows[0][0]
     return Count(min(found, rows_max), found > rows_max)
+
+
+async def _left(pool: Pool, organization_id: OrganizationId, which: LetterFilter) -> Count:
+    """How many letters a change has left. The change is on record, so it does not fail with its count: then there may be more."""
+    try:
+        return await count(pool, organization_id, which, deadline_s=LEFT_DEADLINE_S)
+    except StoreUnavailable:
+        return Count(0, more=True)
 
 
 async def discard(pool: Pool, organization_id: OrganizationId, id: str, by: str | None = None) -> bool:
@@ -228,7 +244,7 @@ async def discard_many(pool: Pool, organization_id: OrganizationId, which: Lette
     condition, params = which.condition(organization_id)
     statement = _DISCARD.format(condition=condition, locked="SKIP LOCKED")
     rows = await _change(pool, statement, {**params, "by": by, "limit": limit})
-    return Discarded(len(rows), await count(pool, organization_id, which))
+    return Discarded(len(rows), await _left(pool, organization_id, which))
 
 
 async def _change(pool: Pool, statement: str, params: Params) -> list[tuple[Any, ...]]:

@@ -12,7 +12,7 @@ import trio
 from actors.store import dead_letter_export, dead_letters, notifications
 from actors.store.api_keys import Scope
 from actors.store.dead_letter_filter import LetterFilter
-from dispatcher.errors import QueueUnavailable
+from dispatcher.errors import QueueUnavailable, StoreTimedOut
 from dispatcher.model import DeadLetterReason, OrganizationId, Status
 from dispatcher_http import connection, letter_export
 from store_rows import START, insert_dead_letter, insert_letter_of
@@ -174,6 +174,25 @@ async def test_a_queue_that_is_away_does_not_undo_what_is_on_record(surface: Sur
         "requeued"
     ] == 1
     assert (await surface.client.post(f"{PATH}/discard", json=EVERYTHING, headers=headers)).json()["discarded"] == 1
+
+
+async def test_a_count_that_fails_does_not_undo_what_is_on_record(surface: Surface, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was done, so that is the answer, and others hear of it; how many are left is not known."""
+    headers = await surface.authorization()
+    ids = await letters(surface, 2)
+
+    async def fails(*_: object, **__: object) -> dead_letters.Count:
+        raise StoreTimedOut("slow")
+
+    monkeypatch.setattr(dead_letters, "count", fails)
+    requeued = await surface.client.post(f"{PATH}/requeue", json={**EVERYTHING, "limit": 1}, headers=headers)
+    discarded = await surface.client.post(f"{PATH}/discard", json=EVERYTHING, headers=headers)
+
+    assert (requeued.status_code, requeued.json()["requeued"]) == (200, 1)
+    assert (discarded.status_code, discarded.json()["discarded"]) == (200, 1)
+    assert requeued.json()["left"] == discarded.json()["left"] == {"count": 0, "more": True}
+    assert [[id for id, _ in due] for _, due in surface.dispatch.paced] == [ids[:1]]
+    assert surface.dispatch.discards == [("acme", 1)]
 
 
 async def test_every_fault_of_a_body_is_named_at_once(surface: Surface) -> None:
