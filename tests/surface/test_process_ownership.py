@@ -60,7 +60,7 @@ async def two(
     async with program("serve", settings=settings) as first, http_client() as client:
         first_url = await first.serving()
         (first_id,) = incarnations(database_url)
-        assert counts(database_url) == {first_id: SHARDS}
+        await until(lambda: counts(database_url) == {first_id: SHARDS})
         async with store(database_url) as pool:
             key = await enrol(pool, ACME)
         async with program("serve", settings=settings) as second:
