@@ -60,7 +60,11 @@ class Saboteur:
         self.missed: Counter[Kind] = Counter()
         """Faults whose victim was not there within :data:`PATIENCE_S`."""
         self.kills: list[Kill] = []
+        self.cut_off = 0
+        """Attempts on record (where unknown: calls under way) when a process was stopped, or told again to end."""
         self.log: list[tuple[float, str]] = []
+        self.others: list[tuple[float, float]] = []
+        """When each fault that was no kill began and was over."""
 
     async def calm(self, client: httpx.AsyncClient) -> None:
         """All sandboxes as on a good day."""
@@ -90,6 +94,7 @@ class Saboteur:
         return None
 
     async def _do(self, client: httpx.AsyncClient, fault: Fault, slot: Slot | None) -> None:
+        began_s = trio.current_time()
         try:
             match fault.kind:
                 case Kind.KILL | Kind.TERM | Kind.TERM_TWICE | Kind.STOP:
@@ -113,6 +118,9 @@ class Saboteur:
             self.missed[fault.kind] += 1
         else:
             self.done[fault.kind] += 1
+        finally:
+            if fault.kind is not Kind.KILL:
+                self.others.append((began_s, trio.current_time()))
 
     def _note(self, kind: Kind) -> None:
         self.log.append((trio.current_time(), kind.value))
@@ -128,6 +136,7 @@ class Saboteur:
                 slot.signal(signal.SIGKILL)
             case Kind.STOP:
                 slot.signal(signal.SIGSTOP)
+                await self._count_cut_off(client, slot)
                 await trio.sleep(self._lease_s + between(1.5, 3, fault.length))
                 slot.signal(signal.SIGCONT)
                 slot.awaited = False
@@ -136,9 +145,14 @@ class Saboteur:
                 slot.signal(signal.SIGTERM)
                 if fault.kind is Kind.TERM_TWICE:
                     await trio.sleep(between(0.05, 0.6, fault.length))
+                    await self._count_cut_off(client, slot)
                     slot.signal(signal.SIGTERM)
         while slot.url is not None:  # noqa: ASYNC110 - a drain is bounded by its settings
             await trio.sleep(0.05)
+
+    async def _count_cut_off(self, client: httpx.AsyncClient, slot: Slot) -> None:
+        under_way, sending = await self._interrupted(client, slot.incarnation)
+        self.cut_off += under_way if sending is None else sending
 
     async def _interrupted(self, client: httpx.AsyncClient, incarnation: str | None) -> tuple[int, int | None]:
         under_way, sending = 0, None

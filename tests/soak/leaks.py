@@ -3,7 +3,7 @@
 One dispatcher process works while its provider hangs, resets and refuses, listeners come and go, and configurations change; the
 HTTP transport alone does the same in a process of its own. Memory is sampled every ten seconds; files, connections, places and
 living actors whenever everything rests for a moment. At the end a line is laid through each. Ends with 1 when something surely
-rises, or a place was lost.
+rises, a place was lost, or three quarters of an hour did not suffice to tell.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
@@ -46,6 +46,8 @@ SAMPLE_S = 10.0
 LIMITS = {"MiB": 6.0, "files": 3.0, "connections": 3.0, "places": 1.0, "actors": 3.0}
 """Growth per hour that counts as none, by unit. Memory: the least of the real leaks other projects write about is several times
 that; below it, a process that is replaced once a week does not notice."""
+ENOUGH_MIN = 45.0
+"""Who looks for so many minutes should know: what is still undecided then is no success."""
 ORGANIZATIONS = 24
 IDLE_S = "3"
 """So short that actors keep falling asleep."""
@@ -61,21 +63,33 @@ class Series:
         """One sample, of a thing whose name ends in its unit."""
         self.values[name].append((trio.current_time(), value))
 
-    def report(self) -> tuple[list[str], bool]:
-        """A line for each, and whether none rises."""
+    def report(self) -> tuple[list[str], set[Verdict]]:
+        """A line for each, and all their verdicts."""
         width = max(map(len, self.values), default=0)
-        lines, sound = [], True
+        lines: list[str] = []
+        verdicts: set[Verdict] = set()
         for name, taken in self.values.items():
             unit = name[name.rindex("(") + 1 : -1]
             slope = fit(after_start_up(taken))
             verdict = slope.verdict(LIMITS[unit])
-            sound &= verdict is not Verdict.RISING
+            verdicts.add(verdict)
             error = f"{slope.error:.2f}" if isfinite(slope.error) else "?"
             lines.append(
                 f"{name:<{width}}  {verdict.value:<9}  {slope.per_hour:+.2f} {unit}/h ± {error}"
                 f"  ({slope.first:,.1f} → {slope.last:,.1f}, {slope.samples} samples)"
             )
-        return lines, sound
+        return lines, verdicts
+
+
+def last_line(verdicts: Collection[Verdict], broken: bool, minutes: float) -> tuple[str, bool]:
+    """What it all means, and whether that is an end with 0. ``broken``: a place was lost, or the process ended by itself."""
+    if broken or Verdict.RISING in verdicts:
+        return "NOT SOUND", False
+    if Verdict.UNDECIDED not in verdicts:
+        return "sound", True
+    if minutes >= ENOUGH_MIN:
+        return f"UNDECIDED after {minutes:g} minutes: nothing surely rises, and not everything is surely flat", False
+    return f"too short to tell: nothing is broken, and not everything is surely flat; {ENOUGH_MIN:g} minutes should do", True
 
 
 async def run(minutes: float, rate_per_s: float, folder: Path) -> tuple[list[str], bool]:
@@ -106,13 +120,13 @@ async def run(minutes: float, rate_per_s: float, folder: Path) -> tuple[list[str
                     said = (await client.get(f"{slot.url}/metrics")).text
                     nursery.cancel_scope.cancel()
                 done["ended by itself"] = sum(fleet.ended_alone.values())
-    lines, flat = series.report()
+    lines, verdicts = series.report()
     attempts = {name.partition("outcome=")[2].strip('"}'): n for name, n in samples(said).items() if "attempts_total" in name}
     work = ", ".join(f"{name} {count:,.0f}" for name, count in {**done, **attempts}.items())
     lines.append(f"meanwhile: {work}")
     lines += [f"! places still in use after a round: {line}" for line in lost_places[:5]]
-    sound = flat and not lost_places and not fleet.ended_alone
-    return [*lines, "sound" if sound else "NOT SOUND"], sound
+    words, sound = last_line(verdicts, bool(lost_places or fleet.ended_alone), minutes)
+    return [*lines, words], sound
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ import attrs
 
 from running import IMPATIENT
 from soak.run import SETTINGS, Options, Outcome
-from soak.verdict import EXAMPLES_MAX, LATE_S
+from soak.verdict import EXAMPLES_MAX, LATE_S, RECOVERED_S, alone
 
 SHOWN = (
     "lease_s",
@@ -22,7 +22,6 @@ SHOWN = (
     "retry_cap_s",
     "attempts_max",
 )
-GOAL_S = 10.0
 
 
 def header(options: Options) -> str:
@@ -43,16 +42,11 @@ def replay(options: Options) -> str:
     """The command that deals the same faults again."""
     kills = "" if options.kills_max == float("inf") else f" --kills {options.kills_max:g}"
     only = "".join(f" --only {kind.name.lower()}" for kind in options.only)
+    recovery = "" if options.judge_recovery else " --recovery-unjudged"
     return (
         f"python -m soak --seed {options.seed} --minutes {options.minutes:g}{kills} --processes {options.processes}"
-        f" --organizations {options.organizations} --rate {options.rate_per_s:g} --pace {options.pace:g}{only}"
+        f" --organizations {options.organizations} --rate {options.rate_per_s:g} --pace {options.pace:g}{only}{recovery}"
     )
-
-
-def bound(outcome: Outcome) -> int:
-    """How many doubles the faults explain: attempts on record (where unknown: calls under way) at kills, and withheld answers."""
-    pairs = zip(outcome.sending, outcome.under_way, strict=True)
-    return sum(under_way if sending is None else sending for sending, under_way in pairs) + outcome.swallowed
 
 
 def table(outcome: Outcome) -> str:
@@ -66,7 +60,8 @@ def table(outcome: Outcome) -> str:
         ("  calls under way at a kill", f"{_spread(outcome.under_way)} at the sandboxes, all processes together"),
         ("  of those the victim's", f"{_spread(sending)} on record, {sum(sending)} in all"),
         ("  throughput ≥ 90 % again after", _recoveries(recovered, len(outcome.recoveries_s))),
-        *((f"  {took_s:.1f} s, beside", ", ".join(others)) for took_s, others in outcome.slowest if took_s > GOAL_S / 2),
+        ("  kills that stand alone", _alone(outcome)),
+        *((f"  {took_s:.1f} s, beside", ", ".join(others)) for took_s, others in outcome.slowest if took_s > RECOVERED_S / 2),
         ("faults", f"{sum(outcome.faults.values())}"),
         *((f"  {name}", str(count)) for name, count in outcome.faults.items()),
         *((f"  {name}", f"{count} missed: there was nobody to hit") for name, count in outcome.missed.items()),
@@ -92,7 +87,7 @@ def table(outcome: Outcome) -> str:
     ]
     width = max(len(name) for name, _ in lines)
     text = "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
-    return f"{text}\n{''.join(_examples(findings.faults))}{verdict(outcome)}"
+    return f"{text}\n{''.join(_examples({**findings.faults, **outcome.missed_goals}))}{verdict(outcome)}"
 
 
 SAID = ("lost", "doubled with key", "illegal transitions")
@@ -101,8 +96,10 @@ SAID = ("lost", "doubled with key", "illegal transitions")
 
 def verdict(outcome: Outcome) -> str:
     """The last line."""
-    if outcome.findings.sound:
+    if outcome.sound:
         return "sound"
+    if outcome.findings.sound and set(outcome.missed_goals) == {"not enough kills"}:
+        return f"not enough kills: sound so far; give it more --minutes, or: {replay(outcome.options)}"
     return f"NOT SOUND; the same faults again: {replay(outcome.options)}"
 
 
@@ -111,15 +108,18 @@ def document(outcome: Outcome) -> str:
     fields = attrs.asdict(outcome)
     fields["findings"]["latencies_s"] = {str(share): _at(outcome.findings.latencies_s, share) for share in (0.5, 0.9, 0.99, 1.0)}
     fields["options"]["kills_max"] = None if outcome.options.kills_max == float("inf") else outcome.options.kills_max
-    return json.dumps({**fields, "doubles_explained": bound(outcome), "sound": outcome.findings.sound}, indent=2)
+    return json.dumps(
+        {**fields, "doubles_explained": outcome.doubles_explained, "sound": outcome.sound, "missed_goals": outcome.missed_goals},
+        indent=2,
+    )
 
 
 def _doubles(outcome: Outcome) -> str:
     findings = outcome.findings
     unmarked = findings.doubled_without_key - findings.doubles_marked
     return (
-        f"{findings.doubled_without_key}: {findings.doubles_marked} marked, {unmarked} not; on record at kills, and answers"
-        f" withheld: {bound(outcome)}"
+        f"{findings.doubled_without_key}: {findings.doubles_marked} marked, {unmarked} not; on record at kills and stops,"
+        f" and answers withheld: {outcome.doubles_explained}"
     )
 
 
@@ -134,11 +134,21 @@ def _examples(faults: Mapping[str, Sequence[str]]) -> Iterable[str]:
 def _recoveries(recovered: Sequence[float], all_of_them: int) -> str:
     if not recovered:
         return "not seen"
-    soon = sum(second <= GOAL_S for second in recovered)
+    soon = sum(second <= RECOVERED_S for second in recovered)
     return (
-        f"median {median(recovered):.1f} s, worst {max(recovered):.1f} s; within {GOAL_S:g} s: {soon} of {all_of_them}"
+        f"median {median(recovered):.1f} s, worst {max(recovered):.1f} s; within {RECOVERED_S:g} s: {soon} of {all_of_them}"
         f" ({all_of_them - len(recovered)} with nothing to compare, or not before the end)"
     )
+
+
+def _alone(outcome: Outcome) -> str:
+    """How soon those recovered that no other fault was near."""
+    numbers = alone(outcome.reach)
+    if not numbers:
+        return "none, so none is judged"
+    soon = sum((took_s := outcome.recoveries_s[i]) is not None and took_s <= RECOVERED_S for i in numbers)
+    unjudged = "" if outcome.options.judge_recovery else ", not judged"
+    return f"recovered within {RECOVERED_S:g} s: {soon} of {len(numbers)}{unjudged}"
 
 
 def _spread(counts: Sequence[int]) -> str:

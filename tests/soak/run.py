@@ -22,7 +22,7 @@ from soak.processes import child
 from soak.producers import Producers, Shop
 from soak.pulse import Pulse, rates, recovery_s
 from soak.servers import servers
-from soak.verdict import Findings, judge
+from soak.verdict import Findings, Reach, judge, missed
 
 SETTINGS: Mapping[str, str] = {
     "request_deadline_s": "2",
@@ -58,6 +58,7 @@ class Options:
     pace: float = 1.0
     only: Sequence[Kind] = ()
     settle_s: float = 180.0
+    judge_recovery: bool = True
 
 
 @frozen
@@ -71,10 +72,15 @@ class Outcome:
     under_way: Sequence[int]
     sending: Sequence[int | None]
     recoveries_s: Sequence[float | None]
+    kills_s: Sequence[float]
+    others: Sequence[tuple[float, float]]
+    """When each fault that was no kill began and was over."""
     slowest: Sequence[tuple[float, Sequence[str]]]
     """The slowest recoveries, and what else went wrong from ten seconds before the kill until then."""
     quiet_after_s: float | None
     took_s: float
+    cut_off: int
+    """Attempts on record (where unknown: calls under way) at stops, and when a process was told again to end."""
     swallowed: int
     """Requests that took effect at the sandbox that ignores keys, and whose answer was withheld."""
     starts: int
@@ -82,6 +88,35 @@ class Outcome:
     ended_alone: Mapping[str, int]
     answers: Mapping[str, int]
     rejected: Mapping[str, int]
+
+    @property
+    def doubles_explained(self) -> int:
+        """By attempts on record (where unknown: calls under way) at kills and stops, and withheld answers."""
+        pairs = zip(self.sending, self.under_way, strict=True)
+        return sum(under_way if sending is None else sending for sending, under_way in pairs) + self.cut_off + self.swallowed
+
+    @property
+    def reach(self) -> Reach:
+        """What it was to reach."""
+        kills_max = self.options.kills_max
+        return Reach(
+            doubled_without_key=self.findings.doubled_without_key,
+            doubles_explained=self.doubles_explained,
+            kills_s=self.kills_s,
+            recoveries_s=self.recoveries_s,
+            others=self.others,
+            kills_min=0 if kills_max == float("inf") else int(kills_max),
+        )
+
+    @property
+    def missed_goals(self) -> Mapping[str, Sequence[str]]:
+        """What it did not reach, by name."""
+        return missed(self.reach, judge_recovery=self.options.judge_recovery)
+
+    @property
+    def sound(self) -> bool:
+        """Whether everything is as it must be."""
+        return self.findings.sound and not self.missed_goals
 
 
 def settings(postgres_url: str, redis_url: str, sandboxes: Sequence[str]) -> dict[str, str]:
@@ -132,9 +167,12 @@ async def run(options: Options, folder: Path) -> Outcome:
         under_way=[kill.under_way for kill in saboteur.kills],
         sending=[kill.sending for kill in saboteur.kills],
         recoveries_s=recoveries_s,
+        kills_s=[kill.at for kill in saboteur.kills],
+        others=saboteur.others,
         slowest=_slowest(recoveries_s, saboteur),
         quiet_after_s=quiet_after_s,
         took_s=trio.current_time() - began,
+        cut_off=saboteur.cut_off,
         swallowed=swallowed,
         starts=fleet.starts,
         not_started=fleet.not_started,

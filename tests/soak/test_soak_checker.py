@@ -14,7 +14,7 @@ from attrs import evolve
 
 from dispatcher_sandbox.sandbox import open_sandbox
 from soak import checker
-from soak.verdict import FAULTS, LATE_S, Accepted, Evidence, Findings, Row, Step, judge
+from soak.verdict import FAULTS, LATE_S, Accepted, Evidence, Findings, Reach, Row, Step, alone, judge, missed
 
 PLAIN, KEYED, UNTOLD = "plain", "keyed", "untold"
 
@@ -198,6 +198,50 @@ def test_what_took_too_long_is_counted() -> None:
 
     assert findings.sound
     assert findings.late == 1
+
+
+REACHED = Reach(
+    doubled_without_key=4,
+    doubles_explained=4,
+    kills_s=[100.0, 150.0, 200.0],
+    recoveries_s=[0.5, None, 10.0],
+    others=[(120.0, 130.0)],
+    kills_min=3,
+)
+"""A run that reached everything, though only just."""
+
+
+def test_what_is_reached_is_no_fault() -> None:
+    assert missed(REACHED) == {}
+    assert missed(evolve(REACHED, kills_min=0, kills_s=[], recoveries_s=[])) == {}
+
+
+def test_more_doubles_than_faults_explain_are_a_fault() -> None:
+    assert set(missed(evolve(REACHED, doubled_without_key=5))) == {"more doubles than explained"}
+
+
+def test_fewer_kills_than_asked_for_are_said() -> None:
+    assert missed(evolve(REACHED, kills_min=4)) == {"not enough kills": ["3 of 4"]}
+
+
+def test_a_kill_that_stands_alone_must_be_recovered_from_soon() -> None:
+    slow = evolve(REACHED, recoveries_s=[0.5, None, 10.1])
+
+    assert missed(slow) == {"slow recovery": ["kill 3 took 10.1 s"]}
+    assert missed(slow, judge_recovery=False) == {}
+
+
+@pytest.mark.parametrize("other", [(180.0, 190.0), (205.0, 206.0), (210.0, 230.0), (100.0, 300.0)], ids=str)
+def test_a_kill_beside_which_something_else_went_wrong_is_not_judged(other: tuple[float, float]) -> None:
+    slow = evolve(REACHED, recoveries_s=[0.5, 0.5, 30.0], others=[other])
+
+    assert 2 not in alone(slow)
+    assert missed(slow) == {}
+
+
+def test_kills_near_each_other_do_not_stand_alone() -> None:
+    assert alone(REACHED) == [0, 1, 2]
+    assert alone(evolve(REACHED, kills_s=[100.0, 192.0, 200.0])) == [0]
 
 
 async def test_it_sees_what_really_happened(database_url: str, redis_url: str, tmp_path: Path) -> None:

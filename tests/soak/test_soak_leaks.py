@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 
+from soak.leaks import ENOUGH_MIN, last_line
 from soak.processes import PYTHONPATH
 from soak.slope import START_UP_S, Verdict, after_start_up, fit
 
@@ -59,6 +60,26 @@ def test_the_start_is_cut_off() -> None:
     assert list(after_start_up([])) == []
 
 
+@pytest.mark.parametrize(
+    ("verdicts", "broken", "minutes", "says", "sound"),
+    [
+        ({Verdict.FLAT}, False, 0.1, "sound", True),
+        ({Verdict.FLAT, Verdict.UNDECIDED}, False, ENOUGH_MIN - 1, "too short to tell", True),
+        ({Verdict.FLAT, Verdict.UNDECIDED}, False, ENOUGH_MIN, "UNDECIDED after 45 minutes", False),
+        ({Verdict.UNDECIDED, Verdict.RISING}, False, 0.1, "NOT SOUND", False),
+        ({Verdict.FLAT}, True, 60.0, "NOT SOUND", False),
+        ({Verdict.UNDECIDED}, True, 0.1, "NOT SOUND", False),
+    ],
+)
+def test_what_is_undecided_after_long_enough_is_no_success(
+    verdicts: set[Verdict], broken: bool, minutes: float, says: str, sound: bool
+) -> None:
+    words, ends_well = last_line(verdicts, broken, minutes)
+
+    assert words.startswith(says)
+    assert ends_well is sound
+
+
 def test_it_looks_at_everything_and_finds_no_place_lost() -> None:
     """Seconds only: too short for a slope, long enough to lose a place."""
     done = subprocess.run(
@@ -70,6 +91,6 @@ def test_it_looks_at_everything_and_finds_no_place_lost() -> None:
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "\nsound\n" in done.stdout
+    assert "\ntoo short to tell: nothing is broken" in done.stdout
     names = ("memory", "open files beside them", "connections at Postgres", "calls under way", "listeners", "organizations awake")
     assert all(f"\n{name} (" in done.stdout for name in names), done.stdout

@@ -98,6 +98,50 @@ class Findings:
         return not any(self.faults.values())
 
 
+RECOVERED_S = 10.0
+"""From a kill that stands alone until throughput is as good as before: more than that is too slow."""
+
+
+@frozen
+class Reach:
+    """What a run was to reach beside soundness. Times are in order and in s of one clock, wherever it begins."""
+
+    doubled_without_key: int
+    doubles_explained: int
+    """Attempts on record at kills and stops, and answers withheld."""
+    kills_s: Sequence[float]
+    recoveries_s: Sequence[float | None]
+    """Of each kill; None where there was nothing to compare, or no end was seen."""
+    others: Sequence[tuple[float, float]]
+    """When every other fault began and was over."""
+    kills_min: int = 0
+
+
+def alone(reach: Reach) -> list[int]:
+    """The numbers of the kills that had no other fault, of any kind, from ten seconds before until ten seconds after."""
+    kills = [(at, at) for at in reach.kills_s]
+    return [
+        i
+        for i, at in enumerate(reach.kills_s)
+        if not any(
+            begun <= at + RECOVERED_S and over >= at - RECOVERED_S for begun, over in [*kills[:i], *kills[i + 1 :], *reach.others]
+        )
+    ]
+
+
+def missed(reach: Reach, *, judge_recovery: bool = True) -> dict[str, list[str]]:
+    """Of what a run was to reach, what it did not: by name, with words. Empty when it reached everything."""
+    faults: dict[str, list[str]] = {}
+    if reach.doubled_without_key > reach.doubles_explained:
+        faults["more doubles than explained"] = [f"{reach.doubled_without_key} doubles, {reach.doubles_explained} explained"]
+    if len(reach.kills_s) < reach.kills_min:
+        faults["not enough kills"] = [f"{len(reach.kills_s)} of {reach.kills_min}"]
+    took = [(i, reach.recoveries_s[i]) for i in alone(reach)] if judge_recovery else []
+    if slow := [f"kill {i + 1} took {took_s:.1f} s" for i, took_s in took if took_s is not None and took_s > RECOVERED_S]:
+        faults["slow recovery"] = slow
+    return faults
+
+
 FAULTS = (
     "lost",
     "doubled with key",
