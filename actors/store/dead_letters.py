@@ -34,9 +34,9 @@ LEFT_DEADLINE_S = 3.0
 # What a new round of attempts must not inherit is reset here, for one letter as for many. A deadline that will have passed when
 # its turn comes is dropped: whoever requeues an expired notification wants it sent. The count of attempts that died with their
 # process starts anew, or a poisonous one would be given up again before it was tried. Whoever requeues what was given up
-# because it may have been sent has decided about that: it is held no longer, while ``unknowns`` stays. So it is with what processes
-# died of, whose every attempt is in doubt. Other letters name no doubt, so nobody has decided about one: the channel's policy
-# judges it.
+# because it may have been sent has decided about that: it is held no longer, while ``unknowns`` stays. So it is with what
+# processes died of, whose every attempt is in doubt. Other letters name no doubt, so nobody has decided about one: the channel's
+# policy judges it.
 _BACK = """
     status = 'queued', rescues = 0, claimed_by = NULL, updated_at = now(),
     unknown_since = CASE WHEN turn.reason NOT IN ('unknown', 'poison') THEN n.unknown_since END,
