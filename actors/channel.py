@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from math import inf
 
 import trio
 from attrs import evolve
@@ -28,6 +29,7 @@ from dispatcher.organization import INTERRUPTED
 from dispatcher.outcome import FOUND_AT_PROVIDER, OnUnknown, Outcome, OutcomeClass
 from dispatcher.providers.inquiry import Askable, CannotTell, Found
 from dispatcher.providers.registry import Bound, Unsendable
+from dispatcher.unknowns import key_holds_for_s
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +64,7 @@ class ChannelActor:
         self._metrics = metrics
         self._waiting: deque[Delivery] = deque()
         self._hurried: dict[NotificationId, Deadlines] = {}  # of waiting attempts whose calls may take less time than others
+        self._relied_until_s: dict[NotificationId, float] = {}  # of waiting attempts that rely on what the provider remembers
         self._under_way = 0
         self._abandoned = False
         self.share = share
@@ -73,12 +76,16 @@ class ChannelActor:
         if deadline_s is not None and deadline_s < self._deadlines.total_s:
             hurried = evolve(self._deadlines, total_s=deadline_s)
             self._hurried.update((delivery.id, hurried) for delivery in deliveries)
+        for delivery in deliveries:
+            if delivery.unknown_for_s is not None and (holds_for_s := key_holds_for_s(delivery, self.policy)) is not None:
+                self._relied_until_s[delivery.id] = trio.current_time() + holds_for_s
         self._waiting.extend(deliveries)
         self._callers.join(self)
 
     def withdraw(self) -> None:
         """Conclude as interrupted everything that has not started."""
         self._hurried.clear()
+        self._relied_until_s.clear()
         while self._waiting:
             self._tell(Concluded(self._waiting.popleft(), INTERRUPTED, self.policy, 0.0))
 
@@ -91,6 +98,7 @@ class ChannelActor:
         waiting = list(self._waiting)
         self._waiting.clear()
         self._hurried.clear()
+        self._relied_until_s.clear()
         return waiting
 
     @property
@@ -111,6 +119,8 @@ class ChannelActor:
             outcome = None if self._lease.covers(delivery) else INTERRUPTED
             if delivery.expires_at_s is not None and delivery.expires_at_s <= self._unix_s():
                 outcome = INTERRUPTED  # it has waited in line for too long: its end is decided where it is concluded
+            if self._relied_until_s and began_s >= self._relied_until_s.pop(delivery.id, inf):
+                outcome = INTERRUPTED  # by now the provider may have forgotten its key: the gate looks at it again
             if outcome is None and self._asks and delivery.unknown_for_s is not None:
                 outcome = await self._ask(delivery, deadlines)
                 if outcome is None and (self._abandoned or not self._lease.covers(delivery)):  # asking may have taken a while

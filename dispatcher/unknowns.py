@@ -56,6 +56,16 @@ def judge(delivery: Delivery, via: ProviderPolicy, now_unix_s: float) -> Verdict
             return _held(delivery, via, HELD)
 
 
+def key_holds_for_s(delivery: Delivery, via: ProviderPolicy) -> float | None:
+    """How long after the gate a call may still begin that relies on the provider's memory of its key; None when none does.
+
+    What waits in line for longer goes back, and is judged anew.
+    """
+    if delivery.unknown_for_s is None or via.on_unknown is not OnUnknown.RESEND or via.key_retention_s is None:
+        return None
+    return via.key_retention_s * RETENTION_SHARE - delivery.unknown_for_s
+
+
 def _held(delivery: Delivery, via: ProviderPolicy, why: Outcome) -> Verdict:
     return Verdict(delivery, why, via, Status.FAILED, refund=True, dead=DeadLetterReason.UNKNOWN)
 

@@ -60,6 +60,7 @@ from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId, 
 from dispatcher.organization import INTERRUPTED, Now, Organization
 from dispatcher.outcome import OnUnknown, Outcome
 from dispatcher.recent import RecentIds
+from dispatcher.unknowns import key_holds_for_s
 
 T = TypeVar("T")
 
@@ -100,6 +101,7 @@ class Call(NamedTuple):
     actor: Actor
     delivery: Delivery
     via: ProviderPolicy
+    sent_s: float
 
 
 @frozen(eq=False)
@@ -232,7 +234,8 @@ class Actor:
                 self.held.update(ids)
                 process.will("gate", lambda: process.gate(self, ids, closed, again=False))
             case Send(channel, deliveries):
-                process.calls.extend(Call(self, delivery, self._policies[channel]) for delivery in deliveries)
+                now_s = process.world.now_s
+                process.calls.extend(Call(self, delivery, self._policies[channel], now_s) for delivery in deliveries)
             case Withdraw(channel):
                 self._withdraw(channel)
             case Record(verdict):
@@ -441,7 +444,9 @@ class Process:
         self.calls.remove(call)
         delivery = call.delivery
         outcome = INTERRUPTED
-        if self.may_call and delivery.term == self.store.term:
+        holds_for_s = key_holds_for_s(delivery, call.via)
+        relies = holds_for_s is None or self.world.now_s < call.sent_s + holds_for_s
+        if self.may_call and delivery.term == self.store.term and relies:
             row = self.world.database.rows[delivery.id]
             assert (row.status, row.claimed_by, row.attempts) == (Status.SENDING, self.incarnation, delivery.attempt), (
                 "a call was made without an intent on record"
@@ -476,6 +481,7 @@ class Process:
             return
         answered = {d.id for d in answer.deliveries} | {id for _, id in answer.parked} | {id for id, _ in answer.deferred}
         rest = [id for id in ids if id not in answered and id not in answer.elsewhere]
+        actor.held.difference_update(answer.elsewhere)
         actor.tell(Gated(answer.deliveries, answer.parked, answer.deferred, rest, answer.elsewhere))
 
     def record(self, actor: Actor, verdict: Verdict, *, again: bool) -> None:

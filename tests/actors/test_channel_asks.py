@@ -72,6 +72,7 @@ async def attempt(
     policy: ProviderPolicy = ASK,
     call_s: float = 20.0,
     deadline_s: float | None = None,
+    in_line_s: float = 0.0,
 ) -> Concluded:
     """Make one attempt; how it ended."""
     heard: list[Concluded] = []
@@ -90,6 +91,7 @@ async def attempt(
         metrics=Metrics(),
     )
     actor.send([delivery], deadline_s)
+    await trio.sleep(in_line_s)
     await actor.attempt(actor.take())
     (concluded,) = heard
     return concluded
@@ -219,6 +221,19 @@ async def test_a_lease_that_ran_out_while_it_was_asked_is_not_sent_under(autojum
 
     assert concluded.outcome.kind is OutcomeClass.INTERRUPTED
     assert pool.asked == [b"GET"]
+
+
+@pytest.mark.parametrize(("in_line_s", "kind"), [(10.0, OutcomeClass.DELIVERED), (30.0, OutcomeClass.INTERRUPTED)])
+async def test_what_waited_in_line_until_its_key_may_be_forgotten_goes_back(
+    autojump_clock: trio.testing.MockClock, in_line_s: float, kind: OutcomeClass
+) -> None:
+    """The gate looks at it again, and holds it."""
+    pool = Scripted(answer(202))
+    policy = evolve(ASK, on_unknown=OnUnknown.RESEND, key_retention_s=440.0)  # of which 418 s are relied on
+    concluded = await attempt(pool, bind(), AGAIN, policy, in_line_s=in_line_s)
+
+    assert concluded.outcome.kind is kind
+    assert len(pool.asked) == (kind is OutcomeClass.DELIVERED)
 
 
 async def test_without_a_lease_nobody_is_even_asked() -> None:
