@@ -167,7 +167,7 @@ class ActorWorld:
         core = FaultyCore(
             IN_FLIGHT_MAX,
             RetryPolicy(base_s=2.0, cap_s=20.0),
-            BreakerPolicy(calls_min=4, open_base_s=10.0),
+            BreakerPolicy(calls_min=4, open_base_s=10.0, slow_call_s=10.0, probe_deadline_s=10.0),
             RecentIds(300.0, 100),
             self.random.random,
         )
