@@ -246,6 +246,9 @@ class Pool(Lender):
                     failures += 1
                     await trio.sleep(full_jitter_s(failures, RECONNECT_BASE_S, RECONNECT_CAP_S, self._random.random()))
                 else:
+                    if self._closed:  # it came in the very turn in which the pool was closed
+                        connection.abandon()
+                        return
                     if self._fault is not None:
                         logger.warning("connected to Postgres at %s again", self._place)
                     self._fault = None

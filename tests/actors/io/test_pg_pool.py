@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from itertools import pairwise
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import psycopg
 import pytest
@@ -17,7 +18,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.io import pg_pool
-from actors.io.pg_connection import CANCEL_DEADLINE_S
+from actors.io.pg_connection import CANCEL_DEADLINE_S, TrioConnection
 from actors.io.pg_lender import Connection
 from actors.io.pg_pool import RECONNECT_BASE_S, RECONNECT_CAP_S, Pool, PoolStatistics, open_pool
 from dispatcher.errors import ConfigError, StoreUnavailable
@@ -539,3 +540,23 @@ async def test_two_tasks_on_one_session_do_not_share_a_connection(pool: Pool) ->
             assert first is not second
         assert pool.statistics().idle == 1
     assert pool.statistics() == PoolStatistics(size=2, idle=2, waiting=0, acquired_total=2, discarded_total=0)
+
+
+async def test_a_connection_that_comes_in_the_turn_in_which_the_pool_closes_is_closed_too(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = TrioConnection.connect
+    late: list[Connection] = []
+
+    async def too_late(*args: Any, **named: Any) -> Connection:
+        with trio.CancelScope(shield=True):
+            late.append(await connect(*args, **named))
+        return late[0]
+
+    monkeypatch.setattr(TrioConnection, "connect", too_late)
+    async with a_pool(url) as pool:
+        with trio.move_on_after(0):
+            await pool.fetch("SELECT 1")
+        await wait_all_tasks_blocked()
+
+    assert [connection.closed for connection in late] == [True]
