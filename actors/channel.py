@@ -17,10 +17,11 @@ import trio
 from attrs import evolve
 
 from actors.callers import Callers
-from actors.io.http import Deadlines, HttpPool, MaybeSent, NotSent
+from actors.io.http import Deadlines, MaybeSent, NotSent
 from actors.lease import Lease
 from actors.metrics import Metrics
 from actors.supervision import describe
+from actors.transports import Transports
 from dispatcher.fairness import CALL_GUESS_S, Share
 from dispatcher.http_message import HttpResponse
 from dispatcher.messages import Concluded, ProviderPolicy
@@ -28,7 +29,7 @@ from dispatcher.model import Delivery, NotificationId
 from dispatcher.organization import INTERRUPTED
 from dispatcher.outcome import FOUND_AT_PROVIDER, OnUnknown, Outcome, OutcomeClass
 from dispatcher.providers.inquiry import Askable, CannotTell, Found
-from dispatcher.providers.registry import Bound, Unsendable
+from dispatcher.providers.registry import Bound, Moment, Unsendable
 from dispatcher.unknowns import key_holds_for_s
 
 logger = logging.getLogger(__name__)
@@ -42,25 +43,27 @@ class ChannelActor:
         policy: ProviderPolicy,
         bound: Bound,
         *,
-        pool: HttpPool,
+        transports: Transports,
         deadlines: Deadlines,
         lease: Lease,
         callers: Callers,
         share: Share,
         tell: Callable[[Concluded], None],
         unix_s: Callable[[], float],
+        random_bytes: Callable[[int], bytes],
         metrics: Metrics,
     ) -> None:
         self.policy = policy
         self._bound = bound
         # Who can not be asked and should be, sends nothing that may be a double: its settings were changed behind our back.
         self._asks = policy.on_unknown is OnUnknown.ASK
-        self._pool = pool
+        self._transports = transports
         self._deadlines = deadlines
         self._lease = lease
         self._callers = callers
         self._tell = tell
         self._unix_s = unix_s
+        self._random_bytes = random_bytes
         self._metrics = metrics
         self._waiting: deque[Delivery] = deque()
         self._hurried: dict[NotificationId, Deadlines] = {}  # of waiting attempts whose calls may take less time than others
@@ -139,7 +142,7 @@ class ChannelActor:
         try:
             if not isinstance(self._bound, Askable):
                 return Outcome(OutcomeClass.UNRESOLVED, "inquiry_impossible")
-            response = await self._pool.exchange(self._bound.inquiry(delivery), deadlines)
+            response = await self._transports.exchange(self._bound.inquiry(delivery), deadlines)
             answer = self._bound.found(response, self._unix_s())
         except (NotSent, MaybeSent) as error:
             return Outcome(OutcomeClass.UNRESOLVED, f"inquiry_{error.code}")
@@ -155,14 +158,14 @@ class ChannelActor:
 
     async def _call(self, delivery: Delivery, deadlines: Deadlines) -> Outcome:
         try:
-            request = self._bound.request(delivery)
+            request = self._bound.request(delivery, Moment(self._unix_s(), self._random_bytes))
         except Unsendable as error:
             return Outcome(OutcomeClass.HARD, error.code)
         except Exception as error:  # a fault of ours in building it: this message can not be sent, the others can
             logger.error("building a %s request failed: %s", self.policy.provider, type(error).__name__)
             return Outcome(OutcomeClass.HARD, "request_not_built")
         try:
-            response = await self._pool.exchange(request, deadlines)
+            response = await self._transports.exchange(request, deadlines)
         except NotSent as error:
             # A request that can not be written down as HTTP never will be; everything else may work the next time.
             return Outcome(OutcomeClass.HARD if error.phase == "protocol" else OutcomeClass.SOFT, error.code)

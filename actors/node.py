@@ -37,7 +37,7 @@ from actors.callers import Callers
 from actors.headroom import HeadroomWatch
 from actors.heartbeat import Heartbeat
 from actors.herald import Herald
-from actors.io.http import Deadlines, HttpPool
+from actors.io.http import Deadlines
 from actors.io.postgres import Pool
 from actors.io.redis import Redis
 from actors.janitor import Janitor
@@ -53,6 +53,7 @@ from actors.readiness import Readiness
 from actors.shards import MARGIN, Shards
 from actors.strays import Strays
 from actors.supervision import RestartBudget, supervise
+from actors.transports import Transports
 from actors.watchdog import SILENT_S, watched
 from dispatcher.acceptance import AcceptLimits
 from dispatcher.config import Config
@@ -99,10 +100,11 @@ class Node:
         ports: Ports,
         pool: Pool,
         redis: Redis,
-        http_pool: HttpPool,
+        transports: Transports,
         make_herald: Callable[[Node], Herald],
         incarnation: str,
         random: Random,
+        random_bytes: Callable[[int], bytes],
         unix_s: Callable[[], float],
     ) -> None:
         d = config.dispatch
@@ -144,7 +146,7 @@ class Node:
             queue=self.queue,
             ledger=self.ledger,
             callers=self.callers,
-            pool=http_pool,
+            transports=transports,
             deadlines=Deadlines(
                 pool_s=d.request_deadline_s,
                 connect_s=d.connect_deadline_s,
@@ -157,6 +159,7 @@ class Node:
             metrics=self.metrics,
             random=random,
             unix_s=unix_s,
+            random_bytes=random_bytes,
             refresh_s=lambda: random.uniform(d.cache_ttl_min_s, d.cache_ttl_max_s),
             idle_s=d.idle_s,
             owns=self.shards.owns,
@@ -257,7 +260,7 @@ class Node:
             state != "closed" for actor in self.organizations.alive() for state in actor.core.statistics().breakers.values()
         )
         herald, pool, callers = self.herald.statistics(), self.pool.statistics(), self.callers.statistics()
-        redis, providers, now_s = self.redis.statistics(), self._surroundings.pool.statistics(), trio.current_time()
+        redis, providers, now_s = self.redis.statistics(), self._surroundings.transports.http.statistics(), trio.current_time()
         return {
             "organizations_alive": len(self.organizations.alive()),
             "organizations_quarantined": self.organizations.quarantined,

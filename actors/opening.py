@@ -18,6 +18,7 @@ from actors.node import Node, Ports
 from actors.redis_queue import RedisQueue
 from actors.store.answers import read_answer
 from actors.store.dispatching import PostgresStore
+from actors.transports import Transports
 from dispatcher.config import Config
 from dispatcher.errors import ConfigError
 
@@ -25,10 +26,13 @@ logger = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def open_node(config: Config, *, incarnation: str, random: Random, unix_s: Callable[[], float]) -> AsyncIterator[Node]:
+async def open_node(
+    config: Config, *, incarnation: str, random: Random, random_bytes: Callable[[int], bytes], unix_s: Callable[[], float]
+) -> AsyncIterator[Node]:
     """Connect to the servers ``config`` names and run a node; on leaving, drain it.
 
-    ``incarnation`` is a fresh UUID of this start. Raises StoreUnavailable or QueueUnavailable when a server can not be reached.
+    ``incarnation`` is a fresh UUID of this start; ``random`` decides, ``random_bytes`` is for secrets. Raises StoreUnavailable
+    or QueueUnavailable when a server can not be reached.
     """
     if config.postgres.url is None or config.redis.url is None:
         raise ConfigError("open_node needs the URLs of Postgres and Redis")
@@ -86,10 +90,11 @@ async def open_node(config: Config, *, incarnation: str, random: Random, unix_s:
             ports=ports,
             pool=pool,
             redis=redis,
-            http_pool=http_pool,
+            transports=Transports(http_pool),
             make_herald=make_herald,
             incarnation=incarnation,
             random=random,
+            random_bytes=random_bytes,
             unix_s=unix_s,
         )
         async with trio.open_nursery() as nursery:

@@ -21,12 +21,13 @@ from actors.cache import HotCache
 from actors.callers import Callers
 from actors.channel import ChannelActor
 from actors.channel_memory import ChannelMemory
-from actors.io.http import Deadlines, HttpPool
+from actors.io.http import Deadlines
 from actors.lease import Lease
 from actors.ledger import Ledger
 from actors.metrics import Metrics
 from actors.permits import Permits, Purse
 from actors.ports import Queue, Settlement
+from actors.transports import Transports
 from dispatcher.errors import QueueUnavailable, StoreUnavailable
 from dispatcher.messages import (
     Alarm,
@@ -72,13 +73,15 @@ class Surroundings:
     queue: Queue
     ledger: Ledger
     callers: Callers
-    pool: HttpPool
+    transports: Transports
     deadlines: Deadlines
     lease: Lease
     permits: Permits
     metrics: Metrics
     random: Random
     unix_s: Callable[[], float]
+    random_bytes: Callable[[int], bytes]
+    """Fresh unpredictable bytes, for what requests are encrypted with."""
     refresh_s: Callable[[], float]
     """How long provider configurations are kept before they are read again: jittered, drawn anew each time."""
     idle_s: float
@@ -400,13 +403,14 @@ class OrganizationActor:
             self._channels[channel] = ChannelActor(
                 best[0],
                 best[1],
-                pool=around.pool,
+                transports=around.transports,
                 deadlines=around.deadlines,
                 lease=around.lease,
                 callers=around.callers,
                 share=around.callers.share_of(self.organization_id),
                 tell=self.tell,
                 unix_s=around.unix_s,
+                random_bytes=around.random_bytes,
                 metrics=around.metrics,
             )
         if present is not None:

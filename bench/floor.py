@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import sys
+import time
 from typing import Any
 from uuid import uuid4
 
@@ -27,7 +29,7 @@ from actors.store.statements import GATE, RECORD_DELIVERED, REGISTER
 from bench.rig import API_KEY, SHARDS
 from dispatcher.http_message import HttpRequest
 from dispatcher.model import Channel, Delivery, OrganizationId, ProviderConfig
-from dispatcher.providers.registry import REGISTRY, Bound
+from dispatcher.providers.registry import REGISTRY, Bound, Moment
 
 CONNECTIONS = 32
 BATCH = 500
@@ -118,11 +120,12 @@ class Floor:
         waiting = list(reversed(deliveries))
         sent: list[tuple[str, str | None]] = []
         request = self.bounds[name].request
+        moment = Moment(time.time(), secrets.token_bytes)
 
         async def work(sock: trio.socket.SocketType) -> None:
             while waiting:
                 delivery = waiting.pop()
-                sent.append((delivery.id, await post(sock, wire(request(delivery)))))
+                sent.append((delivery.id, await post(sock, wire(request(delivery, moment)))))
 
         async with trio.open_nursery() as nursery:
             for sock in self.sockets:

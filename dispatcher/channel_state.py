@@ -16,7 +16,7 @@ from dispatcher.breaker import Breaker, BreakerPolicy, Permit, State, Verdict, v
 from dispatcher.bucket import Bucket
 from dispatcher.channel_memory import Remembered, SavedChannel, level_now
 from dispatcher.messages import ProviderPolicy
-from dispatcher.outcome import FOUND_AT_PROVIDER, Outcome, OutcomeClass
+from dispatcher.outcome import FOUND_AT_PROVIDER, Outcome, OutcomeClass, RateScope
 from dispatcher.pace import Pace
 from dispatcher.quota import Quota, QuotaPolicy
 
@@ -182,7 +182,7 @@ class ChannelState:
         found = kind is OutcomeClass.DELIVERED and not sent
         verdict = Verdict.NEUTRAL if found else verdict_of(self._breaker_policy, kind, duration_s)
         self._breaker.record(permit, verdict, now_s, 0.0 if kind is OutcomeClass.DELIVERED else random01())
-        if kind is OutcomeClass.RATE_LIMITED:
+        if kind is OutcomeClass.RATE_LIMITED and outcome.scope is RateScope.ACCOUNT:
             pause_s = min(max(outcome.retry_after_s or 0.0, RATE_LIMITED_PAUSE_S), retry.hint_cap_s)
             self._paused_until_s = max(self._paused_until_s, now_s + pause_s)
             if self._bucket is not None:

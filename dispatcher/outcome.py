@@ -34,6 +34,15 @@ class OutcomeClass(StrEnum):
     """The attempt never started (shutdown, breaker opened meanwhile). Costs no attempt."""
 
 
+class RateScope(StrEnum):
+    """Whom a provider's refusal for too many requests is about."""
+
+    ACCOUNT = "account"
+    """The account, the sender or the application: everything this configuration sends waits."""
+    RECIPIENT = "recipient"
+    """This recipient or device alone. Costs an attempt, because nothing else ends it, and nobody else waits."""
+
+
 class OnUnknown(StrEnum):
     """What a channel does with a notification of which an attempt ended without anybody knowing its effect."""
 
@@ -56,10 +65,17 @@ class Outcome:
     """The end of one attempt.
 
     ``code`` is a short stable token such as ``http_503`` or ``timeout_connect``, at most 64 ASCII characters, free of
-    personal data. ``retry_after_s`` is the provider's own hint, seconds from now; it may only lengthen a delay.
+    personal data. ``retry_after_s`` is the provider's own hint, seconds from now; it may only lengthen a delay. ``scope`` matters
+    for RATE_LIMITED only. ``attempts_max`` is how many attempts in all are worth making of what ends like this, None as many as
+    there are; ``wait_s`` is the least wait before the next one by our own table, which no cap on hints shortens. ``since_unix_s``
+    is since when a suppressed recipient is known to be gone, if the provider told: one registered anew after that is another one.
     """
 
     kind: OutcomeClass
     code: str
     provider_message_id: str | None = None
     retry_after_s: float | None = None
+    scope: RateScope = RateScope.ACCOUNT
+    attempts_max: int | None = None
+    wait_s: float = 0.0
+    since_unix_s: float | None = None

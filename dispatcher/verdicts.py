@@ -11,7 +11,7 @@ from typing import assert_never
 from dispatcher.backoff import RetryPolicy, retry_delay_s
 from dispatcher.messages import ProviderPolicy, Verdict
 from dispatcher.model import DeadLetterReason, Delivery, Status
-from dispatcher.outcome import Outcome, OutcomeClass
+from dispatcher.outcome import Outcome, OutcomeClass, RateScope
 
 
 def conclude(
@@ -33,15 +33,17 @@ def conclude(
     unknown        queued, after a backoff, a possible double   failed: exhausted, a possible double
     unresolved     queued, after a long backoff                 failed: unknown
     rate_limited   queued, after the hint; costs no attempt     (cannot be used up)
+    (a recipient)  queued, after hint or backoff                failed: exhausted
     misconfigured  queued, after a pause; costs no attempt      (cannot be used up)
     interrupted    queued at the head; costs no attempt         (cannot be used up)
     hard           failed: hard                                 failed: hard
     suppress       failed: suppressed                           failed: suppressed
     ============== ============================================ ==========================================
 
-    A wait that would outlast ``expires_at`` ends it now (failed: expired), whatever the row above says. ``random01`` lies
-    in [0, 1). ``covered_in_s`` is when the budgets for retries have room for this one: no soft or unknown retry comes earlier,
-    unless that is longer than the longest backoff, or than half of the time that is left: a budget puts off and ends nothing.
+    Attempts are used up at the delivery's ``attempts_max`` or the outcome's, whichever is less. A wait that would outlast
+    ``expires_at`` ends it now (failed: expired), whatever the row above says. ``random01`` lies in [0, 1). ``covered_in_s`` is
+    when the budgets for retries have room for this one: no soft or unknown retry comes earlier, unless that is longer than the
+    longest backoff, or than half of the time that is left: a budget puts off and ends nothing.
     """
 
     kind = outcome.kind
@@ -56,16 +58,22 @@ def conclude(
     def dead(reason: DeadLetterReason, *, possible_double: bool = False) -> Verdict:
         return Verdict(delivery, outcome, via, Status.FAILED, possible_double=possible_double, dead=reason)
 
+    attempts_max = delivery.attempts_max if outcome.attempts_max is None else min(delivery.attempts_max, outcome.attempts_max)
     match kind:
+        case OutcomeClass.RATE_LIMITED if outcome.scope is RateScope.RECIPIENT:
+            if delivery.attempt >= attempts_max:
+                return dead(DeadLetterReason.EXHAUSTED)
+            delay_s = retry_delay_s(policy, OutcomeClass.SOFT, delivery.attempt, random01, outcome.retry_after_s)
+            return again(max(delay_s, outcome.wait_s))
         case OutcomeClass.SOFT | OutcomeClass.UNKNOWN:
             possible_double = kind is OutcomeClass.UNKNOWN
-            if delivery.attempt >= delivery.attempts_max:
+            if delivery.attempt >= attempts_max:
                 return dead(DeadLetterReason.EXHAUSTED, possible_double=possible_double)
             delay_s = retry_delay_s(policy, kind, delivery.attempt, random01, outcome.retry_after_s)
             covered_in_s = min(covered_in_s, policy.cap_s)
             if delivery.expires_at_s is not None:
                 covered_in_s = min(covered_in_s, (delivery.expires_at_s - now_unix_s) / 2)
-            return again(max(delay_s, covered_in_s), possible_double=possible_double)
+            return again(max(delay_s, covered_in_s, outcome.wait_s), possible_double=possible_double)
         case OutcomeClass.UNRESOLVED:
             if delivery.attempt >= delivery.attempts_max:
                 return dead(DeadLetterReason.UNKNOWN)

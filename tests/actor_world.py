@@ -25,6 +25,7 @@ from actors.permits import Permits
 from actors.ports import Admission, Arrival
 from actors.shards import Ownership
 from actors.supervision import RestartBudget
+from actors.transports import Transports
 from dispatcher.backoff import RetryPolicy
 from dispatcher.breaker import BreakerPolicy
 from dispatcher.http_message import HttpRequest, HttpResponse, Origin
@@ -92,7 +93,7 @@ class Bound:
     origin = ORIGIN
     limits = Limits(None, 1, 4)
 
-    def request(self, delivery: Delivery) -> HttpRequest:
+    def request(self, delivery: Delivery, moment: object) -> HttpRequest:
         return HttpRequest(ORIGIN, b"POST", f"/{delivery.id}".encode(), [])
 
     def classify(self, response: HttpResponse, now_unix_s: float) -> Outcome:
@@ -177,13 +178,14 @@ class ActorWorld:
             queue=self.queue,
             ledger=self.ledger,
             callers=self.callers,
-            pool=cast("HttpPool", self.provider),
+            transports=Transports(cast("HttpPool", self.provider)),
             deadlines=Deadlines(),
             lease=self.lease,
             permits=self.permits,
             metrics=self.metrics,
             random=self.random,
             unix_s=unix_s,
+            random_bytes=self.random.randbytes,
             idle_s=IDLE_S,
             refresh_s=lambda: 600.0,
             owns=self.ownership.owns,

@@ -109,7 +109,7 @@ class Bound:
         self.limits = Limits(policy.rate_per_s, policy.burst, policy.concurrency_max)
         self._key_of = key_of
 
-    def request(self, delivery: Delivery) -> HttpRequest:
+    def request(self, delivery: Delivery, moment: object) -> HttpRequest:
         headers = [
             (b"idempotency-key", self._key_of(delivery).encode()),
             (b"attempt", b"%d" % delivery.attempt),

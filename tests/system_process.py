@@ -26,6 +26,7 @@ from actors.memory import MemoryQueue, Moment
 from actors.memory_store import MemoryStore
 from actors.node import FLUSH_S, RELEASE_S, Node, Ports
 from actors.ports import Queue
+from actors.transports import Transports
 from dispatcher.config import Config
 from dispatcher.errors import QueueUnavailable, StoreUnavailable
 from dispatcher.keys import Keys, shard_of
@@ -125,10 +126,11 @@ class Process:
             ),
             pool=cast("Pool", Connections()),
             redis=cast("Redis", Publisher(self)),
-            http_pool=cast("HttpPool", world.network.of(self)),
+            transports=Transports(cast("HttpPool", world.network.of(self))),
             make_herald=make_herald,
             incarnation=self.incarnation,
             random=self.random,
+            random_bytes=self.random.randbytes,
             unix_s=self.unix_s,
         )
 

@@ -9,16 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from math import isfinite
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 
 from dispatcher.errors import DispatcherError
+from dispatcher.feedback.feedback import FeedbackSource
 from dispatcher.http_message import HttpRequest, HttpResponse, Origin
 from dispatcher.model import Channel, Delivery, ProviderConfig
 from dispatcher.origins import BaseUrl, parse_base_url
 from dispatcher.outcome import Outcome
 from dispatcher.problems import Problem
+
+Request = HttpRequest
+"""What a provider may want written to a connection."""
+Response = HttpResponse
+"""What may come back."""
 
 CONCURRENCY_MAX_DEFAULT = 32
 """Calls at once to one provider for one organization, unless its settings say otherwise."""
@@ -57,8 +64,24 @@ class Limits(NamedTuple):
     quota_window_h: int = QUOTA_WINDOW_H_DEFAULT
 
 
+@frozen
+class Moment:
+    """What a request depends on beside its notification: the time, randomness, and a token that somebody fetched.
+
+    ``random_bytes`` gives that many fresh unpredictable bytes. ``token`` is there for an ``Authorizing`` provider only.
+    """
+
+    unix_s: float
+    random_bytes: Callable[[int], bytes] = field(repr=False)
+    token: str | None = field(default=None, repr=False)
+
+
 class Bound(Protocol):
-    """A provider with one configuration."""
+    """A provider with one configuration.
+
+    What else one may be able to do is a protocol of its own: ``inquiry.Askable``, ``batching.Batching``, ``tokens.Authorizing``,
+    ``probing.Probing``. ``origin.scheme`` decides which transport carries its requests, see ``actors.transports``.
+    """
 
     @property
     def origin(self) -> Origin:
@@ -68,10 +91,10 @@ class Bound(Protocol):
     def limits(self) -> Limits:
         """How hard it may be pressed."""
 
-    def request(self, delivery: Delivery) -> HttpRequest:
+    def request(self, delivery: Delivery, moment: Moment) -> Request:
         """The request that sends one notification. Raises Unsendable when there is none."""
 
-    def classify(self, response: HttpResponse, now_unix_s: float) -> Outcome:
+    def classify(self, response: Response, now_unix_s: float) -> Outcome:
         """What a response means. Never raises. The time is for hints that name an instant."""
 
 
@@ -92,7 +115,9 @@ class Provider:
     """One provider: what its configuration must look like, and how to bind it.
 
     ``key_retention_s`` is how long it honours an idempotency key (None: not at all). ``inquiry_lag_s`` is how long its records
-    may lag behind its sending; None when it can not be asked, otherwise what it binds is an ``inquiry.Askable``.
+    may lag behind its sending; None when it can not be asked, otherwise what it binds is an ``inquiry.Askable``. ``explanations``
+    say in words, by the code of an outcome, what happened and what to do about it. ``feedback`` reads what the provider reports
+    later, None when it reports nothing.
     """
 
     name: str
@@ -102,6 +127,8 @@ class Provider:
     bind: Bind
     key_retention_s: float | None = None
     inquiry_lag_s: float | None = None
+    explanations: Mapping[str, str] = MappingProxyType({})
+    feedback: FeedbackSource | None = None
 
 
 def invalid(pointer: str, detail: str, code: str = "setting_invalid") -> Problem:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from dispatcher.providers.provider import Bound, Limits, Provider, Unbindable, Unsendable
+from dispatcher.providers.provider import Bound, Limits, Moment, Provider, Request, Response, Unbindable, Unsendable
 from dispatcher.providers.sendgrid import SENDGRID
 
-__all__ = ["REGISTRY", "Bound", "Limits", "Provider", "Unbindable", "Unsendable"]
+__all__ = ["REGISTRY", "Bound", "Limits", "Moment", "Provider", "Request", "Response", "Unbindable", "Unsendable"]
 
 REGISTRY: Mapping[str, Provider] = MappingProxyType({provider.name: provider for provider in (SENDGRID,)})
 """Every provider by its name."""

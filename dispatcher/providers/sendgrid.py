@@ -27,6 +27,7 @@ from dispatcher.providers.inquiry import UNKNOWN_SETTINGS, Answer, CannotTell, F
 from dispatcher.providers.provider import (
     COMMON_SETTINGS,
     Limits,
+    Moment,
     Provider,
     Unbindable,
     Unsendable,
@@ -138,7 +139,7 @@ class BoundSendGrid:
     def __repr__(self) -> str:
         return f"<BoundSendGrid {self.origin}>"
 
-    def request(self, delivery: Delivery) -> HttpRequest:
+    def request(self, delivery: Delivery, moment: Moment) -> HttpRequest:
         """One mail to one recipient. Raises Unsendable for a payload or recipient that SendGrid can not take."""
         subject = delivery.payload.get("subject")
         if not isinstance(subject, str) or not subject:

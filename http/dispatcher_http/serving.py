@@ -92,7 +92,9 @@ async def open_service(config: Config) -> AsyncIterator[Service]:
     seeded = random.Random(secrets.randbits(64))
     async with AsyncExitStack() as stack:
         await _prepare(config, seeded)
-        node = await stack.enter_async_context(open_node(config, incarnation=str(uuid4()), random=seeded, unix_s=time.time))
+        node = await stack.enter_async_context(
+            open_node(config, incarnation=str(uuid4()), random=seeded, random_bytes=secrets.token_bytes, unix_s=time.time)
+        )
         app = create_app(services_of(node, config, lambda: uuid7(time.time_ns() // 1_000_000, seeded.getrandbits(RANDOM_BITS))))
         stop = trio.Event()
         nursery = await stack.enter_async_context(trio.open_nursery())

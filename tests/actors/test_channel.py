@@ -18,12 +18,13 @@ from actors.lease import Lease
 from actors.memory_store import MemoryStore
 from actors.memory_tables import MemoryDatabase
 from actors.metrics import Metrics
+from actors.transports import Transports
 from dispatcher.fairness import Share
 from dispatcher.http_message import HttpRequest, HttpResponse
 from dispatcher.messages import Concluded, ProviderPolicy
 from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId, ProviderConfig
 from dispatcher.outcome import Outcome, OutcomeClass
-from dispatcher.providers.registry import REGISTRY, Bound
+from dispatcher.providers.registry import REGISTRY, Bound, Moment
 from dispatcher_sandbox.sandbox import Sandbox, open_sandbox
 
 ORG = OrganizationId("acme")
@@ -59,10 +60,10 @@ class Faulty:
         self.origin = good.origin
         self.limits = good.limits
 
-    def request(self, delivery: Delivery) -> HttpRequest:
+    def request(self, delivery: Delivery, moment: Moment) -> HttpRequest:
         if self._fault == "request":
             raise ValueError("canary")
-        return self._good.request(delivery)
+        return self._good.request(delivery, moment)
 
     def classify(self, response: HttpResponse, now_unix_s: float) -> Outcome:
         if self._fault == "classify":
@@ -96,11 +97,12 @@ async def channel(bound: Bound, heard: Heard, *, leased: bool = True) -> AsyncIt
             bound,
             callers=callers,
             share=Share(),
-            pool=pool,
+            transports=Transports(pool),
             deadlines=Deadlines(read_s=2.0, total_s=2.0),
             lease=lease,
             tell=heard.tell,
             unix_s=time.time,
+            random_bytes=Random(2).randbytes,
             metrics=metrics,
         )
         nursery.cancel_scope.cancel()

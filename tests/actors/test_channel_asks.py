@@ -20,6 +20,7 @@ from actors.lease import Lease
 from actors.memory_store import MemoryStore
 from actors.memory_tables import MemoryDatabase
 from actors.metrics import Metrics
+from actors.transports import Transports
 from dispatcher.http_message import HttpRequest, HttpResponse
 from dispatcher.messages import Concluded, ProviderPolicy
 from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId, ProviderConfig
@@ -81,13 +82,14 @@ async def attempt(
     actor = ChannelActor(
         policy,
         bound,
-        pool=cast("HttpPool", pool),
+        transports=Transports(cast("HttpPool", pool)),
         deadlines=Deadlines(total_s=2.0),
         lease=lease,
         callers=(callers := Callers(1)),
         share=callers.share_of(ORG),
         tell=heard.append,
         unix_s=time.time,
+        random_bytes=Random(2).randbytes,
         metrics=Metrics(),
     )
     actor.send([delivery], deadline_s)

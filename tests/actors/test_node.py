@@ -49,7 +49,7 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 def node(postgres_url: str, redis_url: str, sandbox: Sandbox, **settings: str) -> AbstractAsyncContextManager[Node]:
     """A node that runs, with the sandbox allowed."""
     config = from_mapping(environment(postgres_url, redis_url, [sandbox.url], **settings))
-    return open_node(config, incarnation=str(uuid4()), random=Random(1), unix_s=time.time)
+    return open_node(config, incarnation=str(uuid4()), random=Random(1), random_bytes=Random(2).randbytes, unix_s=time.time)
 
 
 async def configure(node: Node, sandbox: Sandbox) -> None:
@@ -88,7 +88,9 @@ def leases(url: str) -> int:
 
 async def test_it_does_not_start_without_its_servers(database_url: str, redis_url: str, sandbox: Sandbox) -> None:
     with pytest.raises(ConfigError):
-        async with open_node(from_mapping({}), incarnation=str(uuid4()), random=Random(1), unix_s=time.time):
+        async with open_node(
+            from_mapping({}), incarnation=str(uuid4()), random=Random(1), random_bytes=Random(2).randbytes, unix_s=time.time
+        ):
             pass
     for urls, error in (
         (("postgresql://127.0.0.1:1/none", redis_url), StoreUnavailable),

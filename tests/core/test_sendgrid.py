@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from random import Random
 from typing import Any
 
 import orjson
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from dispatcher.http_message import HttpRequest, HttpResponse, Origin
 from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId, ProviderConfig
 from dispatcher.outcome import Outcome, OutcomeClass
-from dispatcher.providers.provider import Limits, Unbindable, Unsendable
+from dispatcher.providers.provider import Limits, Moment, Unbindable, Unsendable
 from dispatcher.providers.sendgrid import (
     CREDITS_EXCEEDED_RETRY_S,
     HUNDREDS,
@@ -29,6 +30,7 @@ NOW = 1_700_000_000.0
 ID = NotificationId("017f22e2-79b0-7cc3-98c4-dc0c0c07398f")
 SETTINGS = {"from_email": "tickets@example.org"}
 CONFIG = ProviderConfig("1", OrganizationId("acme"), Channel.EMAIL, "sendgrid", SETTINGS, {"api_key": "SG.hush"}, revision=1)
+MOMENT = Moment(NOW, Random(1).randbytes)
 DELIVERY = Delivery(
     ID,
     OrganizationId("acme"),
@@ -66,7 +68,7 @@ def refusal(field: str | None) -> bytes:
 
 
 def test_a_mail_is_one_request_in_the_providers_form() -> None:
-    request = bound().request(DELIVERY)
+    request = bound().request(DELIVERY, MOMENT)
 
     assert request.origin == Origin("https", "api.sendgrid.com", 443)
     assert (request.method, request.target) == (b"POST", b"/v3/mail/send")
@@ -84,7 +86,7 @@ def test_a_mail_is_one_request_in_the_providers_form() -> None:
 
 
 def test_headers_authorize_and_name_the_notification_but_never_the_attempt() -> None:
-    first, second = bound().request(DELIVERY), bound().request(evolve(DELIVERY, attempt=2))
+    first, second = bound().request(DELIVERY, MOMENT), bound().request(evolve(DELIVERY, attempt=2), MOMENT)
     headers = dict(first.headers)
 
     assert headers[b"authorization"] == b"Bearer SG.hush"
@@ -95,7 +97,9 @@ def test_headers_authorize_and_name_the_notification_but_never_the_attempt() -> 
 
 def test_settings_reach_the_mail() -> None:
     body = sent(
-        bound(from_name="Ann & Co", reply_to="help@example.org", categories=["tickets"], sandbox_mode=True).request(DELIVERY)
+        bound(from_name="Ann & Co", reply_to="help@example.org", categories=["tickets"], sandbox_mode=True).request(
+            DELIVERY, MOMENT
+        )
     )
 
     assert body["from"] == {"email": "tickets@example.org", "name": "Ann & Co"}
@@ -105,7 +109,7 @@ def test_settings_reach_the_mail() -> None:
 
 
 def test_a_base_url_moves_the_request() -> None:
-    request = bound(base_url="http://127.0.0.1:8025/gateway/").request(DELIVERY)
+    request = bound(base_url="http://127.0.0.1:8025/gateway/").request(DELIVERY, MOMENT)
 
     assert request.origin == Origin("http", "127.0.0.1", 8025)
     assert request.target == b"/gateway/v3/mail/send"
@@ -119,7 +123,7 @@ def test_limits_are_taken_from_the_settings() -> None:
 
 @given(LINES, TEXTS, st.none() | TEXTS, st.sampled_from(["ann@example.com", "änn+x@exämple.com", "a'b@c"]))
 def test_every_payload_survives_the_way_into_json(subject: str, text: str, html: str | None, recipient: str) -> None:
-    body = sent(bound().request(evolve(delivery(subject=subject, text=text, html=html), recipient=recipient)))
+    body = sent(bound().request(evolve(delivery(subject=subject, text=text, html=html), recipient=recipient), MOMENT))
 
     assert body["subject"] == subject
     assert body["personalizations"][0]["to"] == [{"email": recipient}]
@@ -137,7 +141,7 @@ def test_every_payload_survives_the_way_into_json(subject: str, text: str, html:
     ],
 )
 def test_plain_text_stands_first_and_empty_parts_are_left_out(payload: dict[str, str], types: list[str]) -> None:
-    body = sent(bound().request(delivery(subject="s", **payload)))
+    body = sent(bound().request(delivery(subject="s", **payload), MOMENT))
 
     assert [part["type"] for part in body["content"]] == types
 
@@ -161,7 +165,7 @@ def test_plain_text_stands_first_and_empty_parts_are_left_out(payload: dict[str,
 )
 def test_a_payload_that_can_not_be_sent_is_told_by_code(payload: dict[str, Any], code: str) -> None:
     with pytest.raises(Unsendable) as refused:
-        bound().request(delivery(**payload))
+        bound().request(delivery(**payload), MOMENT)
 
     assert refused.value.code == code
     assert refused.value.__suppress_context__ or refused.value.__context__ is None
@@ -170,7 +174,7 @@ def test_a_payload_that_can_not_be_sent_is_told_by_code(payload: dict[str, Any],
 @pytest.mark.parametrize("recipient", ["", "ann", "ann@", "@x", "a@b@c", "a b@c", "a@b\r\nc", "<a@b>", "a@b,c@d", "a@b;c"])
 def test_a_recipient_is_one_address(recipient: str) -> None:
     with pytest.raises(Unsendable, match="recipient_invalid"):
-        bound().request(evolve(DELIVERY, recipient=recipient))
+        bound().request(evolve(DELIVERY, recipient=recipient), MOMENT)
 
 
 def test_accepted_mail_is_delivered_and_keeps_the_providers_id() -> None:
