@@ -16,7 +16,7 @@ from dispatcher.locales import chain
 from dispatcher.messages import ProviderPolicy
 from dispatcher.model import Channel, OrganizationId, ProviderConfig
 from dispatcher.providers.inquiry import unknown_policy
-from dispatcher.providers.registry import REGISTRY, Bound, Unbindable
+from dispatcher.providers.registry import REGISTRY, Bound, Provider, Unbindable
 from dispatcher.templates import CompiledTemplate
 from dispatcher.vault import EncryptionKeys, open_sealed
 
@@ -64,6 +64,11 @@ class Loaders:
             )
             ready.append((policy, bound))
         return ready
+
+    async def provider(self, organization_id: OrganizationId, id: str) -> tuple[Provider, Channel, Bound] | None:
+        """One configuration, bound; None when there is no such. Raises ConfigError or Unbindable when it can not be used."""
+        stored = await configurations.read(self.pool, organization_id, id)
+        return None if stored is None else (REGISTRY[stored.provider], stored.channel, self._bind(stored))
 
     def _bind(self, stored: configurations.StoredProvider) -> Bound:
         if self.keys is None:

@@ -114,6 +114,7 @@ class Node:
         self.incarnation = incarnation
         self.pool = pool
         self.redis = redis
+        self.transports = transports
         self.metrics = Metrics()
         self.permits = Permits(d.in_flight_max)
         self.callers = Callers(d.calls_max)

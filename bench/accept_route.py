@@ -79,6 +79,7 @@ def accept_app() -> Any:
         requeued_many=unused,
         discarded=unused,
         listen=unused,
+        probe=unused,
         ready=unused,
         pool=pool,
         config=SurfaceConfig(),

@@ -33,7 +33,7 @@ from actors.store.providers import sealing_context
 from dispatcher.ids import RANDOM_BITS, uuid7
 from dispatcher.keys import Keys, shard_of
 from dispatcher.model import OrganizationId
-from dispatcher.vault import NONCE_BYTES, parse_keys, seal
+from dispatcher.vault import parse_keys, seal_directly
 
 ROOT = Path(__file__).parent.parent
 SHARDS = 16
@@ -191,8 +191,9 @@ class Load:
         with self._connection.cursor() as cursor:
             for name in self.names:
                 id = self._id()
-                sealed = seal(
-                    keys, orjson.dumps({"api_key": API_KEY}), sealing_context(name, id), self._random.randbytes(NONCE_BYTES)
+                # In the oldest form, so that any release can be measured.
+                sealed = seal_directly(
+                    keys, orjson.dumps({"api_key": API_KEY}), sealing_context(name, id), self._random.randbytes
                 )
                 cursor.execute("INSERT INTO organizations (id, name) VALUES (%s, %s)", (name, name))
                 cursor.execute(

@@ -234,6 +234,11 @@ _RECIPIENT_RULES: Mapping[Channel | None, str] = {
 }
 
 
+def recipient_rule_broken(value: str, channel: Channel) -> str | None:
+    """What a recipient must be on this channel, if this is none."""
+    return None if _is_recipient(value, channel) else _RECIPIENT_RULES[channel]
+
+
 def _is_recipient(value: Any, channel: Channel | None) -> bool:
     if not isinstance(value, str):
         return False

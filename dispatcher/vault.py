@@ -1,9 +1,13 @@
-"""Credentials at rest: sealed with AES-256-GCM under one of several named keys, so that keys can be rotated.
+"""Credentials at rest, in envelopes: each value is sealed with a key of its own, and that key with one of several named keys.
 
-A sealed value is ``version (1 byte) | length of key id (1 byte) | key id | nonce (12 bytes) | ciphertext and tag``. Everything
-before the nonce is authenticated, and so is the *context*, the identity of the row the value belongs to: a sealed value moved to
-another row does not open. The first key seals, every key opens; to rotate, put a new key first and drop the old one when
-nothing is sealed with it any more. Invariant: neither a key nor a plaintext ever stands in a repr or an error.
+An envelope (version 2) is ``2 | length of key id | key id | nonce (12) | sealed data key (48) | length of label (2) | label |
+nonce (12) | ciphertext and tag``, all of it AES-256-GCM. What is sealed is bound to the *context*, the identity of its row: moved
+to another row it does not open. The *label* can be read by everybody and changed by nobody. The first named key seals, every
+one opens; to rotate, put a new key first: :func:`rewrap` seals the data key anew and touches nothing else, so no credential is
+in the clear while keys are changed. Version 1, from before there were envelopes, sealed the value with the named key itself
+(``1 | length of key id | key id | nonce | ciphertext and tag``). It still opens, and rewrapping turns it into an envelope.
+
+Invariant: neither a key nor a plaintext ever stands in a repr or an error.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from attrs import field, frozen
@@ -23,11 +27,13 @@ from dispatcher.errors import ConfigError
 KEYS_VARIABLE = "DISPATCHER_ENCRYPTION_KEYS"
 """Where the keys come from, for the messages to name."""
 KEY_BYTES = 32
-NONCE_BYTES = 12
-"""How many bytes a nonce takes. It must be random and must never be used twice under one key."""
 
-_VERSION = 1
+_DIRECT = 1
+_ENVELOPE = 2
+_NONCE_BYTES = 12
 _TAG_BYTES = 16
+_WRAPPED_BYTES = KEY_BYTES + _TAG_BYTES
+_LABEL_BYTES_MAX = 65_535
 _KEY_ID = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 
 
@@ -84,38 +90,126 @@ def parse_keys(text: str) -> EncryptionKeys:
     return EncryptionKeys.of(keys)
 
 
-def seal(keys: EncryptionKeys, plaintext: bytes, context: bytes, nonce: bytes) -> bytes:
-    """Encrypt under the first key. ``nonce`` is ``NONCE_BYTES`` fresh random bytes; ``context`` must be the same to open."""
-    if len(nonce) != NONCE_BYTES:
-        raise ValueError(f"a nonce has {NONCE_BYTES} bytes")
-    head = _head(keys.sealing_id)
-    return head + nonce + keys.cipher(keys.sealing_id).encrypt(nonce, plaintext, head + context)
+def seal(
+    keys: EncryptionKeys, plaintext: bytes, context: bytes, random_bytes: Callable[[int], bytes], label: bytes = b""
+) -> bytes:
+    """Put a value in an envelope under the first key. ``random_bytes`` gives fresh unpredictable bytes.
+
+    ``context`` must be the same to open; ``label`` is authenticated and not secret, at most 65,535 bytes.
+    """
+    if len(label) > _LABEL_BYTES_MAX:
+        raise ValueError(f"a label has at most {_LABEL_BYTES_MAX} bytes")
+    data_key, nonce = random_bytes(KEY_BYTES), random_bytes(_NONCE_BYTES)
+    label_part = len(label).to_bytes(2, "big") + label
+    content = AESGCM(data_key).encrypt(nonce, plaintext, _content_aad(label_part, context))
+    return _wrap(keys, data_key, context, random_bytes) + label_part + nonce + content
 
 
 def open_sealed(keys: EncryptionKeys, sealed: bytes, context: bytes) -> bytes:
     """Decrypt what ``seal`` returned for the same context. Raises ConfigError when the key is missing or is not the one."""
-    key_id = key_id_of(sealed)
-    head = _head(key_id)
-    nonce, ciphertext = sealed[len(head) : len(head) + NONCE_BYTES], sealed[len(head) + NONCE_BYTES :]
+    head = _head_of(sealed)
     try:
-        return keys.cipher(key_id).decrypt(nonce, ciphertext, head + context)
+        if head[0] == _DIRECT:
+            return _open_direct(keys, sealed, head, context)
+        data_key, label_part, rest = _unwrap(keys, sealed, head, context)
+        return AESGCM(data_key).decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], _content_aad(label_part, context))
     except InvalidTag:
-        raise ConfigError(
-            f"a stored value does not open with the key {key_id!r} of {KEYS_VARIABLE}: "
-            "the key under this id is another one than it was sealed with, or the value was changed or moved"
-        ) from None
+        raise _does_not_open(head) from None
+
+
+def rewrap(keys: EncryptionKeys, sealed: bytes, context: bytes, random_bytes: Callable[[int], bytes]) -> bytes:
+    """The same value under the first key. Of an envelope only the data key is opened. Raises ConfigError like ``open_sealed``.
+
+    A value of version 1 is opened and put in an envelope with an empty label.
+    """
+    head = _head_of(sealed)
+    if head[0] == _DIRECT:
+        return seal(keys, open_sealed(keys, sealed, context), context, random_bytes)
+    try:
+        data_key, label_part, rest = _unwrap(keys, sealed, head, context)
+    except InvalidTag:
+        raise _does_not_open(head) from None
+    return _wrap(keys, data_key, context, random_bytes) + label_part + rest
+
+
+def seal_directly(keys: EncryptionKeys, plaintext: bytes, context: bytes, random_bytes: Callable[[int], bytes]) -> bytes:
+    """Seal with the first key itself, for the proof of keys that a process of the first release must be able to open."""
+    head = _head(_DIRECT, keys.sealing_id)
+    nonce = random_bytes(_NONCE_BYTES)
+    return head + nonce + keys.cipher(keys.sealing_id).encrypt(nonce, plaintext, head + context)
 
 
 def key_id_of(sealed: bytes) -> str:
     """The id of the key a value was sealed with. Raises ConfigError for bytes that ``seal`` can not have made."""
+    return _key_id_in(_head_of(sealed))
+
+
+def label_of(sealed: bytes) -> bytes | None:
+    """The label of an envelope, not authenticated before it is opened; None for a value of version 1.
+
+    Raises ConfigError for bytes that ``seal`` can not have made.
+    """
+    head = _head_of(sealed)
+    return None if head[0] == _DIRECT else _label_part(sealed, head)[2:]
+
+
+def _wrap(keys: EncryptionKeys, data_key: bytes, context: bytes, random_bytes: Callable[[int], bytes]) -> bytes:
+    """The beginning of an envelope: head, nonce, sealed data key."""
+    head, nonce = _head(_ENVELOPE, keys.sealing_id), random_bytes(_NONCE_BYTES)
+    return head + nonce + keys.cipher(keys.sealing_id).encrypt(nonce, data_key, head + context)
+
+
+def _unwrap(keys: EncryptionKeys, sealed: bytes, head: bytes, context: bytes) -> tuple[bytes, bytes, bytes]:
+    """Data key, label with its length, and the rest of an envelope. Raises InvalidTag, or ConfigError without the named key."""
+    label_part = _label_part(sealed, head)
+    at = len(head) + _NONCE_BYTES
+    wrapped = sealed[at : at + _WRAPPED_BYTES]
+    data_key = keys.cipher(_key_id_in(head)).decrypt(sealed[len(head) : at], wrapped, head + context)
+    return data_key, label_part, sealed[at + _WRAPPED_BYTES + len(label_part) :]
+
+
+def _open_direct(keys: EncryptionKeys, sealed: bytes, head: bytes, context: bytes) -> bytes:
+    at = len(head) + _NONCE_BYTES
+    return keys.cipher(_key_id_in(head)).decrypt(sealed[len(head) : at], sealed[at:], head + context)
+
+
+def _label_part(sealed: bytes, head: bytes) -> bytes:
+    at = len(head) + _NONCE_BYTES + _WRAPPED_BYTES
+    end = at + 2 + int.from_bytes(sealed[at : at + 2], "big")
+    if len(sealed) < end + _NONCE_BYTES + _TAG_BYTES:
+        raise _not_sealed()
+    return sealed[at:end]
+
+
+def _content_aad(label_part: bytes, context: bytes) -> bytes:
+    return bytes((_ENVELOPE,)) + label_part + context
+
+
+def _head(version: int, key_id: str) -> bytes:
+    return bytes((version, len(key_id))) + key_id.encode("ascii")
+
+
+def _head_of(sealed: bytes) -> bytes:
     head_bytes = 2 + sealed[1] if len(sealed) >= 2 else 0
-    if len(sealed) < head_bytes + NONCE_BYTES + _TAG_BYTES or head_bytes < 3 or sealed[0] != _VERSION:
-        raise ConfigError("a stored value is not in the sealed format: it was damaged, or written by a newer version")
-    key_id = sealed[2:head_bytes].decode("latin-1")
+    version = sealed[0] if sealed else 0
+    if version not in (_DIRECT, _ENVELOPE) or head_bytes < 3 or len(sealed) < head_bytes + _NONCE_BYTES + _TAG_BYTES:
+        raise _not_sealed()
+    return sealed[:head_bytes]
+
+
+def _key_id_in(head: bytes) -> str:
+    key_id = head[2:].decode("latin-1")
     if _KEY_ID.fullmatch(key_id) is None:
         raise ConfigError("a stored value names a key whose id can not exist: it was damaged")
     return key_id
 
 
-def _head(key_id: str) -> bytes:
-    return bytes((_VERSION, len(key_id))) + key_id.encode("ascii")
+def _not_sealed() -> ConfigError:
+    return ConfigError("a stored value is not in the sealed format: it was damaged, or written by a newer version")
+
+
+def _does_not_open(head: bytes) -> ConfigError:
+    return ConfigError(
+        f"a stored value does not open with the key {_key_id_in(head)!r} of {KEYS_VARIABLE}: "
+        "the key under this id is another one than it was sealed with, or the value was changed or moved"
+    )

@@ -23,6 +23,7 @@ from wsproto.events import (
     Request,
 )
 
+from actors.prober import ProbeReport
 from actors.store.api_keys import Scope
 from dispatcher.errors import Overloaded
 from dispatcher.model import NotificationId, OrganizationId
@@ -60,6 +61,8 @@ class InMemoryDispatch:
     changes: list[OrganizationId] = field(factory=list)
     requeues: list[tuple[OrganizationId, list[NotificationId]]] = field(factory=list)
     paced: list[tuple[OrganizationId, list[tuple[NotificationId, float]]]] = field(factory=list)
+    probes: list[tuple[OrganizationId, str, str | None]] = field(factory=list)
+    report: ProbeReport | None = None
     discards: list[tuple[OrganizationId, int]] = field(factory=list)
     resumed_from: list[str | None] = field(factory=list)
     accepting: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
@@ -70,6 +73,12 @@ class InMemoryDispatch:
         await self.accepting()
         self._fail()
         return self.answer
+
+    async def probe(self, organization_id: OrganizationId, config_id: str, recipient: str | None) -> ProbeReport | None:
+        await trio.lowlevel.checkpoint()
+        self._fail()
+        self.probes.append((organization_id, config_id, recipient))
+        return self.report
 
     async def changed(self, organization_id: OrganizationId) -> None:
         self.changes.append(organization_id)

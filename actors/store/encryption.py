@@ -11,7 +11,7 @@ from attrs import frozen
 from actors.store.providers import sealing_context
 from dispatcher.errors import ConfigError
 from dispatcher.model import OrganizationId
-from dispatcher.vault import KEYS_VARIABLE, NONCE_BYTES, EncryptionKeys, key_id_of, open_sealed, seal
+from dispatcher.vault import KEYS_VARIABLE, EncryptionKeys, key_id_of, label_of, open_sealed, rewrap, seal_directly
 
 if TYPE_CHECKING:
     from actors.io.postgres import Pool
@@ -52,7 +52,7 @@ async def check(pool: Pool, keys: EncryptionKeys, random_bytes: RandomBytes) -> 
                 f"{KEYS_VARIABLE}: the key {key_id!r} is not the one this database was set up with: "
                 "give the original key under this id, and a new key under a new id"
             )
-    sealed = seal(keys, _PROOF, _CONTEXT, random_bytes(NONCE_BYTES))
+    sealed = seal_directly(keys, _PROOF, _CONTEXT, random_bytes)
     await pool.execute(
         "INSERT INTO encryption_check (key_id, sealed) VALUES (%s, %s) ON CONFLICT DO NOTHING", (keys.sealing_id, sealed)
     )
@@ -66,14 +66,14 @@ async def check_none_needed(pool: Pool) -> None:
 
 @frozen
 class Rotation:
-    """How far a rotation is: ``moved`` of ``total`` configurations that were sealed with another key."""
+    """How far a rotation is: ``moved`` of ``total`` configurations that were sealed with another key, or in no envelope."""
 
     moved: int
     total: int
 
 
 async def rotate(pool: Pool, keys: EncryptionKeys, random_bytes: RandomBytes, progress: Callable[[Rotation], None]) -> Rotation:
-    """Seal every credential with the first key. Safe to repeat and to run beside a working dispatcher.
+    """Put every credential in an envelope under the first key. Safe to repeat and to run beside a working dispatcher.
 
     Raises ConfigError when a credential can not be opened with the keys there are; what was moved before stays moved.
     """
@@ -83,7 +83,7 @@ async def rotate(pool: Pool, keys: EncryptionKeys, random_bytes: RandomBytes, pr
     for id, organization_id, sealed in waiting:
         context = sealing_context(OrganizationId(organization_id), id)
         try:
-            anew = seal(keys, open_sealed(keys, sealed, context), context, random_bytes(NONCE_BYTES))
+            anew = rewrap(keys, sealed, context, random_bytes)
         except ConfigError as error:
             raise ConfigError(f"provider configuration {id} of organization {organization_id}: {error}") from None
         # A configuration that is replaced at this moment is sealed with the first key already.
@@ -99,8 +99,8 @@ async def rotate(pool: Pool, keys: EncryptionKeys, random_bytes: RandomBytes, pr
 
 
 def _is_sealed_with(sealed: bytes, keys: EncryptionKeys) -> bool:
-    """Whether the first key sealed this. A damaged value was sealed with none."""
+    """Whether this is an envelope of the first key. A damaged value was sealed with none."""
     try:
-        return key_id_of(bytes(sealed)) == keys.sealing_id
+        return key_id_of(bytes(sealed)) == keys.sealing_id and label_of(bytes(sealed)) is not None
     except ConfigError:
         return False

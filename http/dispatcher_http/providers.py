@@ -11,13 +11,17 @@ from typing import Any
 import orjson
 from quart_trio.wrappers import TrioResponse
 
+from actors.prober import ProbeReport
 from actors.store import providers as store
 from actors.store.api_keys import Scope
 from actors.store.providers import StoredProvider, sealing_context
 from dispatcher import vault
+from dispatcher.acceptance import recipient_rule_broken
 from dispatcher.errors import ConfigError
 from dispatcher.model import Channel, OrganizationId
 from dispatcher.problems import Problem, Refused
+from dispatcher.providers.probing import Probed
+from dispatcher.providers.registry import Unbindable
 from dispatcher.vault import EncryptionKeys
 from dispatcher_http import wire
 from dispatcher_http.problems import resource_not_found
@@ -29,6 +33,7 @@ MEMBERS_MAX = 64
 BYTES_MAX = 32 * 1024
 """Of settings, and of credentials, as JSON: every organization's are kept in memory."""
 PRIORITY_MAX = 1000
+RECIPIENT_CHARS_MAX = 4096
 
 _RULE = "/v1/orgs/<org>/providers"
 _KEYS_MISSING = Problem(
@@ -40,7 +45,7 @@ _KEYS_MISSING = Problem(
 
 
 def routes(services: Services) -> list[Route]:
-    """Creating, reading, replacing, removing."""
+    """Creating, reading, replacing, removing, trying out."""
 
     async def create(call: Call) -> TrioResponse:
         keys = _keys(services)
@@ -103,8 +108,33 @@ def routes(services: Services) -> list[Route]:
             await announce(services.changed(call.organization_id))
         return no_content()
 
+    async def test(call: Call) -> TrioResponse:
+        id = call.id_of("provider")
+        stored = await store.read(services.pool, call.organization_id, id)
+        if stored is None:
+            raise Refused(resource_not_found("provider"))
+        faults = wire.Faults()
+        fields = wire.Fields(await call.json() if await call.has_body() else {}, faults)
+        recipient = fields.optional_text("recipient", RECIPIENT_CHARS_MAX)
+        fields.finish()
+        if recipient is not None and (rule := recipient_rule_broken(recipient, stored.channel)) is not None:
+            faults.add("/recipient", "field_invalid", f"This {rule}.")
+        faults.refuse_if_any()
+        try:
+            report = await services.probe(call.organization_id, id, recipient)
+        except ConfigError as error:
+            report = ProbeReport(Probed(False, "credentials_not_opened", str(error)), 0.0)
+        except Unbindable as error:
+            report = ProbeReport(Probed(False, error.code, f"{error.problem.pointer}: {error.problem.detail}"), 0.0)
+        if report is None:
+            raise Refused(resource_not_found("provider"))
+        probed = report.probed
+        duration_s = round(report.duration_s, 3)
+        return answer({"ok": probed.good, "code": probed.code, "detail": probed.words, "duration_s": duration_s})
+
     return [
         Route("POST", _RULE, Scope.PROVIDERS_WRITE, create),
+        Route("POST", f"{_RULE}/<id>/test", Scope.PROVIDERS_WRITE, test),
         Route("GET", _RULE, Scope.PROVIDERS_READ, read_page),
         Route("GET", f"{_RULE}/<id>", Scope.PROVIDERS_READ, read),
         Route("PUT", f"{_RULE}/<id>", Scope.PROVIDERS_WRITE, replace),
@@ -160,8 +190,8 @@ def _size(value: Mapping[str, Any]) -> int:
 def _seal(
     services: Services, keys: EncryptionKeys, organization_id: OrganizationId, id: str, credentials: Mapping[str, Any]
 ) -> bytes:
-    nonce = services.random_bytes(vault.NONCE_BYTES)
-    return vault.seal(keys, orjson.dumps(credentials), sealing_context(organization_id, id), nonce)
+    names = orjson.dumps(sorted(credentials))
+    return vault.seal(keys, orjson.dumps(credentials), sealing_context(organization_id, id), services.random_bytes, names)
 
 
 def _document(services: Services, stored: StoredProvider) -> dict[str, Any]:
@@ -179,11 +209,16 @@ def _document(services: Services, stored: StoredProvider) -> dict[str, Any]:
 
 
 def _credential_fields(services: Services, stored: StoredProvider) -> list[str] | None:
-    """The names of the sealed fields; None when no key here opens them."""
-    if services.encryption_keys is None:
-        return None
+    """The names of the sealed fields, from the label: nothing is opened for it. None when no key here opens them."""
+    keys = services.encryption_keys
     try:
-        opened = vault.open_sealed(services.encryption_keys, stored.sealed, sealing_context(stored.organization_id, stored.id))
+        if keys is None or vault.key_id_of(stored.sealed) not in keys.ids:
+            return None
+        if label := vault.label_of(stored.sealed):
+            names: list[str] = orjson.loads(label)
+            return names
+        # From before there were envelopes, and not rotated since.
+        opened = vault.open_sealed(keys, stored.sealed, sealing_context(stored.organization_id, stored.id))
     except ConfigError:
         return None
     return sorted(orjson.loads(opened))

@@ -51,6 +51,10 @@ class Call:
             raise Refused(resource_not_found(what))
         return id
 
+    async def has_body(self) -> bool:
+        """Whether anything was sent along. Raises like :meth:`json`."""
+        return bool(await self.request.get_data(True, False, False))
+
     async def json(self) -> dict[str, Any]:
         """The body, a JSON object. Raises Refused, or werkzeug's exceptions for too large and too slow."""
         content_type, encoding = self.request.headers.get("Content-Type"), self.request.headers.get("Content-Encoding")

@@ -15,6 +15,7 @@ from attrs import field, frozen
 from prometheus_client import CollectorRegistry
 
 from actors.io.postgres import Pool
+from actors.prober import ProbeReport
 from dispatcher.config import SurfaceConfig
 from dispatcher.model import NotificationId, OrganizationId
 from dispatcher.providers.registry import Provider
@@ -84,6 +85,15 @@ class Listen(Protocol):
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]: ...
 
 
+class Probe(Protocol):
+    """Try a provider configuration out, with a test message if there is a recipient. None: the organization has no such one.
+
+    Raises ConfigError or Unbindable for one that can not be used.
+    """
+
+    async def __call__(self, organization_id: OrganizationId, config_id: str, recipient: str | None) -> ProbeReport | None: ...
+
+
 class Ready(Protocol):
     """Ask every server we depend on whether it answers: its name to yes or no."""
 
@@ -100,6 +110,7 @@ class Services:
     requeued_many: RequeuedMany
     discarded: Discarded
     listen: Listen
+    probe: Probe
     ready: Ready
     pool: Pool
     config: SurfaceConfig

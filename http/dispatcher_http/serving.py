@@ -25,10 +25,12 @@ from prometheus_client import CollectorRegistry
 import migrations
 from actors.embedded.postgres import embedded_postgres
 from actors.embedded.valkey import embedded_valkey
+from actors.hot import Loaders
 from actors.io.postgres import Pool, open_pool
 from actors.metrics import MetricsCollector
 from actors.node import Node
 from actors.opening import open_node
+from actors.prober import Prober
 from actors.store import encryption
 from actors.store.dispatching import forget_incarnations
 from dispatcher.config import Config
@@ -107,6 +109,9 @@ async def open_service(config: Config) -> AsyncIterator[Service]:
 
 def services_of(node: Node, config: Config, new_id: Callable[[], str]) -> Services:
     """What the surface needs of a node."""
+    loaders = Loaders(node.pool, config.encryption_keys, config.provider_urls_extra)
+    random_bytes = secrets.token_bytes
+    prober = Prober(loaders.provider, node.transports, new_id=new_id, random_bytes=random_bytes, unix_s=time.time)
     registry = CollectorRegistry()
     registry.register(MetricsCollector(node.metrics, node.gauges))
     return Services(
@@ -116,6 +121,7 @@ def services_of(node: Node, config: Config, new_id: Callable[[], str]) -> Servic
         requeued_many=node.letter_news.requeued,
         discarded=node.letter_news.discarded,
         listen=node.herald.listen,
+        probe=prober.probe,
         ready=node.ready,
         pool=node.pool,
         config=config.surface,
@@ -125,7 +131,7 @@ def services_of(node: Node, config: Config, new_id: Callable[[], str]) -> Servic
         provider_urls_extra=config.provider_urls_extra,
         attempts_max=config.dispatch.attempts_max,
         new_id=new_id,
-        random_bytes=secrets.token_bytes,
+        random_bytes=random_bytes,
         admit=node.headroom.admit,
     )
 

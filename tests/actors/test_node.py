@@ -55,7 +55,7 @@ def node(postgres_url: str, redis_url: str, sandbox: Sandbox, **settings: str) -
 async def configure(node: Node, sandbox: Sandbox) -> None:
     """The organization acme with the sandbox as provider."""
     id = uuid7(time.time_ns() // 1_000_000, 7)
-    sealed = vault.seal(parse_keys(KEYS), b'{"api_key":"SG.a.b"}', providers.sealing_context(ACME, id), bytes(12))
+    sealed = vault.seal(parse_keys(KEYS), b'{"api_key":"SG.a.b"}', providers.sealing_context(ACME, id), Random(3).randbytes)
     settings = {"from_email": "tickets@hall.example", "base_url": sandbox.url}
     await organizations.create(node.pool, ACME, "Acme", "en")
     await providers.add(node.pool, id, ACME, "sendgrid", Channel.EMAIL, sealed, settings, 0)

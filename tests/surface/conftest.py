@@ -66,6 +66,7 @@ async def surface(pool: Pool, new_id: Ids, surface_config: SurfaceConfig) -> Asy
         requeued_many=dispatch.requeued_many,
         discarded=dispatch.discarded,
         listen=dispatch.listen,
+        probe=dispatch.probe,
         ready=dispatch.ready,
         pool=pool,
         config=surface_config,

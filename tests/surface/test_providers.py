@@ -9,12 +9,16 @@ import pytest
 from attrs import evolve
 from quart_trio.wrappers import TrioRequest
 
+from actors.prober import ProbeReport
 from actors.store import providers as store
 from actors.store.api_keys import Scope
 from actors.store.providers import sealing_context
-from dispatcher.errors import QueueUnavailable
+from dispatcher.errors import ConfigError, QueueUnavailable
 from dispatcher.model import OrganizationId
 from dispatcher.problems import Refused
+from dispatcher.providers.probing import Probed
+from dispatcher.providers.provider import invalid
+from dispatcher.providers.registry import Unbindable
 from dispatcher.vault import EncryptionKeys, open_sealed
 from dispatcher_http import providers
 from dispatcher_http.routing import Call
@@ -204,7 +208,7 @@ async def test_a_configuration_no_key_opens_is_shown_without_its_fields(surface:
 
 async def test_without_encryption_keys_no_credentials_are_taken(surface: Surface) -> None:
     services = evolve(surface.services, encryption_keys=None)
-    (create_view,) = [route.view for route in providers.routes(services) if route.method == "POST"]
+    (create_view,) = [route.view for route in providers.routes(services) if (route.method, route.rule[-9:]) == ("POST", "providers")]
 
     async with surface.app.test_request_context("/", method="POST", json=BODY) as context:
         with pytest.raises(Refused, match="encryption_keys_missing") as refused:
@@ -222,3 +226,50 @@ async def test_scopes_are_told_apart(surface: Surface) -> None:
         assert_problem(await surface.client.request(method, address, headers=reader), 403, "scope_missing")
     for address in (PATH, target):
         assert_problem(await surface.client.get(address, headers=writer), 403, "scope_missing")
+
+
+# --- trying out ---------------------------------------------------------------------------------------------
+
+
+async def tried(surface: Surface, body: dict[str, Any] | None, organization: str = "acme") -> httpx.Response:
+    id = (await create(surface)).json()["id"]
+    headers = await surface.authorization(organization, Scope.PROVIDERS_WRITE)
+    return await surface.client.post(f"/v1/orgs/{organization}/providers/{id}/test", json=body, headers=headers)
+
+
+@pytest.mark.parametrize("body", [None, {}, {"recipient": "ann@example.com"}])
+async def test_a_test_answers_in_words(surface: Surface, body: dict[str, Any] | None) -> None:
+    surface.dispatch.report = ProbeReport(Probed(False, "key_refused", "Make another key."), 0.25)
+    response = await tried(surface, body)
+
+    assert response.status_code == 200
+    assert response.json() == {"ok": False, "code": "key_refused", "detail": "Make another key.", "duration_s": 0.25}
+    assert surface.dispatch.probes[0][2] == (body or {}).get("recipient")
+
+
+@pytest.mark.parametrize("body", [{"recipient": "+49301234567"}, {"recipient": 3}, {"to": "ann@example.com"}, []])
+async def test_a_test_with_a_bad_body_is_refused_and_tries_nothing(surface: Surface, body: Any) -> None:
+    response = await tried(surface, body)
+
+    assert response.status_code in (400, 422)
+    assert surface.dispatch.probes == []
+
+
+async def test_a_foreign_configuration_can_not_be_tried(surface: Surface) -> None:
+    assert_problem(await tried(surface, {}, "globex"), 404, "provider_not_found")
+    assert surface.dispatch.probes == []
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (ConfigError("sealed with another key"), "credentials_not_opened"),
+        (Unbindable(invalid("/settings/base_url", "is not allowed", "base_url_not_allowed")), "base_url_not_allowed"),
+    ],
+)
+async def test_what_can_not_be_used_at_all_is_told_as_well(surface: Surface, failure: Exception, code: str) -> None:
+    id = (await create(surface)).json()["id"]
+    surface.dispatch.failure = failure
+    response = await surface.client.post(f"{PATH}/{id}/test", headers=await surface.authorization("acme", Scope.PROVIDERS_WRITE))
+
+    assert (response.status_code, response.json()["ok"], response.json()["code"]) == (200, False, code)

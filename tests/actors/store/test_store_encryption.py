@@ -28,7 +28,7 @@ def keys(**named: bytes) -> EncryptionKeys:
 
 async def add(pool: Pool, id: str, sealing: EncryptionKeys, organization_id: OrganizationId = ACME) -> None:
     credentials = orjson.dumps({"api_key": f"SG.{id}"})
-    sealed = vault.seal(sealing, credentials, providers.sealing_context(organization_id, id), secrets.token_bytes(12))
+    sealed = vault.seal(sealing, credentials, providers.sealing_context(organization_id, id), secrets.token_bytes)
     settings = {"from_email": "tickets@hall.example"}
     await providers.add(pool, id, organization_id, "sendgrid", Channel.EMAIL, sealed, settings, 0)
 
@@ -143,7 +143,7 @@ async def test_a_rotation_that_lacks_a_key_names_the_configuration_and_loses_not
 async def test_a_configuration_replaced_meanwhile_keeps_its_new_credentials(pool: Pool, new_id: NewId) -> None:
     id = new_id()
     await add(pool, id, keys(k1=ONE))
-    newer = vault.seal(keys(k2=TWO), b'{"api_key":"SG.newer"}', providers.sealing_context(ACME, id), secrets.token_bytes(12))
+    newer = vault.seal(keys(k2=TWO), b'{"api_key":"SG.newer"}', providers.sealing_context(ACME, id), secrets.token_bytes)
 
     replaced = False
 
