@@ -208,7 +208,8 @@ async def test_a_configuration_no_key_opens_is_shown_without_its_fields(surface:
 
 async def test_without_encryption_keys_no_credentials_are_taken(surface: Surface) -> None:
     services = evolve(surface.services, encryption_keys=None)
-    (create_view,) = [route.view for route in providers.routes(services) if (route.method, route.rule[-9:]) == ("POST", "providers")]
+    views = {(route.method, route.rule.rpartition("/")[2]): route.view for route in providers.routes(services)}
+    create_view = views["POST", "providers"]
 
     async with surface.app.test_request_context("/", method="POST", json=BODY) as context:
         with pytest.raises(Refused, match="encryption_keys_missing") as refused:
