@@ -6,13 +6,15 @@ import gc
 import resource
 import signal
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import click
 import trio
 
 from dispatcher_sandbox.behaviour import Behaviour, Outage
-from dispatcher_sandbox.sandbox import open_sandbox
+from dispatcher_sandbox.doors import DOORS
+from dispatcher_sandbox.sandbox import Sandbox, open_sandbox
 
 
 async def serve(
@@ -21,15 +23,16 @@ async def serve(
     behaviour: Behaviour | None = None,
     tls: ssl.SSLContext | None = None,
     seed: int = 0,
-    started: Callable[[str], None] = lambda _url: None,
+    started: Callable[[Sandbox], None] = lambda _sandbox: None,
+    ports: Mapping[str, int] | None = None,
 ) -> None:
-    """Run a sandbox until SIGTERM or SIGINT; call ``started`` with its URL once it accepts connections.
+    """Run a sandbox until SIGTERM or SIGINT; call ``started`` with it once it accepts connections.
 
     Only for the main thread. Raises OSError when the address can not be had.
     """
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with open_sandbox(host, port, behaviour, tls, seed) as sandbox:
-            started(sandbox.url)
+        async with open_sandbox(host, port, behaviour, tls, seed, ports=ports) as sandbox:
+            started(sandbox)
             async for _ in signals:
                 return
 
@@ -58,6 +61,15 @@ def _allow_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def _door_ports(command: Callable[..., None]) -> Callable[..., None]:
+    """An option for the port of each way in beside HTTP/1.1."""
+    for door in reversed(DOORS):
+        meaning = f"Port of {door.speaks}; 0 takes a free one, as --port 0 does.  [default: {door.port}]"
+        option = click.option(f"--{door.name}-port", type=int, help=meaning)
+        command = option(command)
+    return command
+
+
 _OUTAGES = [outage.value for outage in Outage]
 
 
@@ -73,6 +85,8 @@ _OUTAGES = [outage.value for outage in Outage]
 @click.option("--seed", default=0, help="Start of the random numbers.")
 @click.option("--tls-certificate", type=click.Path(exists=True, dir_okay=False), help="Certificate chain, PEM; makes it HTTPS.")
 @click.option("--tls-key", type=click.Path(exists=True, dir_okay=False), help="Private key, PEM, unless in the same file.")
+@click.option("--ca-file", type=click.Path(dir_okay=False, path_type=Path), help="Write the authority to trust here, PEM.")
+@_door_ports
 def sandbox_command(
     host: str,
     port: int,
@@ -85,8 +99,10 @@ def sandbox_command(
     seed: int,
     tls_certificate: str | None,
     tls_key: str | None,
+    ca_file: Path | None,
+    **ports: int | None,
 ) -> None:
-    """Speak SendGrid on a loopback address: check every request as strictly, and fail when told to."""
+    """Speak as providers do on a loopback address: check every request as strictly, and fail when told to."""
     try:
         behaviour = Behaviour(
             latency_s=latency_s,
@@ -102,10 +118,19 @@ def sandbox_command(
     _allow_many_files()
     gc.freeze()
 
-    def started(url: str) -> None:
+    def started(sandbox: Sandbox) -> None:
+        if ca_file is not None:
+            ca_file.write_bytes(sandbox.ca_pem)
+        url = sandbox.url
         click.echo(f"The sandbox speaks SendGrid v3 at {url} (control API at {url}/_sandbox/, Ctrl-C ends it)")
+        for door in DOORS:
+            click.echo(f"The sandbox speaks {door.speaks} at {sandbox.urls[door.name]}")
 
+    by_name: dict[str, int] = {}
+    for door in DOORS:
+        given = ports[f"{door.name}_port"]
+        by_name[door.name] = given if given is not None else door.port if port else 0
     try:
-        trio.run(serve, host, port, behaviour, tls, seed, started)
+        trio.run(serve, host, port, behaviour, tls, seed, started, by_name)
     except OSError as error:
         raise click.ClickException(f"can not listen on {host} port {port}: {error.strerror or error}") from None

@@ -6,7 +6,7 @@ It has no authentication: a sandbox is for loopback addresses.
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -18,14 +18,18 @@ from dispatcher_sandbox.magic import DOMAIN, TABLE
 from dispatcher_sandbox.messages import JSON, Answer, Request
 
 PREFIX = b"/_sandbox"
+PEM = b"Content-Type: application/x-pem-file\r\n"
 _NOTHING = Answer(204)
 
 
 class Control:
-    """Answers control requests for one exchange. ``statistics`` gives the server's own numbers."""
+    """Answers control requests for one exchange. ``statistics`` gives the server's own numbers, ``urls`` are all ways in."""
 
-    def __init__(self, exchange: Exchange, statistics: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self, exchange: Exchange, statistics: Callable[[], dict[str, Any]], urls: Mapping[str, str], ca_pem: bytes
+    ) -> None:
         self._exchange = exchange
+        self._urls = urls
         self._statistics = statistics
         self._routes: dict[tuple[str, str], Callable[[Request, dict[str, str]], Answer]] = {
             ("GET", "/"): self._index,
@@ -39,6 +43,7 @@ class Control:
             ("DELETE", "/ledger"): self._clear,
             ("GET", "/messages"): self._messages,
             ("GET", "/magic"): self._magic,
+            ("GET", "/ca.pem"): lambda _request, _query: Answer(200, PEM, ca_pem),
         }
 
     def answer(self, request: Request) -> Answer:
@@ -56,7 +61,8 @@ class Control:
         return route(request, dict(urllib.parse.parse_qsl(query)))
 
     def _index(self, _request: Request, _query: dict[str, str]) -> Answer:
-        return _json({"resources": [f"{method} {PREFIX.decode()}{path}" for method, path in self._routes]})
+        resources = [f"{method} {PREFIX.decode()}{path}" for method, path in self._routes]
+        return _json({"resources": resources, "urls": dict(self._urls)})
 
     def _behave(self, request: Request, start: Behaviour) -> Answer:
         try:

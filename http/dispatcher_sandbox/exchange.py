@@ -54,10 +54,11 @@ class Exchange:
         target = request.target
         for prefix, simulator in self._simulators:
             if target.startswith(prefix):
-                return self._handle(simulator, request, now_s)
+                return self.handle_as(simulator, request, now_s)
         return Reply(gateway_page(404))
 
-    def _handle(self, simulator: Simulator, request: Request, now_s: float) -> Reply:
+    def handle_as(self, simulator: Simulator, request: Request, now_s: float) -> Reply:
+        """Decide about one request of this provider, for the ways in that lead to one only."""
         behaviour = self._behaviour
         ledger = self.ledger
         ledger.requests += 1

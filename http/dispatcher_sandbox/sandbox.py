@@ -6,15 +6,17 @@ import resource
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import attrs
 import trio
 
 from dispatcher_sandbox.behaviour import Behaviour
+from dispatcher_sandbox.certificates import authority
 from dispatcher_sandbox.control import PREFIX, Control
+from dispatcher_sandbox.doors import DOORS, Behind
 from dispatcher_sandbox.exchange import Exchange, Reply
 from dispatcher_sandbox.ledger import Ledger
 from dispatcher_sandbox.messages import Request
@@ -24,10 +26,16 @@ from dispatcher_sandbox.simulators import SIMULATORS
 
 
 class Sandbox:
-    """What ``open_sandbox`` yields. ``url`` is its origin, without a trailing slash; ``ledger`` is for reading."""
+    """What ``open_sandbox`` yields. ``url`` is its origin, without a trailing slash; ``ledger`` is for reading.
 
-    def __init__(self, url: str, exchange: Exchange, statistics: Callable[[], ServerStatistics]) -> None:
-        self.url = url
+    ``urls`` are those of all ways in by name, ``http`` and the names of ``doors.DOORS``. ``ca_pem`` is the authority of those
+    that always have TLS.
+    """
+
+    def __init__(self, urls: Mapping[str, str], exchange: Exchange, statistics: Callable[[], ServerStatistics]) -> None:
+        self.urls = urls
+        self.url = urls["http"]
+        self.ca_pem = authority().ca_pem
         self.ledger: Ledger = exchange.ledger
         self.statistics = statistics
         self._exchange = exchange
@@ -54,9 +62,9 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _url(listener: socket.socket, tls: bool) -> str:
+def _url(scheme: str, listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 @asynccontextmanager
@@ -67,14 +75,16 @@ async def open_sandbox(
     tls: ssl.SSLContext | None = None,
     seed: int = 0,
     *,
+    ports: Mapping[str, int] | None = None,
     limits: Limits | None = None,
     ledger: Ledger | None = None,
     clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Sandbox]:
     """Serve until the block ends; then every connection is closed, answered or not.
 
-    ``tls`` is a server's context. ``clock`` gives Unix seconds; delays wait on Trio's clock. Raises OSError when the address can
-    not be had.
+    ``port`` and ``tls``, a server's context, are for the providers over HTTP/1.1. The other ways in have ``ports`` of their own,
+    by name, free ones where none is given, and TLS as they need it. ``clock`` gives Unix seconds; delays wait on Trio's clock.
+    Raises OSError when an address can not be had.
     """
     exchange = Exchange(SIMULATORS, ledger or Ledger(), behaviour or Behaviour(), seed)
 
@@ -87,7 +97,8 @@ async def open_sandbox(
             "memory_kib_max": usage.ru_maxrss,
         }
 
-    control = Control(exchange, statistics)
+    urls: dict[str, str] = {}
+    control = Control(exchange, statistics, urls, authority().ca_pem)
 
     def handle(request: Request, now_s: float) -> Reply:
         if request.target.startswith(PREFIX):
@@ -95,8 +106,15 @@ async def open_sandbox(
         return exchange.handle(request, now_s)
 
     server = Server(handle, limits or Limits(), tls, clock)
-    with listen(host, port) as listener:
+    behind = Behind(exchange, authority(), clock)
+    with ExitStack() as stack:
+        listener = stack.enter_context(listen(host, port))
+        urls["http"] = _url("http" if tls is None else "https", listener)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.serve, listener)
-            yield Sandbox(_url(listener, tls is not None), exchange, server.statistics)
+            for door in DOORS:
+                at_door = stack.enter_context(listen(host, (ports or {}).get(door.name, 0)))
+                urls[door.name] = _url(door.scheme, at_door)
+                nursery.start_soon(door.open(behind), at_door)
+            yield Sandbox(urls, exchange, server.statistics)
             nursery.cancel_scope.cancel()

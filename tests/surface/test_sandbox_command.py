@@ -17,6 +17,8 @@ import trio
 from click.testing import CliRunner
 
 from dispatcher_sandbox.command import sandbox_command, serve
+from dispatcher_sandbox.doors import DOORS
+from dispatcher_sandbox.sandbox import Sandbox
 from house import Tls
 from sandbox_mails import AUTHORIZATION, mail
 
@@ -33,6 +35,8 @@ def running(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
+            for _ in DOORS:
+                process.stdout.readline()
             url = re.search(r"https?://[^\s/]+", line)
             assert url is not None, line
             yield process, url[0]
@@ -113,8 +117,8 @@ def test_a_taken_port_is_one_clear_line() -> None:
 async def test_serving_ends_with_a_signal(number: signal.Signals) -> None:
     urls: list[str] = []
 
-    def started(url: str) -> None:
-        urls.append(url)
+    def started(sandbox: Sandbox) -> None:
+        urls.append(sandbox.url)
         signal.raise_signal(number)
 
     with trio.fail_after(30):

@@ -25,7 +25,8 @@ def exchange() -> Exchange:
 
 def ask(exchange: Exchange, method: str, target: str, body: Any = b"") -> tuple[int, Any]:
     raw = body if isinstance(body, bytes) else orjson.dumps(body)
-    answer = Control(exchange, lambda: {"connections": 3}).answer(Request(method.encode(), target.encode(), {}, raw))
+    control = Control(exchange, lambda: {"connections": 3}, {"http": "http://127.0.0.1:8025"}, b"authority")
+    answer = control.answer(Request(method.encode(), target.encode(), {}, raw))
     return answer.status, orjson.loads(answer.body) if answer.body else None
 
 
