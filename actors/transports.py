@@ -6,10 +6,14 @@ acted? Invariant: nothing that leaves here names an address, a header or a body.
 
 from __future__ import annotations
 
+from typing import overload
+
 from attrs import frozen
 
-from actors.io.http import Deadlines, HttpPool
+from actors.io.http import Deadlines, HttpPool, NotSent
+from dispatcher.http_message import HttpRequest, HttpResponse
 from dispatcher.providers.provider import Request, Response
+from dispatcher.smtp_message import SmtpRequest, SmtpResponse
 
 
 @frozen
@@ -18,6 +22,12 @@ class Transports:
 
     http: HttpPool
 
+    @overload
+    async def exchange(self, request: HttpRequest, deadlines: Deadlines) -> HttpResponse: ...
+    @overload
+    async def exchange(self, request: SmtpRequest, deadlines: Deadlines) -> SmtpResponse: ...
     async def exchange(self, request: Request, deadlines: Deadlines) -> Response:
         """Carry one request and bring back its answer. Raises NotSent or MaybeSent."""
+        if isinstance(request, SmtpRequest):
+            raise NotSent("protocol", "transport_missing")
         return await self.http.exchange(request, deadlines)

@@ -29,7 +29,7 @@ from actors.store.statements import GATE, RECORD_DELIVERED, REGISTER
 from bench.rig import API_KEY, SHARDS
 from dispatcher.http_message import HttpRequest
 from dispatcher.model import Channel, Delivery, OrganizationId, ProviderConfig
-from dispatcher.providers.registry import REGISTRY, Bound, Moment
+from dispatcher.providers.registry import REGISTRY, Bound, Moment, Request
 
 CONNECTIONS = 32
 BATCH = 500
@@ -62,8 +62,9 @@ async def post(sock: trio.socket.SocketType, data: bytes) -> str | None:
     return answer.message_id.decode() if answer.message_id else None
 
 
-def wire(request: HttpRequest) -> bytes:
+def wire(request: Request) -> bytes:
     """The request as bytes."""
+    assert isinstance(request, HttpRequest)
     origin = request.origin
     head = [b"%b %b HTTP/1.1" % (request.method, request.target), b"host: %b:%d" % (origin.host.encode(), origin.port)]
     head.extend(name + b": " + value for name, value in request.headers)

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from dispatcher.model import Delivery
 from dispatcher.outcome import Outcome
-from dispatcher.providers.provider import Moment, Request, Response
+from dispatcher.providers.provider import Moment, OwnResponse, Request
 
 
 class Part(NamedTuple):
@@ -40,7 +40,7 @@ class Batching(Protocol):
     def batch_request(self, parts: Sequence[Part], moment: Moment) -> Request:
         """One request for parts with equal keys, at least one and at most ``batch_max``."""
 
-    def classify_batch(self, response: Response, parts: Sequence[Part], now_unix_s: float) -> Sequence[Outcome | None]:
+    def classify_batch(self, response: OwnResponse, parts: Sequence[Part], now_unix_s: float) -> Sequence[Outcome | None]:
         """What the answer means for each part, in order. Never raises, and never answers None for all of more than one part
         unless they are to be halved: then which one is bad could not be told.
         """

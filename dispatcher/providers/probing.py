@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from attrs import frozen
 
-from dispatcher.providers.provider import Moment, Request, Response
+from dispatcher.providers.provider import Moment, OwnResponse, Request
 
 
 @frozen
@@ -27,5 +27,5 @@ class Probing(Protocol):
     def probe(self, moment: Moment) -> Request:
         """The request to try with. It must have no effect on any recipient, and cost nothing."""
 
-    def probed(self, response: Response, now_unix_s: float) -> Probed:
+    def probed(self, response: OwnResponse, now_unix_s: float) -> Probed:
         """What the answer says. Never raises."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from math import isfinite
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from attrs import field, frozen
 
@@ -21,11 +21,14 @@ from dispatcher.model import Channel, Delivery, ProviderConfig
 from dispatcher.origins import BaseUrl, parse_base_url
 from dispatcher.outcome import Outcome
 from dispatcher.problems import Problem
+from dispatcher.smtp_message import SmtpRequest, SmtpResponse
 
-Request = HttpRequest
+Request: TypeAlias = HttpRequest | SmtpRequest
 """What a provider may want written to a connection."""
-Response = HttpResponse
-"""What may come back."""
+Response: TypeAlias = HttpResponse | SmtpResponse
+"""What may come back: an HttpResponse to an HttpRequest, an SmtpResponse to an SmtpRequest."""
+OwnResponse: TypeAlias = Any
+"""The Response to the kind of Request that this provider makes. It declares that one; which one, types can not say here."""
 
 CONCURRENCY_MAX_DEFAULT = 32
 """Calls at once to one provider for one organization, unless its settings say otherwise."""
@@ -94,7 +97,7 @@ class Bound(Protocol):
     def request(self, delivery: Delivery, moment: Moment) -> Request:
         """The request that sends one notification. Raises Unsendable when there is none."""
 
-    def classify(self, response: Response, now_unix_s: float) -> Outcome:
+    def classify(self, response: OwnResponse, now_unix_s: float) -> Outcome:
         """What a response means. Never raises. The time is for hints that name an instant."""
 
 

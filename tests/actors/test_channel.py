@@ -20,11 +20,11 @@ from actors.memory_tables import MemoryDatabase
 from actors.metrics import Metrics
 from actors.transports import Transports
 from dispatcher.fairness import Share
-from dispatcher.http_message import HttpRequest, HttpResponse
+from dispatcher.http_message import HttpResponse
 from dispatcher.messages import Concluded, ProviderPolicy
 from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId, ProviderConfig
 from dispatcher.outcome import Outcome, OutcomeClass
-from dispatcher.providers.registry import REGISTRY, Bound, Moment
+from dispatcher.providers.registry import REGISTRY, Bound, Moment, Request
 from dispatcher_sandbox.sandbox import Sandbox, open_sandbox
 
 ORG = OrganizationId("acme")
@@ -60,7 +60,7 @@ class Faulty:
         self.origin = good.origin
         self.limits = good.limits
 
-    def request(self, delivery: Delivery, moment: Moment) -> HttpRequest:
+    def request(self, delivery: Delivery, moment: Moment) -> Request:
         if self._fault == "request":
             raise ValueError("canary")
         return self._good.request(delivery, moment)
