@@ -10,6 +10,7 @@ nobody in line may have one: waking one is cheaper than starting one.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Protocol, cast
 from weakref import WeakValueDictionary
 
@@ -68,6 +69,16 @@ class Callers:
         """Put a channel that has work in line, unless it stands there already. Never waits."""
         if self._line_up(channel):
             self._call_for(channel.share)
+
+    def beside(self, work: Callable[[], Awaitable[None]]) -> bool:
+        """Start something that calls need and that none of them owns. It must end by itself and raise nothing but Cancelled.
+
+        False when no callers run: then it is not started.
+        """
+        if self._nursery is None:
+            return False
+        self._nursery.start_soon(work)
+        return True
 
     async def run(self) -> None:
         """Host the callers until cancelled."""

@@ -21,6 +21,7 @@ from actors.io.http import Deadlines, MaybeSent, NotSent
 from actors.lease import Lease
 from actors.metrics import Metrics
 from actors.supervision import describe
+from actors.tokens import TokenKeeper
 from actors.transports import Transports
 from dispatcher.fairness import CALL_GUESS_S, Share
 from dispatcher.http_message import HttpResponse
@@ -30,6 +31,7 @@ from dispatcher.organization import INTERRUPTED
 from dispatcher.outcome import FOUND_AT_PROVIDER, OnUnknown, Outcome, OutcomeClass
 from dispatcher.providers.inquiry import Askable, CannotTell, Found
 from dispatcher.providers.registry import Bound, Moment, Unsendable
+from dispatcher.providers.tokens import Authorizing
 from dispatcher.unknowns import key_holds_for_s
 
 logger = logging.getLogger(__name__)
@@ -65,6 +67,11 @@ class ChannelActor:
         self._unix_s = unix_s
         self._random_bytes = random_bytes
         self._metrics = metrics
+        self._tokens: TokenKeeper | None = None
+        if isinstance(bound, Authorizing):
+            self._tokens = TokenKeeper(
+                bound, transports=transports, deadlines=deadlines, callers=callers, unix_s=unix_s, random_bytes=random_bytes
+            )
         self._waiting: deque[Delivery] = deque()
         self._hurried: dict[NotificationId, Deadlines] = {}  # of waiting attempts whose calls may take less time than others
         self._relied_until_s: dict[NotificationId, float] = {}  # of waiting attempts that rely on what the provider remembers
@@ -128,7 +135,11 @@ class ChannelActor:
                 outcome = await self._ask(delivery, deadlines)
                 if outcome is None and (self._abandoned or not self._lease.covers(delivery)):  # asking may have taken a while
                     outcome = INTERRUPTED
-            if outcome is None:
+            if outcome is None and self._tokens is not None:
+                outcome = await self._tokens.authorized(
+                    lambda token: self._call(delivery, deadlines, token), lambda: self._may_begin(delivery), deadlines.total_s
+                )
+            elif outcome is None:
                 outcome = await self._call(delivery, deadlines)
         finally:
             self._under_way -= 1
@@ -156,9 +167,14 @@ class ChannelActor:
                 return Outcome(OutcomeClass.UNRESOLVED, code, retry_after_s=retry_after_s)
         return None
 
-    async def _call(self, delivery: Delivery, deadlines: Deadlines) -> Outcome:
+    def _may_begin(self, delivery: Delivery) -> bool:
+        """Whether an attempt that waited for something may still make its call."""
+        expired = delivery.expires_at_s is not None and delivery.expires_at_s <= self._unix_s()
+        return not expired and not self._abandoned and self._lease.covers(delivery)
+
+    async def _call(self, delivery: Delivery, deadlines: Deadlines, token: str | None = None) -> Outcome:
         try:
-            request = self._bound.request(delivery, Moment(self._unix_s(), self._random_bytes))
+            request = self._bound.request(delivery, Moment(self._unix_s(), self._random_bytes, token))
         except Unsendable as error:
             return Outcome(OutcomeClass.HARD, error.code)
         except Exception as error:  # a fault of ours in building it: this message can not be sent, the others can
