@@ -13,6 +13,8 @@ from typing import Any
 import attrs
 from attrs import field, frozen
 
+from dispatcher_sandbox.fates import fate_mix
+
 
 class Outage(StrEnum):
     """How a provider can be away. In none of these ways is anything accepted."""
@@ -111,6 +113,23 @@ class Behaviour:
     """Whether the account may search what was sent, an add-on; without it such a request is refused with 403."""
     activity_lag_s: float = field(default=0.0, validator=_number(0, 86_400))
     """How long a message that took effect is missing from that search."""
+    fate_mix: Mapping[str, float] = field(factory=dict, converter=fate_mix)
+    """Fate to share of accepted messages that meet with it, where a hook is set; the others are delivered."""
+    webhook_delay_s: float = field(default=0.0, validator=_number(0, 86_400))
+    """How long after a message took effect its events leave."""
+    webhook_shuffle: bool = field(default=False, validator=_flag)
+    """Whether events leave in any order, each at a moment of its own within ``webhook_delay_s``."""
+    webhook_duplicate_share: float = field(default=0.0, validator=_number(0, 1))
+    """Share of events that are sent twice."""
+    webhook_late_share: float = field(default=0.0, validator=_number(0, 1))
+    """Share of events that leave ``webhook_late_s`` later than the others."""
+    webhook_late_s: float = field(default=5.0, validator=_number(0, 86_400))
+    webhook_early_s: float = field(default=0.0, validator=_number(0, 3600))
+    """How long the answer to a message is held back, so that its events overtake it."""
+    webhook_events_max: int = field(default=1000, validator=_number(1, 1000))
+    """Events in one callback, where the provider puts several into one."""
+    webhook_attempts_max: int = field(default=8, validator=_number(1, 100))
+    """Calls made before a callback that is not answered with a 2xx is given up."""
     magic_recipients: bool = field(default=True, validator=_flag)
     seed: int | None = field(default=None, validator=_integer_or_none)
     """Setting a behaviour with a seed starts the random numbers anew."""
@@ -118,6 +137,11 @@ class Behaviour:
     def __attrs_post_init__(self) -> None:
         if sum(self.error_mix.values()) + self.drop_after_accept + self.slow_share > 1 + 1e-9:
             raise ValueError("the shares of error_mix, drop_after_accept and slow_share must not add up to more than 1")
+        if sum(self.fate_mix.values()) > 1 + 1e-9:
+            raise ValueError("the shares of fate_mix must not add up to more than 1")
+        for name in ("webhook_events_max", "webhook_attempts_max"):
+            if not isinstance(getattr(self, name), int):
+                raise ValueError(f"{name} must be a whole number")
         if self.rate_limit_per_s is not None and self.rate_limit_per_s * self.rate_window_s < 1:
             raise ValueError("rate_limit_per_s × rate_window_s must be at least 1: widen the window")
 

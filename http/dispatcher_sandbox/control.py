@@ -5,14 +5,17 @@ It has no authentication: a sandbox is for loopback addresses.
 
 from __future__ import annotations
 
+import time
 import urllib.parse
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import orjson
 
 from dispatcher_sandbox.behaviour import Behaviour, changed
 from dispatcher_sandbox.exchange import Exchange
+from dispatcher_sandbox.fates import Fate
 from dispatcher_sandbox.ledger import Accepted
 from dispatcher_sandbox.magic import DOMAIN, TABLE
 from dispatcher_sandbox.messages import JSON, Answer, Request
@@ -26,8 +29,14 @@ class Control:
     """Answers control requests for one exchange. ``statistics`` gives the server's own numbers, ``urls`` are all ways in."""
 
     def __init__(
-        self, exchange: Exchange, statistics: Callable[[], dict[str, Any]], urls: Mapping[str, str], ca_pem: bytes
+        self,
+        exchange: Exchange,
+        statistics: Callable[[], dict[str, Any]],
+        urls: Mapping[str, str],
+        ca_pem: bytes,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        self._clock = clock
         self._exchange = exchange
         self._urls = urls
         self._statistics = statistics
@@ -44,7 +53,12 @@ class Control:
             ("GET", "/messages"): self._messages,
             ("GET", "/magic"): self._magic,
             ("GET", "/ca.pem"): lambda _request, _query: Answer(200, PEM, ca_pem),
+            ("GET", "/webhooks"): lambda _request, _query: _json(self._webhooks()),
         }
+        for provider in exchange.reporting.providers:
+            self._routes["PUT", f"/webhooks/{provider}"] = partial(self._hook, provider)
+            self._routes["DELETE", f"/webhooks/{provider}"] = partial(self._unhook, provider)
+            self._routes["POST", f"/webhooks/{provider}/reports"] = self._report
 
     def answer(self, request: Request) -> Answer:
         """Answer one request whose target begins with the prefix."""
@@ -104,6 +118,49 @@ class Control:
 
     def _magic(self, _request: Request, _query: dict[str, str]) -> Answer:
         return _json({f"{name}@{DOMAIN}": row.explanation for name, row in TABLE.items()})
+
+    def _webhooks(self) -> dict[str, Any]:
+        """The hooks, without their secrets, and what went over them."""
+        reporting = self._exchange.reporting
+        hooks = [{"provider": hook.provider, "url": hook.url, "account": hook.account} for hook in reporting.hooks()]
+        return {"hooks": hooks, "pending": reporting.pending, **self._exchange.ledger.summary()["webhooks"]}
+
+    def _hook(self, provider: str, request: Request, _query: dict[str, str]) -> Answer:
+        """Set where a provider reports to: ``{"url", "account"?, "secrets"?}``; answers what the receiver has to know."""
+        try:
+            wanted = orjson.loads(request.body)
+        except orjson.JSONDecodeError:
+            return _error(400, "the body is not JSON")
+        if not isinstance(wanted, dict) or not isinstance(wanted.get("url"), str):
+            return _error(422, "url must be given")
+        account, secrets = wanted.get("account"), wanted.get("secrets", {})
+        if not (account is None or isinstance(account, str)):
+            return _error(422, "account must be a text, or nothing for every account")
+        if not isinstance(secrets, dict) or not all(isinstance(value, str) for value in secrets.values()):
+            return _error(422, "secrets must map names to texts")
+        try:
+            shown = self._exchange.reporting.hook(provider, wanted["url"], account, secrets, self._clock())
+        except ValueError as error:
+            return _error(422, str(error))
+        return _json(dict(shown))
+
+    def _unhook(self, provider: str, _request: Request, _query: dict[str, str]) -> Answer:
+        self._exchange.reporting.unhook(provider)
+        return _NOTHING
+
+    def _report(self, request: Request, _query: dict[str, str]) -> Answer:
+        """Let something more happen to a message: ``{"notification_id", "fate"}``."""
+        try:
+            wanted = orjson.loads(request.body)
+            notification_id, fate = wanted["notification_id"], Fate(wanted["fate"])
+        except orjson.JSONDecodeError:
+            return _error(400, "the body is not JSON")
+        except (KeyError, TypeError, ValueError):
+            return _error(422, f"notification_id and fate must be given; fates are {', '.join(Fate)}")
+        exchange = self._exchange
+        if not exchange.reporting.again(str(notification_id), fate, exchange.behaviour, self._clock()):
+            return _error(404, "no such message is remembered, or nothing would be reported of it")
+        return _NOTHING
 
 
 def _shown(accepted: Accepted) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from dispatcher_sandbox.conduct import Act, Conduct, conduct
 from dispatcher_sandbox.ledger import Accepted, Ledger, Remembered
 from dispatcher_sandbox.messages import Answer, Request, gateway_page
 from dispatcher_sandbox.rate import Rate, RateLimit
+from dispatcher_sandbox.reporting import Reporting
 from dispatcher_sandbox.simulator import Intake, Search, Simulator
 
 
@@ -36,6 +37,7 @@ class Exchange:
         self._random = random.Random(seed)
         self._rate_limit = RateLimit()
         self.ledger = ledger
+        self.reporting = Reporting(simulators, ledger, seed)
         self.behaviour = behaviour
 
     @property
@@ -82,7 +84,8 @@ class Exchange:
         chosen = conduct(behaviour, magic, sight, self._random.random())
         act = chosen.act
         if act is Act.ACCEPT:
-            return self._reply(simulator, self._accept(simulator, request, intake, now_s), chosen.delay_s, rate)
+            answer = self._accept(simulator, request, intake, now_s)
+            return self._reply(simulator, answer, chosen.delay_s + behaviour.webhook_early_s, rate)
         if act is Act.REFUSE:
             return self._refuse(simulator, chosen, rate, now_s)
         if act is Act.DROP:
@@ -100,13 +103,13 @@ class Exchange:
         key = intake.idempotency_key
         if key is None or not self._behaviour.honour_idempotency_keys:
             message_id, answer = simulator.accepted(self._random.getrandbits(128))
-            ledger.record(Accepted(simulator.name, message_id, now_s, key, intake.correlations, request.body))
+            self._took_effect(simulator, request, intake, message_id, now_s)
             return answer
         fingerprint = zlib.crc32(request.body)
         known = ledger.remembered(key, now_s - self._behaviour.idempotency_retention_s)
         if known is None:
             message_id, answer = simulator.accepted(self._random.getrandbits(128))
-            ledger.record(Accepted(simulator.name, message_id, now_s, key, intake.correlations, request.body))
+            self._took_effect(simulator, request, intake, message_id, now_s)
             ledger.remember(key, Remembered(message_id, fingerprint, now_s))
             return answer
         if known.fingerprint != fingerprint:
@@ -114,6 +117,11 @@ class Exchange:
             return simulator.refused(422, "idempotency_key")
         ledger.replayed += 1
         return simulator.replayed(known.message_id)
+
+    def _took_effect(self, simulator: Simulator, request: Request, intake: Intake, message_id: str, now_s: float) -> None:
+        key = intake.idempotency_key
+        self.ledger.record(Accepted(simulator.name, message_id, now_s, key, intake.correlations, request.body))
+        self.reporting.accepted(simulator.name, request, message_id, self._behaviour, now_s)
 
     def _search(self, simulator: Simulator, search: Search, rate: Rate | None, now_s: float) -> Reply:
         """Answer from the ledger, with the same luck as any other request."""

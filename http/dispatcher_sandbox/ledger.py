@@ -113,6 +113,9 @@ class Remembered(NamedTuple):
     at_s: float
 
 
+_WEBHOOKS = ("events", "duplicates", "lost", "sent", "acknowledged", "retried", "failed")
+
+
 class Ledger:
     """The book of one sandbox. Fields are written by the exchange only."""
 
@@ -149,6 +152,10 @@ class Ledger:
         self.messages = 0
         """Messages that took effect, correlated or not."""
         self.recent: deque[Accepted] = deque(maxlen=self._recent_max)
+        self.fates: OrderedDict[str, str] = OrderedDict()
+        """What a provider last had to report of a notification."""
+        self.webhooks: Counter[str] = Counter()
+        """Events and duplicates that were to leave, lost ones; calls sent, acknowledged, retried, failed for good."""
         self._sights = Tally(self._names_max)
         self._remembered: OrderedDict[str, Remembered] = OrderedDict()
 
@@ -170,6 +177,13 @@ class Ledger:
         self._sent[notification_id] = (*self._sent.get(notification_id, ()), sent)
         if len(self._sent) > self._names_max:
             self._sent.popitem(last=False)
+
+    def fate(self, notification_id: str | None, fate: str) -> None:
+        """Note what becomes of a notification."""
+        if notification_id is not None:
+            self.fates[notification_id] = fate
+            if len(self.fates) > self._names_max:
+                self.fates.popitem(last=False)
 
     def sent(self, notification_id: str, until_s: float) -> tuple[Sent, ...]:
         """The messages of a notification that took effect until then, oldest first."""
@@ -210,4 +224,6 @@ class Ledger:
             "notifications": self.notifications.statistics().document(),
             "idempotency_keys": self.idempotency_keys.statistics().document(),
             "organizations": self.organizations.statistics().document(),
+            "fates": dict(sorted(Counter(self.fates.values()).items())),
+            "webhooks": {name: self.webhooks[name] for name in _WEBHOOKS},
         }

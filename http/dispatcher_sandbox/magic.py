@@ -12,6 +12,8 @@ import re
 from enum import Enum
 from typing import NamedTuple
 
+from dispatcher_sandbox.fates import Fate
+
 DOMAIN = "sandbox.test"
 FOREVER = 1_000_000_000
 """A number of times no test outlives."""
@@ -37,6 +39,10 @@ class Magic(NamedTuple):
     reason: str = ""
     """Which of the provider's texts goes with the status, where it has several."""
     delay_s: float = 0.0
+    fate: Fate | None = None
+    """What its provider reports of it once it is accepted, where a hook is set; None is delivered."""
+    late_s: float = 0.0
+    """So much later than usual that is reported."""
     explanation: str = ""
 
 
@@ -56,6 +62,19 @@ TABLE: dict[str, Magic] = {
     "close": Magic(Trick.CLOSE, 1, explanation="the first time the connection closes before anything is accepted"),
     "silent": Magic(Trick.SILENT, 1, explanation="the first time nothing is accepted and no answer ever comes"),
     "slow": Magic(Trick.SLOW, delay_s=5.0, explanation="accepted at once, answered after 5 seconds"),
+    "hard-bounce": Magic(Trick.DELIVER, fate=Fate.BOUNCED, explanation="accepted, then reported as bounced: no such mailbox"),
+    "soft-bounce": Magic(
+        Trick.DELIVER, fate=Fate.SOFT_BOUNCED, explanation="accepted, then reported as undelivered: mailbox full"
+    ),
+    "blocked": Magic(Trick.DELIVER, fate=Fate.BLOCKED, explanation="accepted, then reported as blocked by a policy"),
+    "dropped": Magic(Trick.DELIVER, fate=Fate.DROPPED, explanation="accepted, then dropped by the provider: bounced before"),
+    "deferred": Magic(Trick.DELIVER, fate=Fate.DEFERRED, explanation="accepted, reported as deferred, then as delivered"),
+    "complaint": Magic(Trick.DELIVER, fate=Fate.COMPLAINED, explanation="accepted, delivered, then called spam"),
+    "unsubscribe": Magic(Trick.DELIVER, fate=Fate.UNSUBSCRIBED, explanation="accepted, delivered, then the recipient opts out"),
+    "read": Magic(Trick.DELIVER, fate=Fate.READ, explanation="accepted, delivered, then opened"),
+    "no-news": Magic(Trick.DELIVER, fate=Fate.NOTHING, explanation="accepted, and nothing is ever reported of it"),
+    "late": Magic(Trick.DELIVER, late_s=5.0, explanation="accepted, and reported as delivered 5 seconds later"),
+    "early": Magic(Trick.SLOW, delay_s=1.0, explanation="accepted and reported at once, answered after a second"),
 }
 
 _LOCAL = re.compile(r"(?P<name>[a-z]+(?:-[a-z]+)*)(?:-(?P<number>[0-9]{1,6}))?(?:\+.*)?", re.DOTALL)
@@ -77,4 +96,6 @@ def magic_of(address: str) -> Magic | None:
         return row._replace(status=number) if 400 <= number <= 599 else None
     if row.trick is Trick.SLOW:
         return row._replace(delay_s=float(min(number, 3600)))
+    if row.late_s:
+        return row._replace(late_s=float(min(number, 86_400)))
     return row._replace(times=number)

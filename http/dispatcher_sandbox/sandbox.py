@@ -18,8 +18,10 @@ from dispatcher_sandbox.certificates import authority
 from dispatcher_sandbox.control import PREFIX, Control
 from dispatcher_sandbox.doors import DOORS, Behind
 from dispatcher_sandbox.exchange import Exchange, Reply
+from dispatcher_sandbox.fates import Fate
 from dispatcher_sandbox.ledger import Ledger
 from dispatcher_sandbox.messages import Request
+from dispatcher_sandbox.postman import Postman
 from dispatcher_sandbox.reader import Limits
 from dispatcher_sandbox.server import BACKLOG, Server, ServerStatistics
 from dispatcher_sandbox.simulators import SIMULATORS
@@ -32,7 +34,14 @@ class Sandbox:
     that always have TLS.
     """
 
-    def __init__(self, urls: Mapping[str, str], exchange: Exchange, statistics: Callable[[], ServerStatistics]) -> None:
+    def __init__(
+        self,
+        urls: Mapping[str, str],
+        exchange: Exchange,
+        statistics: Callable[[], ServerStatistics],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = clock
         self.urls = urls
         self.url = urls["http"]
         self.ca_pem = authority().ca_pem
@@ -52,6 +61,26 @@ class Sandbox:
     def change(self, **settings: Any) -> None:
         """Set some settings and keep the others. Raises ValueError, or TypeError for a name that does not exist."""
         self._exchange.behaviour = attrs.evolve(self._exchange.behaviour, **settings)
+
+    def hook(self, provider: str, url: str, account: str | None = None, **secrets: str) -> Mapping[str, str]:
+        """Let a provider report there, for one account or for all others; what the receiver must know, such as a public key.
+
+        A hook that is set again replaces the one before. Raises KeyError for a provider that reports nothing, ValueError.
+        """
+        return self._exchange.reporting.hook(provider, url, account, secrets, self._clock())
+
+    def unhook(self, provider: str) -> None:
+        """Let a provider report nothing more."""
+        self._exchange.reporting.unhook(provider)
+
+    def report(self, notification_id: str, fate: Fate) -> bool:
+        """Let something more happen to a message; False when it is not remembered or nothing is told of such things."""
+        return self._exchange.reporting.again(notification_id, fate, self._exchange.behaviour, self._clock())
+
+    @property
+    def reports_pending(self) -> int:
+        """Events that have not left yet."""
+        return self._exchange.reporting.pending
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -98,7 +127,8 @@ async def open_sandbox(
         }
 
     urls: dict[str, str] = {}
-    control = Control(exchange, statistics, urls, authority().ca_pem)
+    control = Control(exchange, statistics, urls, authority().ca_pem, clock)
+    postman = Postman(exchange.reporting, lambda: exchange.behaviour, clock)
 
     def handle(request: Request, now_s: float) -> Reply:
         if request.target.startswith(PREFIX):
@@ -112,9 +142,10 @@ async def open_sandbox(
         urls["http"] = _url("http" if tls is None else "https", listener)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.serve, listener)
+            nursery.start_soon(postman.run)
             for door in DOORS:
                 at_door = stack.enter_context(listen(host, (ports or {}).get(door.name, 0)))
                 urls[door.name] = _url(door.scheme, at_door)
                 nursery.start_soon(door.open(behind), at_door)
-            yield Sandbox(urls, exchange, server.statistics)
+            yield Sandbox(urls, exchange, server.statistics, clock)
             nursery.cancel_scope.cancel()

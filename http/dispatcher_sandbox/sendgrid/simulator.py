@@ -21,6 +21,7 @@ from dispatcher_sandbox.magic import Magic, magic_of
 from dispatcher_sandbox.messages import JSON, REASONS, Answer, Request, gateway_page
 from dispatcher_sandbox.rate import Rate
 from dispatcher_sandbox.sendgrid.activity import listing, search_of
+from dispatcher_sandbox.sendgrid.events import Events
 from dispatcher_sandbox.sendgrid.faults import Fault, Unreadable, at, refusal
 from dispatcher_sandbox.sendgrid.mail import faults_of
 from dispatcher_sandbox.sendgrid.people import domain_of
@@ -53,7 +54,7 @@ _BY_FRONT_SERVER = frozenset({413, 502, 503, 504})
 """Statuses the server in front of the API answers by itself, with a page instead of JSON."""
 
 
-class SendGrid:
+class SendGrid(Events):
     """The simulator. Holds nothing."""
 
     name = "sendgrid"
