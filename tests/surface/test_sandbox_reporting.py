@@ -203,7 +203,7 @@ def test_more_can_be_reported_of_a_message_later() -> None:
 
 def ask(exchange: Exchange, method: str, path: str, body: Any = None) -> tuple[int, Any]:
     request = Request(method.encode(), f"/_sandbox{path}".encode(), {}, b"" if body is None else orjson.dumps(body))
-    answer = Control(exchange, dict, lambda: 5.0).answer(request)
+    answer = Control(exchange, dict, {}, b"", lambda: 5.0).answer(request)
     return answer.status, orjson.loads(answer.body) if answer.body else None
 
 
