@@ -286,6 +286,7 @@ class Ledger:
             metrics.observe_delivery(channel, now_unix_s - verdict.delivery.created_at_s)
         elif kind is not OutcomeClass.INTERRUPTED:
             metrics.codes[channel, verdict.outcome.code] += 1
+        metrics.deliveries.concluded(verdict, now_unix_s)
         if verdict.dead is not None:
             metrics.dead_letters[channel, verdict.dead.value] += 1
 

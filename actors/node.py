@@ -34,6 +34,7 @@ from actors.acceptor import Acceptor, LoadTemplate, StoredAnswer
 from actors.cache import HotCache
 from actors.caches import Caches
 from actors.callers import Callers
+from actors.delivery_metrics import DeliveryMetrics
 from actors.headroom import HeadroomWatch
 from actors.heartbeat import Heartbeat
 from actors.herald import Herald
@@ -115,7 +116,7 @@ class Node:
         self.pool = pool
         self.redis = redis
         self.transports = transports
-        self.metrics = Metrics()
+        self.metrics = Metrics(deliveries=DeliveryMetrics(d.metrics_organizations_max))
         self.permits = Permits(d.in_flight_max)
         self.callers = Callers(d.calls_max)
         self._ports = ports

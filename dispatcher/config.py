@@ -92,6 +92,10 @@ class DispatchConfig:
     accept_wait_max_s: float = number(2.0, "how long inserts may wait for Postgres before requests are turned away", at_most=600)
     accept_pending_max: int = count(20_000, "notifications waiting for their insert before requests are turned away")
 
+    metrics_organizations_max: int = count(
+        100, "organizations counted by name in metrics; others are counted together", at_least=0
+    )
+
     @property
     def retry_policy(self) -> RetryPolicy:
         """How long to wait between attempts."""
