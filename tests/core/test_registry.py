@@ -6,7 +6,7 @@ from dispatcher.providers.registry import REGISTRY
 
 
 def test_providers_are_found_by_the_name_they_give_themselves() -> None:
-    assert {name: provider.name for name, provider in REGISTRY.items()} == {"sendgrid": "sendgrid"}
+    assert all(name == provider.name for name, provider in REGISTRY.items())
 
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))
