@@ -1,17 +1,19 @@
 """The callers: the tasks that make calls, shared by all channels of a process.
 
-A channel with attempts to make stands in line; a caller takes one attempt from the channel in front, sends the channel back into
-the line if it has more, and makes the call. Who is in front is decided in :mod:`dispatcher.fairness`: the organization that has
-used the callers least, and the last free ones are kept for those that use few. So a long queue never delays a short one by more
-than a round, nor does a provider that does not answer; a caller that finishes finds its next work without a task switch, and no
-task is ever parked for want of a connection. At most ``calls_max`` calls are under way. Callers start with the work and rest when
-nobody in line may have one: waking one is cheaper than starting one.
+A channel with attempts to make stands in line; a caller takes one attempt from the channel in front (or several that share a
+call), sends the channel back into the line if it has more, and makes the call.
+
+Who is in front is decided in :mod:`dispatcher.fairness`: the organization that has used the callers least, and the last free ones
+are kept for those that use few. So a long queue never delays a short one by more than a round, nor does a provider that does not
+answer; a caller that finishes finds its next work without a task switch, and no task is ever parked for want of a connection. At
+most ``calls_max`` calls are under way. Callers start with the work and rest when nobody in line may have one: waking one is
+cheaper than starting one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol, cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeAlias, cast
 from weakref import WeakValueDictionary
 
 import trio
@@ -19,6 +21,10 @@ from attrs import frozen
 
 from dispatcher.fairness import Party, Share, Turns
 from dispatcher.model import Delivery, OrganizationId
+from dispatcher.providers.batching import Part
+
+Work: TypeAlias = Delivery | Sequence[Part]
+"""What a caller does in one go: an attempt that goes alone, or several that share a call."""
 
 
 class Line(Party, Protocol):
@@ -31,11 +37,11 @@ class Line(Party, Protocol):
     def has_work(self) -> bool:
         """Whether an attempt waits and may be made now."""
 
-    def take(self) -> Delivery:
-        """The next attempt, which is under way from now on. Only while ``has_work``."""
+    def take(self) -> Work:
+        """What is next, which is under way from now on. Only while ``has_work``."""
 
-    async def attempt(self, delivery: Delivery) -> float:
-        """Make it, tell how it ended, return how many seconds it took."""
+    async def attempt(self, work: Work) -> float:
+        """Do it, tell how each attempt ended, return how many seconds it took."""
 
 
 @frozen
@@ -129,12 +135,12 @@ class Callers:
             await self._rest()
 
     async def _attempt(self, channel: Line) -> None:
-        delivery = channel.take()
+        work = channel.take()
         charged_s = self._turns.begin(channel)
         took_s = charged_s
         self.join(channel)
         try:
-            took_s = await channel.attempt(delivery)
+            took_s = await channel.attempt(work)
         finally:
             self._turns.end(channel, charged_s, took_s)
         others_wait = self._turns.waiting > 0

@@ -15,6 +15,7 @@ from dispatcher.errors import ConfigError
 from dispatcher.locales import chain
 from dispatcher.messages import ProviderPolicy
 from dispatcher.model import Channel, OrganizationId, ProviderConfig
+from dispatcher.providers.batching import Batching
 from dispatcher.providers.inquiry import unknown_policy
 from dispatcher.providers.registry import REGISTRY, Bound, Provider, Unbindable
 from dispatcher.templates import CompiledTemplate
@@ -61,6 +62,7 @@ class Loaders:
                 quota=limits.quota,
                 quota_window_s=limits.quota_window_h * 3600.0,
                 origin=str(bound.origin),
+                batch_max=bound.batch_max if isinstance(bound, Batching) else 1,
             )
             ready.append((policy, bound))
         return ready

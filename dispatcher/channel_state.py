@@ -109,7 +109,7 @@ class ChannelState:
         """How many attempts may begin now."""
         if now_s < self._paused_until_s:
             return 0
-        room = self.policy.concurrency_max * PREFETCH - len(self._permits)
+        room = self.policy.concurrency_max * self.policy.batch_max * PREFETCH - len(self._permits)
         if self._asking:
             room = min(room, 1 - len(self._permits))
         if self._bucket is not None:
@@ -155,12 +155,19 @@ class ChannelState:
         return True
 
     def conclude(
-        self, id: str, outcome: Outcome, duration_s: float, now_s: float, random01: Callable[[], float], retry: RetryPolicy
+        self,
+        id: str,
+        outcome: Outcome,
+        duration_s: float,
+        now_s: float,
+        random01: Callable[[], float],
+        retry: RetryPolicy,
+        speaks_for_call: bool = True,
     ) -> str | None:
         """Give back what the attempt held and learn from how it ended. Returns an alarm code if a person should know.
 
         What was found at the provider was not sent now: that says nothing of its sending. The inquiry was a call all the same,
-        and keeps its token and its share of the quota.
+        and keeps its token and its share of the quota. Nor does the breaker hear of one that does not speak for its call.
         """
         permit = self._permits.pop(id, None)
         if permit is None:  # begun under an earlier revision of the configuration: it says nothing about this one
@@ -180,7 +187,7 @@ class ChannelState:
             return None
         was = self._breaker.state
         found = kind is OutcomeClass.DELIVERED and not sent
-        verdict = Verdict.NEUTRAL if found else verdict_of(self._breaker_policy, kind, duration_s)
+        verdict = Verdict.NEUTRAL if found or not speaks_for_call else verdict_of(self._breaker_policy, kind, duration_s)
         self._breaker.record(permit, verdict, now_s, 0.0 if kind is OutcomeClass.DELIVERED else random01())
         if kind is OutcomeClass.RATE_LIMITED and outcome.scope is RateScope.ACCOUNT:
             pause_s = min(max(outcome.retry_after_s or 0.0, RATE_LIMITED_PAUSE_S), retry.hint_cap_s)

@@ -46,6 +46,8 @@ class ProviderPolicy:
     quota_window_s: float = 86_400.0
     origin: str = ""
     """Where its connections lead. What is learned of a provider at one origin says nothing of another."""
+    batch_max: int = 1
+    """How many notifications one call may carry. Everything else here counts notifications, except ``concurrency_max``: calls."""
 
 
 @frozen
@@ -97,12 +99,16 @@ class Gated:
 
 @frozen
 class Concluded:
-    """One attempt ended. ``via`` is the provider configuration used, ``duration_s`` how long the call took."""
+    """One attempt ended. ``via`` is the provider configuration used, ``duration_s`` how long the call took.
+
+    Of several attempts that shared a call, one ``speaks_for_call``: the breaker hears of a call once.
+    """
 
     delivery: Delivery
     outcome: Outcome
     via: ProviderPolicy
     duration_s: float
+    speaks_for_call: bool = True
 
 
 @frozen

@@ -315,7 +315,7 @@ class Organization:
         channel = delivery.channel
         state = self.channels.get(channel)
         if state is not None:
-            code = state.conclude(delivery.id, outcome, event.duration_s, now.s, self.random01, self.retry)
+            code = state.conclude(delivery.id, outcome, event.duration_s, now.s, self.random01, self.retry, event.speaks_for_call)
             if state.worth_keeping:
                 state.worth_keeping = False
                 commands.append(Keep(channel))

@@ -1,17 +1,17 @@
 """Email through SendGrid's v3 ``mail/send``.
 
-One request carries one notification: a request with many is refused whole for one bad address. SendGrid knows no idempotency
-keys. The ``idempotency-key`` header is sent nevertheless, always the notification's id: SendGrid ignores it, while a gateway in
-front of it, or the sandbox, may honour it. The ids in ``custom_args`` come back with every delivery event, and the email activity
-of the account can be searched for them.
+One request carries one notification, or as many as ``batch_max`` says, see :mod:`~dispatcher.providers.sendgrid_batch`. SendGrid
+knows no idempotency keys. The ``idempotency-key`` header is sent nevertheless with a single one, always the notification's id:
+SendGrid ignores it, while a gateway in front of it, or the sandbox, may honour it. A batch has none, because the next one never
+carries the same set. The ids in ``custom_args`` come back with every delivery event, and the email activity of the account can be
+searched for them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -22,8 +22,11 @@ from dispatcher.model import Channel, Delivery, ProviderConfig
 from dispatcher.origins import BaseUrl
 from dispatcher.outcome import Outcome, OutcomeClass
 from dispatcher.problems import Problem
+from dispatcher.providers import sendgrid_batch
+from dispatcher.providers.batching import Part
 from dispatcher.providers.hints import hint_s
 from dispatcher.providers.inquiry import UNKNOWN_SETTINGS, Answer, CannotTell, Found, NotFound, unknown_problems
+from dispatcher.providers.probing import Probed
 from dispatcher.providers.provider import (
     COMMON_SETTINGS,
     Limits,
@@ -38,6 +41,14 @@ from dispatcher.providers.provider import (
     missing,
     unknown_fields,
 )
+from dispatcher.providers.sendgrid_content import content_of
+from dispatcher.providers.sendgrid_errors import (
+    CREDITS_EXCEEDED,
+    ERROR_BODY_BYTES_MAX,
+    EXPLANATIONS,
+    STATUSES,
+    row_of_refusal,
+)
 
 HOSTS: Final = (Origin("https", "api.sendgrid.com", 443), Origin("https", "api.eu.sendgrid.com", 443))
 """SendGrid's own hosts; the first is the default."""
@@ -47,64 +58,31 @@ ACTIVITY_PATH: Final = "/v3/messages"
 INQUIRY_LAG_S: Final = 300.0
 """How long a mail may be missing from the activity. SendGrid promises no bound; its users see it there within a minute or two."""
 
-STATUSES: Mapping[int, tuple[OutcomeClass, str]] = MappingProxyType(
-    {
-        200: (OutcomeClass.DELIVERED, "validated"),  # sandbox mode: checked, and deliberately not sent
-        202: (OutcomeClass.DELIVERED, "accepted"),
-        400: (OutcomeClass.HARD, "http_400"),
-        401: (OutcomeClass.MISCONFIGURED, "key_refused"),
-        403: (OutcomeClass.MISCONFIGURED, "forbidden"),  # sender not verified, or blocked after too many bad requests
-        404: (OutcomeClass.MISCONFIGURED, "http_404"),
-        405: (OutcomeClass.MISCONFIGURED, "http_405"),
-        406: (OutcomeClass.MISCONFIGURED, "http_406"),
-        408: (OutcomeClass.SOFT, "http_408"),
-        409: (OutcomeClass.SOFT, "in_progress"),  # a gateway that still works on the first call with this key
-        413: (OutcomeClass.HARD, "too_large"),
-        415: (OutcomeClass.MISCONFIGURED, "http_415"),
-        425: (OutcomeClass.SOFT, "http_425"),
-        429: (OutcomeClass.RATE_LIMITED, "http_429"),
-        # Not from the service but from a gateway before it, which may have handed the mail on and missed the answer.
-        502: (OutcomeClass.UNKNOWN, "http_502"),
-        504: (OutcomeClass.UNKNOWN, "http_504"),
-    }
-)
-"""What each status means. One that is not listed goes by its hundred, see ``HUNDREDS``."""
-
-HUNDREDS: Mapping[int, OutcomeClass] = MappingProxyType(
-    {
-        2: OutcomeClass.DELIVERED,
-        3: OutcomeClass.MISCONFIGURED,  # redirects are not followed: the base URL leads somewhere else
-        4: OutcomeClass.HARD,
-        5: OutcomeClass.SOFT,
-    }
-)
-
-REFUSED_FIELDS: tuple[tuple[str, OutcomeClass, str], ...] = (
-    ("personalizations.0.to", OutcomeClass.HARD, "recipient_refused"),
-    ("from", OutcomeClass.MISCONFIGURED, "sender_refused"),  # the sender is a setting: every other message would fail as well
-    ("reply_to", OutcomeClass.MISCONFIGURED, "reply_to_refused"),
-    ("subject", OutcomeClass.HARD, "subject_refused"),
-    ("content", OutcomeClass.HARD, "content_refused"),
-    ("categories", OutcomeClass.MISCONFIGURED, "categories_refused"),
-)
-"""What a 400 means, by the beginning of the name of the first field it complains about."""
-
-CREDITS_EXCEEDED_RETRY_S: Final = 3600.0
-"""A used-up plan answers 401 until its daily or monthly reset, whose time it does not tell."""
-
-_ERROR_BODY_BYTES_MAX = 64 * 1024
 _MESSAGE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _API_KEY = re.compile(r"[\x21-\x7e]{1,512}")
 _ADDRESS = re.compile(r"[^\s@\x00-\x1f\x7f<>,;]{1,64}@[^\s@\x00-\x1f\x7f<>,;]{1,255}")
 _NAME = re.compile(r"[^\x00-\x1f\x7f;,\u2028\u2029]{1,255}")
 _LINE_BREAK = re.compile(r"[\r\n\x00\x0b\x0c\x85\u2028\u2029]")
-_SETTINGS = COMMON_SETTINGS | UNKNOWN_SETTINGS | {"from_email", "from_name", "reply_to", "categories", "sandbox_mode"}
+_SETTINGS = (
+    COMMON_SETTINGS | UNKNOWN_SETTINGS | {"from_email", "from_name", "reply_to", "categories", "sandbox_mode", "batch_max"}
+)
+_PROBE_WORDS = (
+    "SendGrid accepts the key, the region and the settings; the trial mail was checked and not sent. "
+    "Whether the sender is verified shows with the first real mail."
+)
+_PROBE_SENT_WORDS = (
+    "Whatever answers at base_url took the trial mail, which was addressed to from_email, without checking it only: "
+    "SendGrid's sandbox mode is not honoured there."
+)
 
 
 class BoundSendGrid:
     """SendGrid with one configuration. Everything that does not change from mail to mail is rendered here, once."""
 
-    __slots__ = ("_activity", "_after_recipient", "_before_id", "_headers", "_target", "limits", "origin")
+    __slots__ = (
+        "_activity", "_after_recipient", "_before_id", "_constant", "_headers", "_personalization", "_sender", "_target",
+        "batch_max", "limits", "origin",
+    )  # fmt: skip
 
     def __init__(self, config: ProviderConfig) -> None:
         settings = config.settings
@@ -119,11 +97,12 @@ class BoundSendGrid:
             (b"accept", b"application/json"),
             (b"user-agent", b"notification-dispatcher"),
         )
-        self._before_id = (
-            b'{"personalizations":[{"custom_args":{"organization_id":'
-            + orjson.dumps(config.organization_id)
-            + b',"notification_id":"'
+        self.batch_max: int = settings.get("batch_max") or 1
+        self._personalization = (
+            b'{"custom_args":{"organization_id":' + orjson.dumps(config.organization_id) + b',"notification_id":"'
         )
+        self._before_id = b'{"personalizations":[' + self._personalization
+        self._sender: str = settings["from_email"]
         sender = {"email": settings["from_email"]}
         if settings.get("from_name"):
             sender["name"] = settings["from_name"]
@@ -134,20 +113,15 @@ class BoundSendGrid:
             constant["categories"] = settings["categories"]
         if settings.get("sandbox_mode"):
             constant["mail_settings"] = {"sandbox_mode": {"enable": True}}
-        self._after_recipient = b"}]}]," + orjson.dumps(constant)[1:-1] + b',"subject":'
+        self._constant = orjson.dumps(constant)[1:-1]
+        self._after_recipient = b"}]}]," + self._constant + b',"subject":'
 
     def __repr__(self) -> str:
         return f"<BoundSendGrid {self.origin}>"
 
     def request(self, delivery: Delivery, moment: Moment) -> HttpRequest:
         """One mail to one recipient. Raises Unsendable for a payload or recipient that SendGrid can not take."""
-        subject = delivery.payload.get("subject")
-        if not isinstance(subject, str) or not subject:
-            raise Unsendable("subject_missing")
-        if _LINE_BREAK.search(subject):
-            raise Unsendable("subject_has_line_break")
-        if _ADDRESS.fullmatch(delivery.recipient) is None:
-            raise Unsendable("recipient_invalid")
+        subject = _subject(delivery)
         notification_id = delivery.id.encode("ascii")
         try:
             body = b"".join(
@@ -158,7 +132,7 @@ class BoundSendGrid:
                     orjson.dumps(delivery.recipient),
                     self._after_recipient,
                     orjson.dumps(subject),
-                    _content(delivery.payload),
+                    content_of(delivery.payload),
                 )
             )
         except orjson.JSONEncodeError:
@@ -170,14 +144,66 @@ class BoundSendGrid:
         status = response.status
         if status == 202:
             return Outcome(OutcomeClass.DELIVERED, "accepted", _message_id(response))
-        kind, code = STATUSES.get(status) or (HUNDREDS.get(status // 100, OutcomeClass.UNKNOWN), f"http_{status}")
-        if kind is OutcomeClass.DELIVERED:
-            return Outcome(kind, code, _message_id(response))
+        row = STATUSES.row(status)
+        if row.kind is OutcomeClass.DELIVERED:
+            return Outcome(row.kind, row.code, _message_id(response))
         if status == 400:
-            kind, code = _refused(response.body)
-        elif status == 401 and b"credits exceeded" in response.body[:_ERROR_BODY_BYTES_MAX].lower():
-            return Outcome(OutcomeClass.RATE_LIMITED, "credits_exceeded", None, CREDITS_EXCEEDED_RETRY_S)
-        return Outcome(kind, code, None, hint_s(response, now_unix_s))
+            row = row_of_refusal(response.body)
+        elif status == 401 and b"credits exceeded" in response.body[:ERROR_BODY_BYTES_MAX].lower():
+            return CREDITS_EXCEEDED.outcome()
+        return row.outcome(hint_s(response, now_unix_s))
+
+    def part(self, delivery: Delivery, moment: Moment) -> Part | None:
+        """The part of one mail. None when it is too long to stand among others. Raises Unsendable like ``request``."""
+        subject = _subject(delivery)
+        try:
+            personalization = b"".join(
+                (
+                    self._personalization,
+                    delivery.id.encode("ascii"),
+                    b'"},"to":[{"email":',
+                    orjson.dumps(delivery.recipient),
+                    b'}],"subject":',
+                    orjson.dumps(subject),
+                )
+            )
+            return sendgrid_batch.part_of(delivery, personalization)
+        except orjson.JSONEncodeError:
+            raise Unsendable("payload_not_unicode") from None
+
+    def batch_request(self, parts: Sequence[Part], moment: Moment) -> HttpRequest:
+        """One request for mails with equal keys."""
+        body = sendgrid_batch.body_of(parts, self._constant, moment.random_bytes)
+        return HttpRequest(self.origin, b"POST", self._target, self._headers, body)
+
+    def classify_batch(self, response: HttpResponse, parts: Sequence[Part], now_unix_s: float) -> Sequence[Outcome | None]:
+        """What the answer means for each: the same for all, unless it names those that were refused."""
+        if len(parts) > 1:
+            if response.status == 400:
+                return sendgrid_batch.refusals(response.body, parts, hint_s(response, now_unix_s))
+            if response.status == 413:
+                return [None] * len(parts)
+        return [self.classify(response, now_unix_s)] * len(parts)
+
+    def probe(self, moment: Moment) -> HttpRequest:
+        """A mail to the sender's own address that SendGrid is asked to check and not to send."""
+        mail = {
+            "personalizations": [{"to": [{"email": self._sender}]}],
+            "from": {"email": self._sender},
+            "subject": "Trial",
+            "content": [{"type": "text/plain", "value": "Checked, not sent."}],
+            "mail_settings": {"sandbox_mode": {"enable": True}},
+        }
+        return HttpRequest(self.origin, b"POST", self._target, self._headers, orjson.dumps(mail))
+
+    def probed(self, response: HttpResponse, now_unix_s: float) -> Probed:
+        """Whether the trial mail would have been sent; if not, why."""
+        if response.status == 200:
+            return Probed(True, "validated", _PROBE_WORDS)
+        outcome = self.classify(response, now_unix_s)
+        if outcome.kind is OutcomeClass.DELIVERED:
+            return Probed(True, outcome.code, _PROBE_SENT_WORDS)
+        return Probed(False, outcome.code, EXPLANATIONS.get(outcome.code) or STATUSES.row(response.status).words)
 
     def inquiry(self, delivery: Delivery) -> HttpRequest:
         """Asks the account's email activity for a mail with this notification's id among its custom arguments."""
@@ -216,6 +242,13 @@ def settings_problems(settings: Mapping[str, Any], origins_extra: Collection[str
     categories = settings.get("categories")
     if categories is not None and not _are_categories(categories):
         problems.append(invalid("/settings/categories", "must be at most 10 different texts of 1 to 255 characters"))
+    batch_max = settings.get("batch_max")
+    if batch_max is not None and not sendgrid_batch.is_batch_max(batch_max):
+        problems.append(invalid("/settings/batch_max", f"must be a whole number from 1 to {sendgrid_batch.BATCH_MAX}"))
+    elif batch_max not in (None, 1) and settings.get("key_retention_s") is not None:
+        problems.append(
+            invalid("/settings/batch_max", "must be 1 with key_retention_s: a call for several has no key of any one of them")
+        )
     if not isinstance(settings.get("sandbox_mode", False), bool):
         problems.append(invalid("/settings/sandbox_mode", "must be true or false"))
     return problems
@@ -240,23 +273,26 @@ def bind(config: ProviderConfig, origins_extra: Collection[str] = ()) -> BoundSe
 
 
 SENDGRID: Final = Provider(
-    "sendgrid", frozenset({Channel.EMAIL}), settings_problems, credentials_problems, bind, inquiry_lag_s=INQUIRY_LAG_S
+    "sendgrid",
+    frozenset({Channel.EMAIL}),
+    settings_problems,
+    credentials_problems,
+    bind,
+    inquiry_lag_s=INQUIRY_LAG_S,
+    explanations=EXPLANATIONS,
 )
 
 
-def _content(payload: Mapping[str, Any]) -> bytes:
-    """The rest of the body. Plain text must stand before HTML, and a part must not be empty."""
-    text, html = payload.get("text") or None, payload.get("html") or None
-    if (text is not None and not isinstance(text, str)) or (html is not None and not isinstance(html, str)):
-        raise Unsendable("content_invalid")
-    if text is None and html is None:
-        raise Unsendable("content_missing")
-    if html is None:
-        return b',"content":[{"type":"text/plain","value":' + orjson.dumps(text) + b"}]}"
-    if text is None:
-        return b',"content":[{"type":"text/html","value":' + orjson.dumps(html) + b"}]}"
-    plain_text, html_text = orjson.dumps(text), orjson.dumps(html)
-    return b',"content":[{"type":"text/plain","value":' + plain_text + b'},{"type":"text/html","value":' + html_text + b"}]}"
+def _subject(delivery: Delivery) -> str:
+    """The subject of a mail that can be sent, as far as subject and recipient decide that. Raises Unsendable."""
+    subject = delivery.payload.get("subject")
+    if not isinstance(subject, str) or not subject:
+        raise Unsendable("subject_missing")
+    if _LINE_BREAK.search(subject):
+        raise Unsendable("subject_has_line_break")
+    if _ADDRESS.fullmatch(delivery.recipient) is None:
+        raise Unsendable("recipient_invalid")
+    return subject
 
 
 def _matches(pattern: re.Pattern[str], value: object) -> bool:
@@ -277,16 +313,3 @@ def _message_id(response: HttpResponse) -> str | None:
         if name == b"x-message-id":
             return value.decode("ascii") if _MESSAGE_ID.fullmatch(value) else None
     return None
-
-
-def _refused(body: bytes) -> tuple[OutcomeClass, str]:
-    """What a 400 means. Its text is read for the name of the field only: SendGrid repeats addresses in its messages."""
-    field = None
-    if len(body) <= _ERROR_BODY_BYTES_MAX:
-        with suppress(orjson.JSONDecodeError, LookupError, TypeError):
-            field = orjson.loads(body)["errors"][0]["field"]
-    if isinstance(field, str):
-        for prefix, kind, code in REFUSED_FIELDS:
-            if field == prefix or field.startswith(prefix + "."):
-                return kind, code
-    return STATUSES[400]

@@ -7,7 +7,7 @@ from collections import deque
 import trio
 import trio.testing
 
-from actors.callers import Callers
+from actors.callers import Callers, Work
 from dispatcher.fairness import CALL_GUESS_S, Share
 from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId
 
@@ -41,8 +41,9 @@ class Line:
         self.most = max(self.most, self.under_way)
         return self._waiting.popleft()
 
-    async def attempt(self, delivery: Delivery) -> float:
-        self._called.append(delivery.id)
+    async def attempt(self, work: Work) -> float:
+        assert isinstance(work, Delivery)
+        self._called.append(work.id)
         began_s = trio.current_time()
         try:
             await self._hold.wait()

@@ -1,0 +1,35 @@
+"""The content of a SendGrid mail: the end of a request's body, from the list of its parts on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from dispatcher.providers.provider import Unsendable
+
+
+def texts_of(payload: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Plain text and HTML, at least one of them. Raises Unsendable. A part must not be empty."""
+    text, html = payload.get("text") or None, payload.get("html") or None
+    if (text is not None and not isinstance(text, str)) or (html is not None and not isinstance(html, str)):
+        raise Unsendable("content_invalid")
+    if text is None and html is None:
+        raise Unsendable("content_missing")
+    return text, html
+
+
+def content_of(payload: Mapping[str, Any]) -> bytes:
+    """The rest of the body. Plain text must stand before HTML."""
+    return written(*texts_of(payload))
+
+
+def written(text: str | None, html: str | None) -> bytes:
+    """The rest of the body with these texts. Raises JSONEncodeError for what is not Unicode."""
+    if html is None:
+        return b',"content":[{"type":"text/plain","value":' + orjson.dumps(text) + b"}]}"
+    if text is None:
+        return b',"content":[{"type":"text/html","value":' + orjson.dumps(html) + b"}]}"
+    plain_text, html_text = orjson.dumps(text), orjson.dumps(html)
+    return b',"content":[{"type":"text/plain","value":' + plain_text + b'},{"type":"text/html","value":' + html_text + b"}]}"
