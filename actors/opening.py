@@ -14,6 +14,7 @@ from actors.hot import Loaders
 from actors.io.http import PoolLimits, open_http_pool
 from actors.io.postgres import open_pool
 from actors.io.redis import open_redis, open_subscriber
+from actors.io.smtp import SmtpPoolLimits, open_smtp_pool
 from actors.node import Node, Ports
 from actors.redis_queue import RedisQueue
 from actors.store.answers import read_answer
@@ -60,6 +61,8 @@ async def open_node(
                 tls_context=None,
             )
         )
+        smtp_limits = SmtpPoolLimits(connections_per_login_max=d.connections_per_origin_max, connections_max=d.calls_max)
+        smtp_pool = await stack.enter_async_context(open_smtp_pool(limits=smtp_limits))
 
         await pool.wait_ready(config.postgres.connect_deadline_s)
         await redis.execute("PING")
@@ -90,7 +93,7 @@ async def open_node(
             ports=ports,
             pool=pool,
             redis=redis,
-            transports=Transports(http_pool),
+            transports=Transports(http_pool, smtp_pool),
             make_herald=make_herald,
             incarnation=incarnation,
             random=random,

@@ -11,6 +11,7 @@ from typing import overload
 from attrs import frozen
 
 from actors.io.http import Deadlines, HttpPool, NotSent
+from actors.io.smtp import SmtpPool
 from dispatcher.http_message import HttpRequest, HttpResponse
 from dispatcher.providers.provider import Request, Response
 from dispatcher.smtp_message import SmtpRequest, SmtpResponse
@@ -18,9 +19,13 @@ from dispatcher.smtp_message import SmtpRequest, SmtpResponse
 
 @frozen
 class Transports:
-    """All transports of a process. ``http`` carries the schemes ``http`` and ``https``, as HTTP/1.1."""
+    """All transports of a process. ``http`` carries the schemes ``http`` and ``https``, as HTTP/1.1.
+
+    ``smtp`` carries mail transactions; a process without one sends none.
+    """
 
     http: HttpPool
+    smtp: SmtpPool | None = None
 
     @overload
     async def exchange(self, request: HttpRequest, deadlines: Deadlines) -> HttpResponse: ...
@@ -29,5 +34,7 @@ class Transports:
     async def exchange(self, request: Request, deadlines: Deadlines) -> Response:
         """Carry one request and bring back its answer. Raises NotSent or MaybeSent."""
         if isinstance(request, SmtpRequest):
-            raise NotSent("protocol", "transport_missing")
+            if self.smtp is None:
+                raise NotSent("pool", "transport_missing")
+            return await self.smtp.exchange(request, deadlines)
         return await self.http.exchange(request, deadlines)

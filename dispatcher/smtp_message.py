@@ -45,6 +45,8 @@ class Fault(StrEnum):
     """There is a login, and it offers no way of showing it that this client has."""
     NO_UTF8 = "utf8_missing"
     """An address is not ASCII, and it does not take such."""
+    NO_EIGHT_BIT = "eight_bit_missing"
+    """The message is not ASCII, and it does not take such."""
     TOO_LARGE = "too_large"
     """The message is larger than what it says it takes."""
 

@@ -27,6 +27,8 @@ _CONNECT_CODES = {
     errno.EMFILE: "files_exhausted",
     errno.ENFILE: "files_exhausted",
 }
+_PLAIN_SCHEMES = frozenset({"http", "smtp", "smtp+plain"})
+"""Those whose connections do not begin with TLS."""
 
 Address = tuple[socket.AddressFamily, Any]
 
@@ -38,11 +40,11 @@ async def dial(origin: Origin, tls_context: ssl.SSLContext, deadline_s: float) -
         addresses = await _resolve(origin)
         phase = "connect"
         sock = await _connect_any(addresses, deadline_s)
-        if origin.scheme == "http":
+        if origin.scheme in _PLAIN_SCHEMES:
             return sock, None
         phase = "tls"
         try:
-            return sock, await _shake_hands(sock, tls_context, origin.host)
+            return sock, await shake_hands(sock, tls_context, origin.host)
         except BaseException:
             sock.close()
             raise
@@ -94,7 +96,8 @@ async def _connect(address: Address) -> socket.socket:
     return sock
 
 
-async def _shake_hands(sock: socket.socket, context: ssl.SSLContext, host: str) -> TlsChannel:
+async def shake_hands(sock: socket.socket, context: ssl.SSLContext, host: str) -> TlsChannel:
+    """Begin TLS on a connected socket. Raises NotSent; the caller has the deadline, and closes the socket."""
     try:
         tls = TlsChannel(context, host)
         done, outgoing = tls.handshake(b"")
