@@ -288,12 +288,14 @@ async def test_what_is_lost_before_the_dot_was_not_sent(at: bytes, loss: str, au
 
     async def script(peer: MailPeer) -> None:
         if at == b"greeting":
-            return await lose(peer)
+            await lose(peer)
+            return
         await peer.say(b"220 test")
         for command in (b"EHLO", b"MAIL", b"RCPT", b"DATA"):
             await peer.hear(command)
             if at == command:
-                return await lose(peer)
+                await lose(peer)
+                return
             await peer.say(b"354 go on" if command == b"DATA" else b"250 Ok")
         if loss != "close":
             await trio.sleep(100)  # with most of the message unread: its end can not have left
