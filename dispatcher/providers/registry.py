@@ -7,11 +7,12 @@ from types import MappingProxyType
 
 from dispatcher.providers.provider import Bound, Limits, Moment, Provider, Request, Response, Unbindable, Unsendable
 from dispatcher.providers.sendgrid import SENDGRID
+from dispatcher.providers.ses import SES
 from dispatcher.providers.twilio import TWILIO_SMS, TWILIO_WHATSAPP
 
 __all__ = ["REGISTRY", "Bound", "Limits", "Moment", "Provider", "Request", "Response", "Unbindable", "Unsendable"]
 
 REGISTRY: Mapping[str, Provider] = MappingProxyType(
-    {provider.name: provider for provider in (SENDGRID, TWILIO_SMS, TWILIO_WHATSAPP)}
+    {provider.name: provider for provider in (SENDGRID, SES, TWILIO_SMS, TWILIO_WHATSAPP)}
 )
 """Every provider by its name."""
