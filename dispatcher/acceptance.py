@@ -19,6 +19,7 @@ from attrs import field, frozen
 from dispatcher.locales import normalize
 from dispatcher.model import Channel
 from dispatcher.problems import Problem, Refused
+from dispatcher.whatsapp import template_faults
 
 HASH_BYTES = 16
 STEP_ITEMS = 250
@@ -34,8 +35,9 @@ CONTENT_FIELDS: Mapping[Channel, frozenset[str]] = {
     Channel.EMAIL: frozenset({"subject", "text", "html"}),
     Channel.SMS: frozenset({"text"}),
     Channel.PUSH: frozenset({"title", "text", "data"}),
-    Channel.WHATSAPP: frozenset({"text"}),
+    Channel.WHATSAPP: frozenset({"text", "template"}),
 }
+_OBJECTS = frozenset({"data", "template"})
 _EMAIL = re.compile(r"[^\s@<>()\[\]\\,;:\"\x00-\x1f\x7f]{1,64}@[^\s@<>()\[\]\\,;:\"\x00-\x1f\x7f]{1,255}")
 _PHONE = re.compile(r"\+[1-9][0-9]{6,14}")
 _VISIBLE = re.compile(r"[!-~]{1,255}")
@@ -265,7 +267,7 @@ def _content_faults(content: Any, channel: Channel | None) -> list[Problem]:
     faults.extend(
         _invalid(f"/content/{name}", "must be a text that is not empty")
         for name in sorted(known & content.keys())
-        if name != "data" and not (isinstance(content[name], str) and content[name] and "\x00" not in content[name])
+        if name not in _OBJECTS and not (isinstance(content[name], str) and content[name] and "\x00" not in content[name])
     )
     if channel is Channel.EMAIL:
         subject = content.get("subject")
@@ -275,6 +277,10 @@ def _content_faults(content: Any, channel: Channel | None) -> list[Problem]:
             faults.append(_invalid("/content/subject", "must be one line"))
         if not ("text" in content or "html" in content):
             faults.append(_invalid("/content", "needs a text, an html part, or both", "field_missing"))
+    elif channel is Channel.WHATSAPP and "template" in content:
+        if "text" in content:
+            faults.append(_invalid("/content", "has either a text or a template"))
+        faults.extend(_invalid(f"/content/template{below}", detail) for below, detail in template_faults(content["template"]))
     elif "text" not in content:
         faults.append(_invalid("/content/text", "is missing", "field_missing"))
     return faults

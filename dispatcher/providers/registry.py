@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from dispatcher.providers.meta_whatsapp import META_WHATSAPP
 from dispatcher.providers.provider import Bound, Limits, Moment, Provider, Request, Response, Unbindable, Unsendable
 from dispatcher.providers.sendgrid import SENDGRID
 from dispatcher.providers.ses import SES
@@ -12,7 +13,13 @@ from dispatcher.providers.twilio import TWILIO_SMS, TWILIO_WHATSAPP
 
 __all__ = ["REGISTRY", "Bound", "Limits", "Moment", "Provider", "Request", "Response", "Unbindable", "Unsendable"]
 
-REGISTRY: Mapping[str, Provider] = MappingProxyType(
-    {provider.name: provider for provider in (SENDGRID, SES, TWILIO_SMS, TWILIO_WHATSAPP)}
+_PROVIDERS = (
+    SENDGRID,
+    SES,
+    TWILIO_SMS,
+    TWILIO_WHATSAPP,
+    META_WHATSAPP,
 )
+
+REGISTRY: Mapping[str, Provider] = MappingProxyType({provider.name: provider for provider in _PROVIDERS})
 """Every provider by its name."""
