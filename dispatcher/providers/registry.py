@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from dispatcher.providers.fcm import FCM
 from dispatcher.providers.meta_whatsapp import META_WHATSAPP
 from dispatcher.providers.provider import Bound, Limits, Moment, Provider, Request, Response, Unbindable, Unsendable
 from dispatcher.providers.sendgrid import SENDGRID
@@ -19,6 +20,7 @@ _PROVIDERS = (
     TWILIO_SMS,
     TWILIO_WHATSAPP,
     META_WHATSAPP,
+    FCM,
 )
 
 REGISTRY: Mapping[str, Provider] = MappingProxyType({provider.name: provider for provider in _PROVIDERS})
