@@ -14,7 +14,7 @@ import trio
 
 from dispatcher.http_message import Origin
 from dispatcher.smtp_message import Login, SmtpRequest
-from tests.http_peer import Peer, Server, peers
+from http_peer import Peer, Server, peers
 
 MESSAGE = b"Subject: canary\r\n\r\nGood day\r\n"
 

@@ -14,5 +14,4 @@ def test_every_provider_serves_a_channel_and_refuses_an_empty_configuration(name
     provider = REGISTRY[name]
 
     assert provider.channels
-    assert provider.settings_problems({})
-    assert provider.credentials_problems({})
+    assert provider.credentials_problems({})  # settings may all have defaults

@@ -16,9 +16,9 @@ from actors.io.smtp_pool import smtp_client_context
 from dispatcher.errors import ConfigError
 from dispatcher.http_message import Origin
 from dispatcher.smtp_message import Fault, Login, SmtpReply, SmtpRequest, Stage
-from tests.house import Tls
-from tests.http_peer import Server
-from tests.smtp_peer import MESSAGE, MailPeer, mail, mail_peers
+from house import Tls
+from http_peer import Server
+from smtp_peer import MESSAGE, MailPeer, mail, mail_peers
 
 LOGIN = Login("user", "canary")
 PATIENT = Deadlines(total_s=60, read_s=60)
