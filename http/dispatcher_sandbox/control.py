@@ -19,6 +19,7 @@ from dispatcher_sandbox.fates import Fate
 from dispatcher_sandbox.ledger import Accepted
 from dispatcher_sandbox.magic import DOMAIN, TABLE
 from dispatcher_sandbox.messages import JSON, Answer, Request
+from dispatcher_sandbox.sendgrid.letters import letters_of
 
 PREFIX = b"/_sandbox"
 PEM = b"Content-Type: application/x-pem-file\r\n"
@@ -175,6 +176,7 @@ def _shown(accepted: Accepted) -> dict[str, Any]:
         "idempotency_key": accepted.idempotency_key,
         "correlations": [correlation._asdict() for correlation in accepted.correlations],
         "content": content,
+        **({"letters": [letter._asdict() for letter in letters_of(accepted.body)]} if accepted.provider == "sendgrid" else {}),
     }
 
 

@@ -130,7 +130,11 @@ class SendGrid(Events):
 def _refused(status: int, reason: str = "") -> Answer:
     if status in _BY_FRONT_SERVER:
         return gateway_page(status)
-    return refusal(status, [_TEXTS.get((status, reason)) or Fault(REASONS.get(status, "error").lower())])
+    reason, _, places = reason.partition(":")
+    fault = _TEXTS.get((status, reason)) or Fault(REASONS.get(status, "error").lower())
+    if not places:
+        return refusal(status, [fault])
+    return refusal(status, [at(f"personalizations.{place}.to.0.email", fault.message) for place in places.split(",")])
 
 
 def _batch(key: bytes, now_s: float) -> Answer:
@@ -143,26 +147,40 @@ def _intake(mail: dict[str, Any], key: bytes | None, magic_recipients: bool) -> 
     """What a mail without faults carries."""
     root = mail.get("custom_args")
     correlations: list[Correlation] = []
-    magic: Magic | None = None
-    address = ""
+    tricks: list[tuple[int, Magic, str]] = []
     for block in mail["personalizations"]:
         own = block.get("custom_args")
         arguments = own if root is None else root if own is None else {**root, **own}
+        if magic_recipients and (found := _first_magic(block)) is not None:
+            tricks.append((len(correlations), *found))
         if arguments is None:
             correlations.append(Correlation(None, None))
         else:
             correlations.append(Correlation(arguments.get("notification_id"), arguments.get("organization_id")))
-        if magic_recipients and magic is None:
-            magic, address = _first_magic(block)
     idempotency_key = None if key is None else key.decode("latin-1")
-    magic_name = "" if magic is None else correlations[0].notification_id or idempotency_key or address
-    return Intake(tuple(correlations), idempotency_key, magic, magic_name, "mail_settings" in mail and is_sandboxed(mail))
+    validate_only = "mail_settings" in mail and is_sandboxed(mail)
+    if not tricks:
+        return Intake(tuple(correlations), idempotency_key, None, "", validate_only)
+    place, magic, address = _deciding(tricks)
+    name = correlations[place].notification_id or idempotency_key or address
+    return Intake(tuple(correlations), idempotency_key, magic, name, validate_only)
 
 
-def _first_magic(block: dict[str, Any]) -> tuple[Magic | None, str]:
+def _deciding(tricks: list[tuple[int, Magic, str]]) -> tuple[int, Magic, str]:
+    """The magic recipient that decides: the first, unless addresses are refused; of those the answer names every one."""
+    if len(tricks) == 1 and not tricks[0][0]:
+        return tricks[0]
+    wrong = [trick for trick in tricks if trick[1].reason == "address"]
+    if not wrong:
+        return tricks[0]
+    place, magic, address = wrong[0]
+    return place, magic._replace(reason="address:" + ",".join(str(trick[0]) for trick in wrong)), address
+
+
+def _first_magic(block: dict[str, Any]) -> tuple[Magic, str] | None:
     for kind in ("to", "cc", "bcc"):
         for person in block.get(kind) or ():
             found = magic_of(person["email"])
             if found is not None:
                 return found, person["email"]
-    return None, ""
+    return None
