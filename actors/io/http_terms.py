@@ -41,7 +41,10 @@ class ExchangeFailed(DispatcherError):
 
 
 class NotSent(ExchangeFailed):
-    """No byte of the request was handed to the network: the peer cannot have acted."""
+    """No byte of the request was handed to the network, or the peer has said by its protocol that it did not look at it.
+
+    It cannot have acted.
+    """
 
 
 class MaybeSent(ExchangeFailed):

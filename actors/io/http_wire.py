@@ -19,7 +19,7 @@ RECEIVE_BYTES_MAX = 65_536
 CHUNK_FRAME_BYTES_MAX = 16
 """Framing a peer may spend per chunk, on average, before it counts against ``header_bytes_max``."""
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+_DEFAULT_PORTS = {"http": 80, "https": 443, "h2": 443}
 _METHODS_WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))
 
 

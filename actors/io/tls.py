@@ -15,12 +15,12 @@ from dispatcher.errors import ConfigError
 RECORD_BYTES_MAX = 16_384
 
 
-def client_context(given: ssl.SSLContext | None = None) -> ssl.SSLContext:
-    """The context to connect with: the system's trusted authorities, or ``given``, whose ALPN is set to HTTP/1.1."""
+def client_context(given: ssl.SSLContext | None = None, protocol: str = "http/1.1") -> ssl.SSLContext:
+    """The context to connect with: the system's trusted authorities, or ``given``, whose ALPN is set to ``protocol``."""
     context = ssl.create_default_context() if given is None else given
     if context.verify_mode != ssl.CERT_REQUIRED or not context.check_hostname:
         raise ConfigError("the TLS context for outbound HTTP must verify the peer's certificate and host name")
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols([protocol])
     # A renegotiation would want to write in the middle of a read. Nothing we talk to needs it, TLS 1.3 has none.
     context.options |= ssl.OP_NO_RENEGOTIATION
     return context
@@ -45,6 +45,11 @@ class TlsChannel:
         except ssl.SSLWantReadError:
             return False, self._outgoing.read()
         return True, self._outgoing.read()
+
+    @property
+    def protocol(self) -> str | None:
+        """What both sides agreed to speak, after the handshake; None when the peer did not say."""
+        return self._session.selected_alpn_protocol()
 
     def encrypt(self, plaintext: bytes) -> bytes:
         """Ciphertext of all of it, with whatever else the session wants sent."""

@@ -1,0 +1,98 @@
+"""HTTP/2 as values: what of a request goes onto a stream, what of the answer comes back. No socket, no clock, no task.
+
+The protocol itself is the ``h2`` library's. Here is what this client settles about it: compression, checks, and how it is told to
+count. Invariant: no header can break out of its line where a peer turns it into HTTP/1.1.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from h2.config import H2Configuration
+from h2.connection import ConnectionState, H2Connection
+from h2.settings import SettingCodes, Settings
+from hpack import Encoder, HeaderTuple, NeverIndexedHeaderTuple
+
+from actors.io.h2_terms import H2Limits
+from actors.io.http_terms import NotSent
+from actors.io.http_wire import host_of
+from dispatcher.http_message import HttpRequest
+
+Fields = list[tuple[bytes, bytes]]
+
+SWEEP_STREAMS = 64
+"""The library forgets closed streams only when it counts all it has; it is made to once in so many streams."""
+REPEATED_MAX = 512
+"""Fields remembered of a connection, to learn which are repeated."""
+_UNPRINTABLE = bytes(range(32)) + b"\x7f"
+
+# What is sent holds recipients and credentials, and the library tells its log all of it.
+logging.getLogger("hpack").setLevel(logging.WARNING)
+
+
+def fields_of(request: HttpRequest) -> Fields:
+    """The header block of a request, method and path first. Raises NotSent (``request_malformed``)."""
+    origin, method, target, headers, _ = request
+    whole = b"".join([method, target, *[name + value for name, value in headers]])
+    if len(whole.translate(None, _UNPRINTABLE)) != len(whole) or b" " in target or not target:
+        raise NotSent("protocol", "request_malformed")
+    pseudo = [(b":method", method), (b":scheme", b"https"), (b":authority", host_of(origin)), (b":path", target)]
+    return [*pseudo, *headers]
+
+
+class _PlainEncoder(Encoder):
+    """Without Huffman coding: it would save a few bytes of each request and cost as much CPU as all the rest of it."""
+
+    def encode(self, headers: Iterable[HeaderTuple], huffman: bool = False) -> bytes:  # type: ignore[override]
+        return super().encode(headers, huffman=False)
+
+
+class H2Client(H2Connection):
+    """The client's side of one connection, as the library keeps it."""
+
+    def __init__(self, limits: H2Limits) -> None:
+        # What is sent is checked by ``fields_of``.
+        super().__init__(H2Configuration(validate_outbound_headers=False, normalize_outbound_headers=False))
+        self.encoder = _PlainEncoder()
+        ours = {SettingCodes.ENABLE_PUSH: 0, SettingCodes.MAX_HEADER_LIST_SIZE: limits.header_bytes_max}
+        self.local_settings = Settings(client=True, initial_values=ours)
+        self.decoder.max_header_list_size = limits.header_bytes_max
+        self.open_count = 0
+        """Streams under way, as our own books say."""
+        self._begun = 0
+        self._repeated: dict[tuple[bytes, bytes], HeaderTuple | None] = {}
+
+    @property
+    def open_outbound_streams(self) -> int:
+        """For the library's check before each new stream. It would go through all streams every time."""
+        return self.open_count
+
+    def begin(self, fields: Fields, *, end: bool) -> int:
+        """Open a stream with this header block; returns its number."""
+        number = self.get_next_available_stream_id()
+        self.send_headers(number, [self._indexed(field) for field in fields], end_stream=end)
+        self.open_count += 1
+        self._begun += 1
+        if not self._begun % SWEEP_STREAMS:
+            self._open_streams(1)
+        return number
+
+    def outlive_goaway(self) -> None:
+        """Let the streams come to their end that the peer still answers after its GOAWAY: the library takes that for the end."""
+        self.state_machine.state = ConnectionState.CLIENT_OPEN
+
+    def _indexed(self, field: tuple[bytes, bytes]) -> HeaderTuple:
+        """A field that has been sent before goes into the compression table. Others would only push those out, above all the
+        path, which names a recipient.
+        """
+        repeated = self._repeated
+        known = repeated.get(field, field)
+        if known is None:
+            known = repeated[field] = HeaderTuple(*field)
+        elif known is field:
+            if len(repeated) >= REPEATED_MAX:
+                repeated.clear()
+            repeated[field] = None
+            return NeverIndexedHeaderTuple(*field)
+        return known  # type: ignore[return-value]
