@@ -285,18 +285,11 @@ class Node:
             "redis_waiting": redis.waiting,
             "provider_connections": providers.connections,
             "provider_connections_waiting": providers.waiting,
-            **self._mail_gauges(),
+            **self._surroundings.transports.gauges(),
             "queue_age_s": self.metrics.queue_age.read(now_s),
             "loop_late_s": self.metrics.loop_late.read(now_s),
             **self.headroom.gauges(),
         }
-
-    def _mail_gauges(self) -> Mapping[str, float]:
-        pool = self._surroundings.transports.smtp
-        if pool is None:
-            return {}
-        sessions = pool.statistics()
-        return {"smtp_connections": sessions.connections, "smtp_connections_waiting": sessions.waiting}
 
     # --- running --------------------------------------------------------------------------------------------------------------
 

@@ -11,10 +11,12 @@ import trio
 
 from actors.herald import Herald
 from actors.hot import Loaders
+from actors.io.h2 import H2Limits, open_h2_pool
 from actors.io.http import PoolLimits, open_http_pool
 from actors.io.postgres import open_pool
 from actors.io.redis import open_redis, open_subscriber
 from actors.io.smtp import SmtpPoolLimits, open_smtp_pool
+from actors.io.tls import trusting
 from actors.node import Node, Ports
 from actors.redis_queue import RedisQueue
 from actors.store.answers import read_answer
@@ -58,11 +60,16 @@ async def open_node(
         http_pool = await stack.enter_async_context(
             open_http_pool(
                 limits=PoolLimits(connections_per_origin_max=d.connections_per_origin_max, connections_max=d.calls_max),
-                tls_context=None,
+                tls_context=trusting(config.provider_ca_file),
             )
         )
+        h2_pool = await stack.enter_async_context(
+            open_h2_pool(limits=H2Limits(streams_max=d.calls_max), tls_context=trusting(config.provider_ca_file))
+        )
         smtp_limits = SmtpPoolLimits(connections_per_login_max=d.connections_per_origin_max, connections_max=d.calls_max)
-        smtp_pool = await stack.enter_async_context(open_smtp_pool(limits=smtp_limits))
+        smtp_pool = await stack.enter_async_context(
+            open_smtp_pool(limits=smtp_limits, tls_context=trusting(config.provider_ca_file))
+        )
 
         await pool.wait_ready(config.postgres.connect_deadline_s)
         await redis.execute("PING")
@@ -93,7 +100,7 @@ async def open_node(
             ports=ports,
             pool=pool,
             redis=redis,
-            transports=Transports(http_pool, smtp_pool),
+            transports=Transports(http_pool, smtp_pool, h2_pool),
             make_herald=make_herald,
             incarnation=incarnation,
             random=random,

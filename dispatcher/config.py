@@ -136,6 +136,9 @@ class Config:
     provider_urls_extra: tuple[str, ...] = setting(
         _NO_ORIGINS, "origins a provider's base_url may name beside its own hosts, for example a sandbox", _parse_origins, "none"
     )
+    provider_ca_file: str = word(
+        "", "PEM file of authorities to trust beside the system's, when calling providers", shown_default="none"
+    )
     log_level: str = word("info", "least severity that is logged", among=("debug", "info", "warning", "error"))
 
 

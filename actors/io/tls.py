@@ -26,6 +26,20 @@ def client_context(given: ssl.SSLContext | None = None, protocol: str = "http/1.
     return context
 
 
+def trusting(ca_file: str) -> ssl.SSLContext:
+    """A context that trusts the system's authorities and those in a PEM file, if one is named; each pool needs its own.
+
+    Raises ConfigError when the file can not be read.
+    """
+    context = ssl.create_default_context()
+    if ca_file:
+        try:
+            context.load_verify_locations(ca_file)
+        except (OSError, ssl.SSLError):
+            raise ConfigError("DISPATCHER_PROVIDER_CA_FILE: must name a readable PEM file of certificates") from None
+    return context
+
+
 class TlsChannel:
     """One TLS session. What it wants sent, the caller sends; what arrives, the caller puts in."""
 

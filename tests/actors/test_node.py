@@ -234,6 +234,7 @@ async def test_everything_that_may_fill_up_or_fall_behind_has_a_gauge(
         "claims_waiting",
         "channels_in_line",
         "gate_pending",
+        "h2_streams_waiting",
         "in_flight",
         "listeners",
         "loop_late_s",
