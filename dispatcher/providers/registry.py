@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from dispatcher.providers.apns import APNS
 from dispatcher.providers.fcm import FCM
 from dispatcher.providers.meta_whatsapp import META_WHATSAPP
 from dispatcher.providers.provider import Bound, Limits, Moment, Provider, Request, Response, Unbindable, Unsendable
@@ -21,6 +22,7 @@ _PROVIDERS = (
     TWILIO_WHATSAPP,
     META_WHATSAPP,
     FCM,
+    APNS,
 )
 
 REGISTRY: Mapping[str, Provider] = MappingProxyType({provider.name: provider for provider in _PROVIDERS})
