@@ -134,7 +134,10 @@ class Config:
         _NO_KEYS, "keys for credentials: id:base64 of 32 bytes, the sealing one first, separated by commas", _parse_keys, "none"
     )
     provider_urls_extra: tuple[str, ...] = setting(
-        _NO_ORIGINS, "origins a provider's base_url may name beside its own hosts, for example a sandbox", _parse_origins, "none"
+        _NO_ORIGINS,
+        "origins a provider's base_url may name beside its own hosts, for example a sandbox; mail servers: smtp:// or smtps://",
+        _parse_origins,
+        "none",
     )
     provider_ca_file: str = word(
         "", "PEM file of authorities to trust beside the system's, when calling providers", shown_default="none"

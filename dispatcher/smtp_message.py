@@ -66,7 +66,7 @@ class SmtpRequest(NamedTuple):
 
     Addresses stand without angle brackets, their domains in ASCII unless ``utf8``. ``message`` is the whole mail with CRLF line
     ends, as the recipient shall see it: the transport does what the wire needs. ``utf8``: an address or a header is not ASCII,
-    so only a server with SMTPUTF8 can take it.
+    so only a server with SMTPUTF8 can take it. ``message_id`` is the message's own name, which the answer repeats.
     """
 
     origin: Origin
@@ -75,6 +75,7 @@ class SmtpRequest(NamedTuple):
     recipients: tuple[str, ...]
     message: bytes | None
     utf8: bool = False
+    message_id: str | None = None
 
     def __repr__(self) -> str:
         size = "no message" if self.message is None else f"{len(self.message)} bytes"
@@ -105,6 +106,7 @@ class SmtpResponse(NamedTuple):
     reply: SmtpReply | None
     recipients: tuple[SmtpReply, ...] = ()
     fault: Fault | None = None
+    message_id: str | None = None
 
     def __repr__(self) -> str:
         what = self.fault if self.reply is None else self.reply

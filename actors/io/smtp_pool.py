@@ -104,7 +104,7 @@ class SmtpPool:
             progress = Progress(scope, deadlines)
             self._scopes.add(scope)
             try:
-                return await self._exchange(request, progress)
+                return (await self._exchange(request, progress))._replace(message_id=request.message_id)
             finally:
                 self._scopes.discard(scope)
         raise progress.failure("pool_closed" if self._closed else None)

@@ -11,6 +11,7 @@ from dispatcher.providers.meta_whatsapp import META_WHATSAPP
 from dispatcher.providers.provider import Bound, Limits, Moment, Provider, Request, Response, Unbindable, Unsendable
 from dispatcher.providers.sendgrid import SENDGRID
 from dispatcher.providers.ses import SES
+from dispatcher.providers.smtp import SMTP
 from dispatcher.providers.twilio import TWILIO_SMS, TWILIO_WHATSAPP
 
 __all__ = ["REGISTRY", "Bound", "Limits", "Moment", "Provider", "Request", "Response", "Unbindable", "Unsendable"]
@@ -18,6 +19,7 @@ __all__ = ["REGISTRY", "Bound", "Limits", "Moment", "Provider", "Request", "Resp
 _PROVIDERS = (
     SENDGRID,
     SES,
+    SMTP,
     TWILIO_SMS,
     TWILIO_WHATSAPP,
     META_WHATSAPP,

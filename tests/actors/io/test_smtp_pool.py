@@ -6,6 +6,7 @@ import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -31,14 +32,14 @@ async def forever(peer: MailPeer) -> None:
 
 @asynccontextmanager
 async def talk(
-    script: Callable[[MailPeer], Awaitable[None]], scheme: str = "smtp+plain", tls: Tls | None = None, **limits: float
+    script: Callable[[MailPeer], Awaitable[None]], scheme: str = "smtp+plain", tls: Tls | None = None, **limits: Any
 ) -> AsyncIterator[tuple[SmtpPool, Server]]:
     """A server with that script, and a pool that trusts it."""
     server_tls = tls.server_context() if tls is not None and scheme == "smtps" else None
     client_tls = tls.client_context() if tls is not None else None
     async with (
         mail_peers(script, scheme=scheme, tls=server_tls) as server,
-        open_smtp_pool(limits=SmtpPoolLimits(**limits), tls_context=client_tls) as pool,  # type: ignore[arg-type]
+        open_smtp_pool(limits=SmtpPoolLimits(**limits), tls_context=client_tls) as pool,
     ):
         yield pool, server
 
@@ -395,7 +396,7 @@ async def test_idle_sessions_are_closed(autojump_clock: trio.testing.MockClock) 
 
 
 @pytest.mark.parametrize("limits", [{"messages_max": 2}, {"age_s": 0.0001}])
-async def test_a_worn_session_is_not_kept(limits: dict[str, float]) -> None:
+async def test_a_worn_session_is_not_kept(limits: dict[str, Any]) -> None:
     async def script(peer: MailPeer) -> None:
         await peer.greet()
         while True:
