@@ -84,6 +84,13 @@ def _domains(value: object) -> tuple[str, ...]:
     return tuple(name.lower() for name in value)
 
 
+def _keys(value: object) -> Mapping[str, str]:
+    texts = (*value, *value.values()) if isinstance(value, Mapping) else (None,)
+    if not isinstance(value, Mapping) or not all(isinstance(text, str) and text for text in texts):
+        raise ValueError("aws_keys must map access key ids to their secrets")
+    return dict(value)
+
+
 @frozen
 class Behaviour:
     """The settings of a sandbox. The default answers everything correctly and at once, as the real provider on a good day."""
@@ -130,6 +137,12 @@ class Behaviour:
     """Events in one callback, where the provider puts several into one."""
     webhook_attempts_max: int = field(default=8, validator=_number(1, 100))
     """Calls made before a callback that is not answered with a 2xx is given up."""
+    aws_keys: Mapping[str, str] = field(factory=dict, converter=_keys, repr=False)
+    """Secrets by access key id: nobody else may sign. Empty: anybody who signs with the documented secret."""
+    ses_sending: bool = field(default=True, validator=_flag)
+    """Whether sending is switched on for the account at SES."""
+    ses_production: bool = field(default=True, validator=_flag)
+    """Whether the account at SES may send to anybody; otherwise recipients must be at one of ``sender_domains`` too."""
     magic_recipients: bool = field(default=True, validator=_flag)
     seed: int | None = field(default=None, validator=_integer_or_none)
     """Setting a behaviour with a seed starts the random numbers anew."""

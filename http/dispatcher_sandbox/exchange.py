@@ -18,7 +18,7 @@ from dispatcher_sandbox.ledger import Accepted, Ledger, Remembered
 from dispatcher_sandbox.messages import Answer, Request, gateway_page
 from dispatcher_sandbox.rate import Rate, RateLimit
 from dispatcher_sandbox.reporting import Reporting
-from dispatcher_sandbox.simulator import Intake, Search, Simulator
+from dispatcher_sandbox.simulator import Consent, EntryResult, Intake, OneByOne, Search, Simulator
 
 
 class Reply(NamedTuple):
@@ -79,6 +79,9 @@ class Exchange:
             return self._reply(simulator, intake, behaviour.latency_s, rate)
         if isinstance(intake, Search):
             return self._search(simulator, intake, rate, now_s)
+        if isinstance(intake, Consent):
+            ledger.webhooks["confirmed"] += 1
+            return self._reply(simulator, intake.answer, behaviour.latency_s, rate)
         magic = intake.magic
         sight = 0 if magic is None else ledger.sight(intake.magic_name)
         chosen = conduct(behaviour, magic, sight, self._random.random())
@@ -100,6 +103,8 @@ class Exchange:
         if intake.validate_only:
             ledger.validated += 1
             return simulator.validated()
+        if intake.entries:
+            return self._accept_each(simulator, request, intake, now_s)
         key = intake.idempotency_key
         if key is None or not self._behaviour.honour_idempotency_keys:
             message_id, answer = simulator.accepted(self._random.getrandbits(128))
@@ -117,6 +122,28 @@ class Exchange:
             return simulator.refused(422, "idempotency_key")
         ledger.replayed += 1
         return simulator.replayed(known.message_id)
+
+    def _accept_each(self, simulator: Simulator, request: Request, intake: Intake, now_s: float) -> Answer:
+        """Each entry by itself; what is refused has no effect, and is counted by its status as a request would be."""
+        assert isinstance(simulator, OneByOne)
+        behaviour, ledger = self._behaviour, self.ledger
+        message_id, _ = simulator.accepted(self._random.getrandbits(128))
+        results: list[EntryResult] = []
+        for index, entry in enumerate(intake.entries):
+            act, _, status, reason = Conduct(Act.REFUSE, 0.0, 400, entry.fault) if entry.fault else Conduct(Act.ACCEPT)
+            if entry.magic is not None and not entry.fault:
+                act, _, status, reason = conduct(behaviour, entry.magic, ledger.sight(entry.magic_name), 0.0)
+            if act is Act.REFUSE:
+                ledger.refused[status] += 1
+                results.append(EntryResult(None, status, reason))
+            else:
+                results.append(EntryResult(simulator.entry_id(message_id, index)))
+        accepted = [index for index, result in enumerate(results) if result.message_id is not None]
+        if accepted:
+            correlations = tuple(intake.entries[index].correlation for index in accepted)
+            ledger.record(Accepted(simulator.name, message_id, now_s, None, correlations, request.body))
+            self.reporting.accepted(simulator.name, request, message_id, behaviour, now_s, accepted)
+        return simulator.answered(results)
 
     def _took_effect(self, simulator: Simulator, request: Request, intake: Intake, message_id: str, now_s: float) -> None:
         key = intake.idempotency_key

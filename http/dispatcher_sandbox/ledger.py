@@ -113,7 +113,7 @@ class Remembered(NamedTuple):
     at_s: float
 
 
-_WEBHOOKS = ("events", "duplicates", "lost", "sent", "acknowledged", "retried", "failed")
+_WEBHOOKS = ("events", "duplicates", "lost", "sent", "acknowledged", "retried", "failed", "confirmed")
 
 
 class Ledger:

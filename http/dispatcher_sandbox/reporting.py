@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from attrs import define, field
@@ -94,13 +94,26 @@ class Reporting:
         """Those that are set."""
         return [hook for hooks in self._hooks.values() for hook in hooks.values()]
 
-    def accepted(self, name: str, request: Request, message_id: str, behaviour: Behaviour, now_s: float) -> None:
-        """Take note of a request that took effect, and of what will be reported about it."""
+    def accepted(
+        self,
+        name: str,
+        request: Request,
+        message_id: str,
+        behaviour: Behaviour,
+        now_s: float,
+        indexes: Collection[int] | None = None,
+    ) -> None:
+        """Take note of a request that took effect, and of what will be reported about it.
+
+        ``indexes`` are the places of those of its messages that were accepted; None is all.
+        """
         hooks = self._hooks.get(name)
         if hooks is None and name not in self._in_requests:
             return
         reporter = self._reporters[name]
         for message in reporter.messages(request, message_id, now_s):
+            if indexes is not None and message.index not in indexes:
+                continue
             hook = message.hook
             if hook is None and hooks is not None:
                 hook = hooks.get(message.account) or hooks.get(None)

@@ -9,7 +9,7 @@ naming it in ``simulators``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from dispatcher_sandbox.behaviour import Behaviour
 from dispatcher_sandbox.ledger import Correlation, Sent
@@ -18,11 +18,29 @@ from dispatcher_sandbox.messages import Answer, Request
 from dispatcher_sandbox.rate import Rate
 
 
+class Entry(NamedTuple):
+    """One message of a request whose messages are accepted or refused one by one. ``fault`` is set when the rules refuse it."""
+
+    correlation: Correlation
+    magic: Magic | None = None
+    magic_name: str = ""
+    fault: str = ""
+
+
+class EntryResult(NamedTuple):
+    """What became of an entry: its message's id, or the status and reason of its refusal."""
+
+    message_id: str | None
+    status: int = 0
+    reason: str = ""
+
+
 class Intake(NamedTuple):
     """What a simulator read from a request the provider would take.
 
     ``correlations`` has one entry per message. ``magic_name`` is what the sightings of ``magic`` are counted under.
-    ``validate_only`` asks for an answer without any effect.
+    ``validate_only`` asks for an answer without any effect. ``entries`` are there where each message has a result of its own:
+    then the simulator is ``OneByOne``, and ``magic`` is that of an entry whose trick is played on the whole request.
     """
 
     correlations: tuple[Correlation, ...]
@@ -30,6 +48,7 @@ class Intake(NamedTuple):
     magic: Magic | None = None
     magic_name: str = ""
     validate_only: bool = False
+    entries: tuple[Entry, ...] = ()
 
 
 class Search(NamedTuple):
@@ -37,6 +56,12 @@ class Search(NamedTuple):
 
     notification_id: str
     limit: int
+
+
+class Consent(NamedTuple):
+    """Somebody has agreed to be reported to: counted as ``confirmed`` among the ledger's webhooks."""
+
+    answer: Answer
 
 
 class Simulator(Protocol):
@@ -61,7 +86,7 @@ class Simulator(Protocol):
         """What the rate limit is counted by. Called before anything about the request is known to be valid."""
         ...
 
-    def read(self, request: Request, behaviour: Behaviour, now_s: float) -> Intake | Search | Answer:
+    def read(self, request: Request, behaviour: Behaviour, now_s: float) -> Intake | Search | Consent | Answer:
         """Check a request as the provider does: what it carries or asks, or the answer that refuses it or needs no decision."""
         ...
 
@@ -87,4 +112,17 @@ class Simulator(Protocol):
 
     def rate_headers(self, rate: Rate) -> bytes:
         """The header lines, each with its CRLF, that tell a client where it stands."""
+        ...
+
+
+@runtime_checkable
+class OneByOne(Protocol):
+    """A simulator of a provider that answers for each message of a request."""
+
+    def entry_id(self, message_id: str, index: int) -> str:
+        """The id of one message of a request that took effect under this one."""
+        ...
+
+    def answered(self, results: Sequence[EntryResult]) -> Answer:
+        """The answer of a request, whatever became of its messages."""
         ...
