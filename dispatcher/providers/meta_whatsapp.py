@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import orjson
 
+from dispatcher.feedback.meta import META_FEEDBACK
 from dispatcher.http_message import Headers, HttpRequest, HttpResponse, Origin
 from dispatcher.model import Channel, Delivery, ProviderConfig
 from dispatcher.origins import BaseUrl
@@ -194,6 +195,7 @@ META_WHATSAPP: Final = Provider(
     credentials_problems,
     bind,
     explanations={**EXPLANATIONS, **ERRORS.explanations},
+    feedback=META_FEEDBACK,
 )
 
 

@@ -17,6 +17,7 @@ from urllib.parse import quote_plus, urlencode
 
 import orjson
 
+from dispatcher.feedback.twilio import TWILIO_FEEDBACK
 from dispatcher.http_message import Headers, HttpRequest, HttpResponse
 from dispatcher.model import Channel, Delivery, ProviderConfig
 from dispatcher.origins import BaseUrl
@@ -171,7 +172,15 @@ def _provider(name: str, channel: Channel) -> Provider:
         return BoundTwilio(config)
 
     explanations = {**EXPLANATIONS, **ERRORS.explanations}
-    return Provider(name, frozenset({channel}), problems_of, credentials_problems, bind, explanations=explanations)
+    return Provider(
+        name,
+        frozenset({channel}),
+        problems_of,
+        credentials_problems,
+        bind,
+        explanations=explanations,
+        feedback=TWILIO_FEEDBACK,
+    )
 
 
 TWILIO_SMS: Final = _provider("twilio_sms", Channel.SMS)

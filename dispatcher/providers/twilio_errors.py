@@ -23,6 +23,8 @@ HANDSET_OFF_WAIT_S: Final = 1_800.0
 OPTED_OUT: Final = 21610
 """Answered while the recipient's last word to this sender was STOP."""
 
+BLOCKED_BY_RECIPIENT: Final = frozenset({63014, 63033})
+"""A block is how people opt out of WhatsApp."""
 SOFT_BOUNCES: Final = frozenset({30003, 30004, 30008, 30450})
 """Codes of a callback that count against the recipient, who may be reached another time."""
 
