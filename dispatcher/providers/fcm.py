@@ -83,7 +83,7 @@ _PRIORITIES: Mapping[str, str] = MappingProxyType({"normal": "5", "high": "10"})
 _SETTINGS = (
     COMMON_SETTINGS
     | UNKNOWN_SETTINGS
-    | {"project_id", "priority", "ttl_s", "collapse_key", "analytics_label", "restricted_package_name", "token_url"}
+    | {"project_id", "priority", "ttl_s", "collapse_key", "analytics_label", "restricted_package_name"}
 )
 
 
@@ -95,7 +95,7 @@ class BoundFcm:
     def __init__(self, config: ProviderConfig, account: Mapping[str, str], key: RSAPrivateKey) -> None:
         settings = config.settings
         base = base_url_of(settings, BaseUrl(HOST, ""))
-        token_url = parse_base_url(settings.get("token_url") or account["token_uri"])
+        token_url = parse_base_url(account["token_uri"])
         assert token_url is not None, "checked before"
         self.origin = base.origin
         self.limits: Limits = limits_of(settings)
@@ -241,7 +241,7 @@ def settings_problems(settings: Mapping[str, Any], origins_extra: Collection[str
     problems = unknown_fields(settings, _SETTINGS, "/settings")
     problems += common_problems(settings, {str(HOST), *origins_extra})
     problems += unknown_problems(settings, askable=False)
-    project_id, ttl_s, token_url = settings.get("project_id"), settings.get("ttl_s"), settings.get("token_url")
+    project_id, ttl_s = settings.get("project_id"), settings.get("ttl_s")
     if project_id is not None and not _matches(_PROJECT, project_id):
         problems.append(invalid("/settings/project_id", "must be the id of a Firebase project"))
     if settings.get("priority") is not None and settings["priority"] not in _PRIORITIES:
@@ -254,8 +254,6 @@ def settings_problems(settings: Mapping[str, Any], origins_extra: Collection[str
         problems.append(invalid("/settings/analytics_label", "must be 1 to 50 letters, digits or characters of -_.~%"))
     if settings.get("restricted_package_name") is not None and not _matches(_SHORT, settings["restricted_package_name"]):
         problems.append(invalid("/settings/restricted_package_name", "must be the name of an Android package"))
-    if token_url is not None:
-        problems += _token_url_problems(token_url, {*map(str, TOKEN_HOSTS), *origins_extra}, "/settings/token_url")
     return problems
 
 
@@ -275,8 +273,8 @@ def credentials_problems(credentials: Mapping[str, Any]) -> list[Problem]:
     for name, pattern in (("project_id", _PROJECT), ("client_email", _SHORT), ("private_key_id", _SHORT)):
         if name in account and not _matches(pattern, account[name]):
             problems.append(invalid(f"{where}/{name}", "must be as the key file has it"))
-    if "token_uri" in account:
-        problems += _token_url_problems(account["token_uri"], set(map(str, TOKEN_HOSTS)), f"{where}/token_uri")
+    if "token_uri" in account and (not isinstance(account["token_uri"], str) or parse_base_url(account["token_uri"]) is None):
+        problems.append(invalid(f"{where}/token_uri", "must be an https URL without user, query and fragment"))
     if "private_key" in account:
         key = _key_of(account["private_key"], check=True)
         if key is None or key.key_size < RSA_BITS_MIN:
@@ -298,6 +296,9 @@ def bind(config: ProviderConfig, origins_extra: Collection[str] = ()) -> BoundFc
     ]
     if key is None:
         problems.append(invalid("/credentials/service_account/private_key", "must be an RSA key in PEM"))
+    if not problems and str(_token_origin(account)) not in {*map(str, TOKEN_HOSTS), *origins_extra}:
+        where = "/credentials/service_account/token_uri"
+        problems.append(invalid(where, "names a host that is not allowed here", "base_url_not_allowed"))
     if problems or key is None:
         raise Unbindable(problems[0])
     return BoundFcm(config, rest, key)
@@ -361,14 +362,9 @@ def _key_of(pem: object, *, check: bool) -> RSAPrivateKey | None:
     return key if isinstance(key, RSAPrivateKey) else None
 
 
-def _token_url_problems(url: object, origins: Collection[str], pointer: str) -> list[Problem]:
-    base = parse_base_url(url) if isinstance(url, str) else None
-    if base is None:
-        return [invalid(pointer, "must be an https URL without user, query and fragment")]
-    if str(base.origin) not in origins:
-        detail = "names a host that is not allowed here; to ask a sandbox for tokens, set token_url among the settings"
-        return [invalid(pointer, detail, "base_url_not_allowed")]
-    return []
+def _token_origin(account: Mapping[str, Any]) -> Origin | None:
+    base = parse_base_url(account["token_uri"])
+    return None if base is None else base.origin
 
 
 def _matches(pattern: re.Pattern[str], value: object) -> bool:

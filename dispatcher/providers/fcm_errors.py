@@ -165,7 +165,7 @@ TOKEN_ERRORS: Final = ErrorTable(
         }
     ),
     (),
-    Row(OutcomeClass.MISCONFIGURED, "token_request_refused", "Google refused to give out a token. Check the key and token_url."),
+    Row(OutcomeClass.MISCONFIGURED, "token_request_refused", "Google refused to give out a token. Check the key file."),
 )
 """By ``error`` of the token service's answers."""
 
@@ -177,7 +177,7 @@ TOKEN_BY_HTTP: Final[ErrorTable[int]] = ErrorTable(
         }
     ),
     (
-        Range(300, 499, Row(OutcomeClass.MISCONFIGURED, "token_http", "No token service answers there. Check token_url.")),
+        Range(300, 499, Row(OutcomeClass.MISCONFIGURED, "token_http", "No token service answers there. Check token_uri.")),
         Range(500, 599, Row(OutcomeClass.SOFT, "token_http", _GIVER_FAILED)),
     ),
     Row(OutcomeClass.SOFT, "token_not_understood", "What came back is no answer of a token service."),

@@ -20,6 +20,8 @@ from dispatcher_sandbox.ledger import Accepted
 from dispatcher_sandbox.magic import DOMAIN, TABLE
 from dispatcher_sandbox.messages import JSON, Answer, Request
 from dispatcher_sandbox.sendgrid.letters import letters_of
+from dispatcher_sandbox.simulators import ACCOUNTS
+from dispatcher_sandbox.webpush import subscription
 
 PREFIX = b"/_sandbox"
 PEM = b"Content-Type: application/x-pem-file\r\n"
@@ -55,6 +57,8 @@ class Control:
             ("GET", "/magic"): self._magic,
             ("GET", "/ca.pem"): lambda _request, _query: Answer(200, PEM, ca_pem),
             ("GET", "/webhooks"): lambda _request, _query: _json(self._webhooks()),
+            ("GET", "/fcm/service-account"): self._key_file,
+            ("GET", "/webpush/subscription"): self._subscription,
         }
         for provider in exchange.reporting.providers:
             self._routes["PUT", f"/webhooks/{provider}"] = partial(self._hook, provider)
@@ -162,6 +166,17 @@ class Control:
         if not exchange.reporting.again(str(notification_id), fate, exchange.behaviour, self._clock()):
             return _error(404, "no such message is remembered, or nothing would be reported of it")
         return _NOTHING
+
+    def _key_file(self, _request: Request, query: dict[str, str]) -> Answer:
+        """A service account's key file. ``project_id`` names its project."""
+        return _json(ACCOUNTS.key_file(query.get("project_id", "sandbox"), self._urls["http"]))
+
+    def _subscription(self, _request: Request, query: dict[str, str]) -> Answer:
+        """A browser's subscription of this ``name``; with ``server_key``, for the server of that VAPID key alone."""
+        try:
+            return _json(subscription(self._urls["http"], query.get("name", "browser"), query.get("server_key")))
+        except ValueError as error:
+            return _error(422, str(error))
 
 
 def _shown(accepted: Accepted) -> dict[str, Any]:

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from dispatcher_sandbox.fcm import Accounts, Fcm, TokenService
 from dispatcher_sandbox.sendgrid import SendGrid
 from dispatcher_sandbox.ses import Ses
 from dispatcher_sandbox.simulator import Simulator
+from dispatcher_sandbox.webpush import WebPush
 
-SIMULATORS: tuple[Simulator, ...] = (SendGrid(), Ses())
+ACCOUNTS = Accounts()
+"""Google's service accounts, the same for every sandbox of the process."""
+
+SIMULATORS: tuple[Simulator, ...] = (
+    SendGrid(),
+    Ses(),
+    Fcm(ACCOUNTS),
+    TokenService(ACCOUNTS),
+    WebPush(),
+)

@@ -154,8 +154,8 @@ def test_no_device_shows_it_after_its_end(left_s: float | None, ttl_s: int | Non
     assert sent["webpush"]["headers"]["TTL"] + "s" == ttl
 
 
-def test_a_base_url_and_a_token_url_move_the_requests() -> None:
-    it = bound(base_url=f"{SANDBOX}/fcm/", token_url=f"{SANDBOX}/token")
+def test_a_base_url_and_the_key_files_token_uri_move_the_requests() -> None:
+    it = bound(service_account(token_uri=f"{SANDBOX}/token"), base_url=f"{SANDBOX}/fcm/")
 
     assert (it.origin, it.request(DELIVERY, MOMENT).target) == (
         Origin("http", "127.0.0.1", 8025),
@@ -470,7 +470,7 @@ def test_a_key_file_is_taken_as_an_object_or_as_its_text(account: object) -> Non
         (service_account(private_key="-----BEGIN PRIVATE KEY-----"), "/private_key"),
         (service_account(private_key=7), "/private_key"),
         (service_account(private_key=rsa_pem(1024)), "/private_key"),
-        (service_account(token_uri="https://tokens.example"), "/token_uri"),
+        (service_account(token_uri="ftp://tokens.example"), "/token_uri"),
         (service_account(token_uri=7), "/token_uri"),
     ],
 )
@@ -492,8 +492,6 @@ def test_a_key_file_that_can_not_work_is_refused_with_a_pointer(account: object,
         ("collapse_key", ""),
         ("analytics_label", "a b"),
         ("restricted_package_name", 7),
-        ("token_url", "https://tokens.example/token"),
-        ("token_url", "ftp://127.0.0.1"),
         ("base_url", "https://fcm.example"),
         ("on_unknown", "ask"),
     ],
@@ -514,6 +512,7 @@ def test_unknown_fields_are_refused() -> None:
         (service_account(private_key_id=None), {}),
         ("no", {}),
         (service_account(), {"base_url": "https://gone.example"}),
+        (service_account(token_uri="https://tokens.example/token"), {}),
     ],
 )
 def test_what_was_stored_and_can_not_be_used_any_more_is_not_bound(account: object, settings: dict[str, Any]) -> None:
