@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from dispatcher.messages import Verdict
+from dispatcher.messages import Alarm, Verdict
 from dispatcher.model import Channel, NotificationId, Status
 from dispatcher.outcome import OutcomeClass
 
@@ -64,9 +64,15 @@ def letters_discarded(count: int, at_unix_s: float) -> bytes:
     return orjson.dumps({"type": "dead_letters.discarded", "count": count, "at": round(at_unix_s, 3)})
 
 
-def channel_alarm(code: str, channel: Channel, at_unix_s: float) -> bytes:
-    """Something about a whole channel that its owner should know, such as ``breaker_opened``."""
-    return orjson.dumps({"type": f"channel.{code}", "channel": channel.value, "at": round(at_unix_s, 3)})
+def channel_alarm(alarm: Alarm, at_unix_s: float) -> bytes:
+    """Something about a whole channel that its owner should know, such as ``breaker_opened``, and of which configuration.
+
+    ``to`` is there where others send instead: the first of them.
+    """
+    event = {"type": f"channel.{alarm.code}", "channel": alarm.channel.value, "provider_config_id": alarm.config_id}
+    if alarm.to:
+        event["to"] = alarm.to
+    return orjson.dumps({**event, "at": round(at_unix_s, 3)})
 
 
 def quarantined(pause_s: float, at_unix_s: float) -> bytes:

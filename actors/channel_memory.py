@@ -13,11 +13,11 @@ from collections.abc import Collection, Iterable, Mapping
 import trio
 
 from actors.ports import Queue
-from dispatcher.channel_memory import Kept, Remembered, from_kept, to_fields
+from dispatcher.channel_memory import Kept, Remembered, from_kept, record_names, to_fields
 from dispatcher.channel_state import ChannelState
 from dispatcher.errors import QueueUnavailable
-from dispatcher.messages import ReturnQuota
-from dispatcher.model import Channel, OrganizationId
+from dispatcher.messages import ProviderPolicy, ReturnQuota
+from dispatcher.model import OrganizationId
 
 logger = logging.getLogger(__name__)
 
@@ -33,50 +33,60 @@ class ChannelMemory:
     def __init__(self, organization_id: OrganizationId, queue: Queue) -> None:
         self._organization_id = organization_id
         self._queue = queue
-        self._lives: dict[Channel, int] = {}
-        self._remembered: dict[Channel, Remembered] = {}
-        self._changed: set[Channel] = set()
+        self._names: dict[str, str] = {}  # under which each configuration is kept, by its id; also of those that are gone
+        self._lives: dict[str, int] = {}  # by name
+        self._remembered: dict[str, Remembered] = {}  # by configuration, as everything else
+        self._changed: set[str] = set()
         self._gathering = False
         self._failures = 0  # writings that failed in a row
         self._ends = 0  # how often this life was about to end
-        self._left: set[Channel] = set()  # the record may say that this life has ended
+        self._left: set[str] = set()  # the record may say that this life has ended
 
-    async def recall(self, channels: Iterable[Channel]) -> Mapping[Channel, Remembered]:
-        """What earlier lives left behind for these channels; each is asked for once in a life. Nothing while Redis is away."""
-        unread = [channel for channel in channels if channel not in self._lives]
+    async def recall(self, policies: Iterable[ProviderPolicy]) -> Mapping[str, Remembered]:
+        """What earlier lives left behind for these configurations, which come best first; each name is asked for once in a life.
+
+        Nothing while Redis is away.
+        """
+        names = record_names((policy.channel, policy.config_id) for policy in policies)
+        self._names.update(names)
+        unread = {name: config_id for config_id, name in names.items() if name not in self._lives}
         if unread:
-            kept: Mapping[Channel, Kept] = {}
+            kept: Mapping[str, Kept] = {}
             try:
-                kept = await self._queue.take_channels(self._organization_id, unread)
+                kept = await self._queue.take_channels(self._organization_id, list(unread))
             except QueueUnavailable as error:
                 logger.warning("organization %s: its limits begin with care, Redis was away: %s", self._organization_id, error)
-            for channel, record in kept.items():
-                self._lives[channel] = record.life
+            for name, record in kept.items():
+                self._lives[name] = record.life
                 if (remembered := from_kept(record)) is not None:
-                    self._remembered[channel] = remembered
+                    self._remembered[unread[name]] = remembered
         return self._remembered
 
+    def name_of(self, config_id: str) -> str:
+        """Under which name a configuration that was recalled keeps its limits and its quota."""
+        return self._names[config_id]
+
     def consumed(self) -> None:
-        """What was recalled is in use: should one of these channels go and come again, it is old."""
+        """What was recalled is in use: should one of these configurations go and come again, it is old."""
         self._remembered = {}
 
-    def changed(self, channel: Channel) -> bool:
+    def changed(self, config_id: str) -> bool:
         """Note a change. True when the caller should now start :meth:`gather`."""
-        self._changed.add(channel)
+        self._changed.add(config_id)
         if self._gathering:
             return False
         self._gathering = True
         return True
 
     @property
-    def to_retract(self) -> Collection[Channel]:
-        """Channels whose record may say that this life has ended. Should it go on and spend tokens, they are to be kept anew.
+    def to_retract(self) -> Collection[str]:
+        """Configurations whose record may say that this life has ended. Should it go on and spend, they are to be kept anew.
 
         Otherwise whoever follows a crash of it would be given the same tokens once more.
         """
         return tuple(self._left)
 
-    async def gather(self, states: Mapping[Channel, ChannelState]) -> None:
+    async def gather(self, states: Mapping[str, ChannelState]) -> None:
         """Write what has changed, until nothing more has for ``KEEP_EVERY_S``. What Redis did not take is tried again."""
         tries = 0
         try:
@@ -93,7 +103,7 @@ class ChannelMemory:
         finally:
             self._gathering = False
 
-    async def leave(self, states: Mapping[Channel, ChannelState], returns: Collection[ReturnQuota]) -> None:
+    async def leave(self, states: Mapping[str, ChannelState], returns: Collection[ReturnQuota]) -> None:
         """Write everything, so that the next life may go on with these tokens, and give unspent quota back."""
         self._changed.clear()
         self._ends += 1
@@ -104,22 +114,19 @@ class ChannelMemory:
     async def give_back(self, back: ReturnQuota) -> None:
         """Give unspent quota back. What does not arrive is lost until the window ends."""
         try:
-            await self._queue.ask_quota(self._organization_id, back.channel, back.ask)
+            await self._queue.ask_quota(self._organization_id, self.name_of(back.config_id), back.ask)
         except QueueUnavailable:
             logger.warning("organization %s: %d units of quota could not be given back", self._organization_id, -back.ask.n)
 
-    async def _write(self, states: Mapping[Channel, ChannelState], channels: Collection[Channel], *, clean: bool) -> bool:
+    async def _write(self, states: Mapping[str, ChannelState], config_ids: Collection[str], *, clean: bool) -> bool:
         """Whether nothing is left to be written."""
         now_s = trio.current_time()
-        records = {
-            channel: (self._lives[channel], to_fields(states[channel].saved(now_s), clean=clean))
-            for channel in channels
-            if channel in states and channel in self._lives
-        }
+        mine = {id: self._names[id] for id in config_ids if id in states and self._names.get(id) in self._lives}
+        records = {name: (self._lives[name], to_fields(states[id].saved(now_s), clean=clean)) for id, name in mine.items()}
         if not records:
             return True
         if clean:
-            self._left |= records.keys()
+            self._left |= mine.keys()
         try:
             await self._queue.keep_channels(self._organization_id, records)
         except QueueUnavailable as error:
@@ -129,5 +136,5 @@ class ChannelMemory:
             return False
         self._failures = 0
         if not clean:
-            self._left -= records.keys()
+            self._left -= mine.keys()
         return True

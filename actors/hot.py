@@ -17,6 +17,7 @@ from dispatcher.messages import ProviderPolicy
 from dispatcher.model import Channel, OrganizationId, ProviderConfig
 from dispatcher.providers.batching import Batching
 from dispatcher.providers.inquiry import unknown_policy
+from dispatcher.providers.provider import sharing_of
 from dispatcher.providers.registry import REGISTRY, Bound, Provider, Unbindable
 from dispatcher.templates import CompiledTemplate
 from dispatcher.vault import EncryptionKeys, open_sealed
@@ -47,7 +48,8 @@ class Loaders:
                 )
                 continue
             limits = bound.limits
-            unknown = unknown_policy(stored.settings, REGISTRY[stored.provider])
+            provider, sharing = REGISTRY[stored.provider], sharing_of(stored.settings)
+            unknown = unknown_policy(stored.settings, provider)
             policy = ProviderPolicy(
                 config_id=stored.id,
                 revision=stored.revision,
@@ -63,6 +65,11 @@ class Loaders:
                 quota_window_s=limits.quota_window_h * 3600.0,
                 origin=str(bound.origin),
                 batch_max=bound.batch_max if isinstance(bound, Batching) else 1,
+                priority=stored.priority,
+                weight=sharing.weight,
+                audience=provider.audience,
+                failover=sharing.failover,
+                failover_on_unknown=sharing.failover_on_unknown,
             )
             ready.append((policy, bound))
         return ready

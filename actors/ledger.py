@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 import trio
@@ -28,7 +29,7 @@ from actors.ports import Queue, Settlement, Store
 from dispatcher.backoff import full_jitter_s
 from dispatcher.errors import QueueUnavailable, StoreRefused, StoreTimedOut, StoreUnavailable
 from dispatcher.messages import Event, Gated, Settled, Verdict
-from dispatcher.model import Channel, NotificationId, OrganizationId, Status
+from dispatcher.model import Lane, NotificationId, OrganizationId, Status
 from dispatcher.outcome import Outcome, OutcomeClass
 
 logger = logging.getLogger(__name__)
@@ -46,12 +47,15 @@ TIMEOUTS_MAX = 2
 ROWS_MIN = 50
 """Smaller ones are not halved any more: what then takes too long is not their size."""
 ANY_NUMBER = 1 << 30
+NOWHERE: Mapping[Lane, str] = MappingProxyType({})
 
 
 class _GateRequest(NamedTuple):
     organization_id: OrganizationId
     ids: Sequence[NotificationId]
-    closed: frozenset[Channel]
+    closed: frozenset[Lane]
+    through: Mapping[Lane, str]
+    unbound: frozenset[str]
     tell: Tell
 
 
@@ -124,10 +128,16 @@ class Ledger:
     # --- for organizations ----------------------------------------------------------------------------------------------
 
     def gate(
-        self, organization_id: OrganizationId, ids: Sequence[NotificationId], closed: frozenset[Channel], tell: Tell
+        self,
+        organization_id: OrganizationId,
+        ids: Sequence[NotificationId],
+        closed: frozenset[Lane],
+        tell: Tell,
+        through: Mapping[Lane, str] = NOWHERE,
+        unbound: frozenset[str] = frozenset(),
     ) -> None:
-        """Record the intent to send these ids; ``tell`` hears Gated."""
-        self._gates.put(_GateRequest(organization_id, ids, closed, tell))
+        """Record the intent to send these ids, and through whom; ``tell`` hears Gated."""
+        self._gates.put(_GateRequest(organization_id, ids, closed, through, unbound, tell))
 
     def record(self, verdict: Verdict, tell: Tell) -> None:
         """Write a verdict down and settle it; ``tell`` hears Settled."""
@@ -168,9 +178,7 @@ class Ledger:
     async def _flush_gates(self, batch: list[_GateRequest | _Barrier]) -> None:
         requests = [r for r in batch if isinstance(r, _GateRequest)]
         if requests:
-            ids = [id for request in requests for id in request.ids]
-            closed = {(r.organization_id, channel) for r in requests for channel in r.closed}
-            parts, _ = await self._by_halves(ids, lambda part, again: self._store.gate(part, closed, again=again))
+            parts = [part for round_ in _rounds(requests) for part in await self._gate(round_)]
             answers = _joined(parts)
             asked: dict[OrganizationId, tuple[list[NotificationId], Tell]] = {}
             for request in requests:
@@ -178,6 +186,15 @@ class Ledger:
             for organization_id, (theirs, tell) in asked.items():
                 tell(_complete(answers.get(organization_id), theirs))
         _release(batch)
+
+    async def _gate(self, requests: Sequence[_GateRequest]) -> list[Mapping[OrganizationId, Gated]]:
+        """Gate requests that do not contradict each other, as a rule in one statement."""
+        ids = [id for request in requests for id in request.ids]
+        closed = {(r.organization_id, lane) for r in requests for lane in r.closed}
+        ways = {(r.organization_id, lane): config_id for r in requests for lane, config_id in r.through.items()}
+        unbound = frozenset().union(*(r.unbound for r in requests))
+        parts, _ = await self._by_halves(ids, lambda part, again: self._store.gate(part, closed, ways, unbound, again=again))
+        return parts
 
     async def _flush_records(self, batch: list[_RecordRequest | _Barrier]) -> None:
         requests = [r for r in batch if isinstance(r, _RecordRequest)]
@@ -307,6 +324,22 @@ def _joined(answers: Sequence[Mapping[OrganizationId, Gated]]) -> Mapping[Organi
                 [*have.elsewhere, *more.elsewhere],
             )
     return joined
+
+
+def _rounds(requests: Sequence[_GateRequest]) -> Sequence[Sequence[_GateRequest]]:
+    """The requests in as few parts as they can be gated in: those of one organization may go different ways."""
+    rounds: list[list[_GateRequest]] = []
+    saying: list[dict[OrganizationId, _GateRequest]] = []
+    for request in requests:
+        for round_, said in zip(rounds, saying, strict=True):
+            other = said.setdefault(request.organization_id, request)
+            if (other.closed, other.through) == (request.closed, request.through):
+                round_.append(request)
+                break
+        else:
+            rounds.append([request])
+            saying.append({request.organization_id: request})
+    return rounds
 
 
 def _gate_weight(request: _GateRequest | _Barrier) -> int:

@@ -18,10 +18,11 @@ from attrs import define, field
 
 from actors.memory_limits import MemoryLimits
 from actors.ports import PARKED_LOOK_AGAIN_S, Arrival, Settlement
+from dispatcher.audience import LANES
 from dispatcher.channel_memory import Kept
 from dispatcher.keys import shard_of
 from dispatcher.messages import Claimed, Unparked
-from dispatcher.model import Channel, NotificationId, OrganizationId
+from dispatcher.model import Lane, NotificationId, OrganizationId
 from dispatcher.quota import QuotaAnswer, QuotaAsk
 
 ANNOUNCEMENTS_MAX = 1000
@@ -62,7 +63,7 @@ class _Lists:
     queue: deque[NotificationId] = field(factory=deque)
     inflight: dict[NotificationId, int] = field(factory=dict)
     delayed: dict[NotificationId, int] = field(factory=dict)
-    parked: dict[Channel, set[NotificationId]] = field(factory=lambda: {channel: set() for channel in Channel})
+    parked: dict[Lane, set[NotificationId]] = field(factory=lambda: {lane: set() for lane in LANES})
     announced: deque[bytes] = field(factory=lambda: deque(maxlen=ANNOUNCEMENTS_MAX))
 
 
@@ -132,7 +133,7 @@ class MemoryQueue:
             "queue": list(reversed(lists.queue)),
             "inflight": _by_score(lists.inflight),
             "delayed": _by_score(lists.delayed),
-            **{f"parked:{channel.value}": sorted(ids) for channel, ids in lists.parked.items() if ids},
+            **{f"parked:{lane}": sorted(ids) for lane, ids in lists.parked.items() if ids},
         }
 
     # --- the port -------------------------------------------------------------------------------------------------------
@@ -150,7 +151,7 @@ class MemoryQueue:
             lists.announced.extend(announcements)
         await self.interrupt("enqueue", Moment.AFTER)
 
-    async def claim(self, organization_id: OrganizationId, n: int, look: Sequence[Channel] = ()) -> Claimed:
+    async def claim(self, organization_id: OrganizationId, n: int, look: Sequence[Lane] = ()) -> Claimed:
         """Move up to ``n`` ids to in-flight under a lease, after putting back those whose lease or delay ran out."""
         await self.interrupt("claim", Moment.BEFORE)
         lists, now_ms = self._of(organization_id), self._now_ms()
@@ -163,7 +164,7 @@ class MemoryQueue:
         lists.inflight.update((id, now_ms + self._lease_ms) for id in ids)
         first_ms = min(lists.delayed.values(), default=None)
         due_in_s = None if first_ms is None else max(0, first_ms - now_ms) / 1000.0
-        claimed = Claimed(ids, len(lists.queue), due_in_s, tuple(channel for channel in look if lists.parked[channel]))
+        claimed = Claimed(ids, len(lists.queue), due_in_s, tuple(lane for lane in look if lists.parked[lane]))
         await self.interrupt("claim", Moment.AFTER)
         return claimed
 
@@ -174,14 +175,14 @@ class MemoryQueue:
             self._settle(settlement)
         await self.interrupt("settle", Moment.AFTER)
 
-    async def unpark(self, organization_id: OrganizationId, channel: Channel, n: int) -> Unparked:
+    async def unpark(self, organization_id: OrganizationId, lane: Lane, n: int) -> Unparked:
         """Move up to ``n`` parked ids, oldest first, to the head of the queue."""
         await self.interrupt("unpark", Moment.BEFORE)
         lists = self._of(organization_id)
-        ids = sorted(lists.parked[channel])[:n]
-        lists.parked[channel].difference_update(ids)
+        ids = sorted(lists.parked[lane])[:n]
+        lists.parked[lane].difference_update(ids)
         lists.queue.extend(reversed(ids))
-        unparked = Unparked(channel, len(ids), len(lists.parked[channel]))
+        unparked = Unparked(lane, len(ids), len(lists.parked[lane]))
         await self.interrupt("unpark", Moment.AFTER)
         return unparked
 
@@ -234,26 +235,24 @@ class MemoryQueue:
         await self.interrupt("restore", Moment.AFTER)
         return len(missing)
 
-    async def take_channels(self, organization_id: OrganizationId, channels: Collection[Channel]) -> Mapping[Channel, Kept]:
-        """What is kept of these channels' limits."""
+    async def take_channels(self, organization_id: OrganizationId, names: Collection[str]) -> Mapping[str, Kept]:
+        """What is kept of limits under these names."""
         await self.interrupt("take_channels", Moment.BEFORE)
-        kept = {channel: self.limits.take(organization_id, channel, self._now_ms()) for channel in channels}
+        kept = {name: self.limits.take(organization_id, name, self._now_ms()) for name in names}
         await self.interrupt("take_channels", Moment.AFTER)
         return kept
 
-    async def keep_channels(
-        self, organization_id: OrganizationId, records: Mapping[Channel, tuple[int, Mapping[str, str]]]
-    ) -> None:
-        """Keep the limits of channels."""
+    async def keep_channels(self, organization_id: OrganizationId, records: Mapping[str, tuple[int, Mapping[str, str]]]) -> None:
+        """Keep limits under these names."""
         await self.interrupt("keep_channels", Moment.BEFORE)
-        for channel, (life, fields) in records.items():
-            self.limits.keep(organization_id, channel, life, fields, self._now_ms())
+        for name, (life, fields) in records.items():
+            self.limits.keep(organization_id, name, life, fields, self._now_ms())
         await self.interrupt("keep_channels", Moment.AFTER)
 
-    async def ask_quota(self, organization_id: OrganizationId, channel: Channel, ask: QuotaAsk) -> QuotaAnswer:
-        """Lease units of a channel's quota, or give some back."""
+    async def ask_quota(self, organization_id: OrganizationId, name: str, ask: QuotaAsk) -> QuotaAnswer:
+        """Lease units of the quota under this name, or give some back."""
         await self.interrupt("ask_quota", Moment.BEFORE)
-        answer = self.limits.ask(organization_id, channel, ask, self._now_ms())
+        answer = self.limits.ask(organization_id, name, ask, self._now_ms())
         await self.interrupt("ask_quota", Moment.AFTER)
         return answer
 
@@ -278,9 +277,9 @@ class MemoryQueue:
         for id in reversed(settlement.requeued):
             if lists.inflight.pop(id, None) is not None:
                 lists.queue.append(id)
-        for channel, id in settlement.parked:
+        for lane, id in settlement.parked:
             if lists.inflight.pop(id, None) is not None:
-                lists.parked[channel].add(id)
+                lists.parked[lane].add(id)
         if settlement.requeued:
             self._attend(organization_id, now_ms)
             self.on_wake(organization_id)

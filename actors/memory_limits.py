@@ -12,10 +12,10 @@ from attrs import define, field
 
 from actors.ports import KEPT_S
 from dispatcher.channel_memory import Kept
-from dispatcher.model import Channel, OrganizationId
+from dispatcher.model import OrganizationId
 from dispatcher.quota import QuotaAnswer, QuotaAsk
 
-_Key = tuple[OrganizationId, Channel]
+_Key = tuple[OrganizationId, str]
 
 
 @define
@@ -44,11 +44,11 @@ class MemoryLimits:
     records: dict[_Key, _Record] = field(factory=dict)
     counters: dict[_Key, _Counter] = field(factory=dict)
 
-    def take(self, organization_id: OrganizationId, channel: Channel, now_ms: int) -> Kept:
+    def take(self, organization_id: OrganizationId, name: str, now_ms: int) -> Kept:
         """Read a record and make it the reader's."""
-        record = self._record((organization_id, channel), now_ms)
+        record = self._record((organization_id, name), now_ms)
         if record is None:
-            record = self.records[organization_id, channel] = _Record(0, now_ms, 0, {})
+            record = self.records[organization_id, name] = _Record(0, now_ms, 0, {})
         record.life = max(record.life + 1, now_ms)
         kept = Kept(record.life, (now_ms - record.at_ms) / 1000.0, dict(record.fields))
         record.at_ms = now_ms
@@ -56,20 +56,20 @@ class MemoryLimits:
         record.fields["clean"] = "0"
         return kept
 
-    def keep(self, organization_id: OrganizationId, channel: Channel, life: int, fields: Mapping[str, str], now_ms: int) -> None:
+    def keep(self, organization_id: OrganizationId, name: str, life: int, fields: Mapping[str, str], now_ms: int) -> None:
         """Write a record, unless somebody has read it since."""
-        record = self._record((organization_id, channel), now_ms)
+        record = self._record((organization_id, name), now_ms)
         if record is None:
-            record = self.records[organization_id, channel] = _Record(life, now_ms, 0, {})
+            record = self.records[organization_id, name] = _Record(life, now_ms, 0, {})
         if record.life != life:
             return
         record.at_ms = now_ms
         record.expires_ms = now_ms + KEPT_S * 1000
         record.fields.update(fields)
 
-    def ask(self, organization_id: OrganizationId, channel: Channel, ask: QuotaAsk, now_ms: int) -> QuotaAnswer:
+    def ask(self, organization_id: OrganizationId, name: str, ask: QuotaAsk, now_ms: int) -> QuotaAnswer:
         """Lease units or take some back."""
-        key = (organization_id, channel)
+        key = (organization_id, name)
         window_ms = int(ask.policy.window_s * 1000)
         counter = self.counters.get(key)
         used, ends_ms = 0, 0

@@ -12,13 +12,15 @@ from typing import Any
 import orjson
 
 from actors.memory import Interrupt, Moment, checkpoint
-from actors.memory_tables import DeadLetter, MemoryDatabase, Row, ShardRow, TimelineRow
-from actors.ports import RESCUES_MAX, Admission, BatchAnswer, Existing, Expired, Holding, Page, Rescued
+from actors.memory_tables import DeadLetter, MemoryDatabase, Row, ShardRow, TimelineRow, row_of
+from actors.ports import NO_WAYS, RESCUES_MAX, Admission, BatchAnswer, Existing, Expired, Holding, Page, Rescued
+from dispatcher.audience import audience_of
+from dispatcher.audience import lane as name_lane
 from dispatcher.backoff import rescue_delay_s
 from dispatcher.errors import KeyTaken, StoreRefused
 from dispatcher.ids import is_uuid
 from dispatcher.messages import Gated, Verdict
-from dispatcher.model import Channel, DeadLetterReason, Delivery, NotificationId, OrganizationId, Status
+from dispatcher.model import Channel, DeadLetterReason, Delivery, Lane, NotificationId, OrganizationId, Status
 from dispatcher.outcome import FOUND_AT_PROVIDER, OutcomeClass
 
 DUE_SLACK_S = 0.01
@@ -58,7 +60,13 @@ class MemoryStore:
         return known
 
     async def gate(
-        self, ids: Sequence[NotificationId], closed: Collection[tuple[OrganizationId, Channel]], *, again: bool
+        self,
+        ids: Sequence[NotificationId],
+        closed: Collection[tuple[OrganizationId, Lane]],
+        through: Mapping[tuple[OrganizationId, Lane], str] = NO_WAYS,
+        unbound: Collection[str] = (),
+        *,
+        again: bool,
     ) -> Mapping[OrganizationId, Gated]:
         """Record the intent to send.
 
@@ -66,7 +74,7 @@ class MemoryStore:
         """
         term = self.term  # the lease may lapse and be taken anew before the answer is here
         await self.interrupt("gate", Moment.BEFORE)
-        answer = self._gate(ids, closed, term, again=again)
+        answer = self._gate(ids, closed, through, unbound, term, again=again)
         await self.interrupt("gate", Moment.AFTER)
         return answer
 
@@ -220,7 +228,7 @@ class MemoryStore:
             key = None if admission.idempotency_key is None else (admission.organization_id, admission.idempotency_key)
             if admission.id in database.rows or admission.id in added or key in database.keys or key in keys:
                 continue
-            added[admission.id] = _row(admission)
+            added[admission.id] = row_of(admission)
             if key is not None:
                 keys[key] = admission.id
         existing: dict[tuple[OrganizationId, str], Existing] = {}
@@ -239,7 +247,14 @@ class MemoryStore:
         return existing
 
     def _gate(
-        self, ids: Sequence[NotificationId], closed: Collection[tuple[OrganizationId, Channel]], term: int, *, again: bool
+        self,
+        ids: Sequence[NotificationId],
+        closed: Collection[tuple[OrganizationId, Lane]],
+        through: Mapping[tuple[OrganizationId, Lane], str],
+        unbound: Collection[str],
+        term: int,
+        *,
+        again: bool,
     ) -> Mapping[OrganizationId, Gated]:
         if not all(map(is_uuid, ids)):
             raise StoreRefused("ids at the gate are none")
@@ -251,12 +266,19 @@ class MemoryStore:
             if row is None:
                 continue
             deliveries, parked, deferred, dropped, elsewhere = lists.setdefault(row.organization_id, ([], [], [], [], []))
-            is_closed = (row.organization_id, row.channel) in closed
+            lane = row.channel.value
+            part = name_lane(row.channel, audience_of(row.channel, row.recipient))
+            if (row.organization_id, part) in closed or (row.organization_id, part) in through:
+                lane = part
+            is_closed = (row.organization_id, lane) in closed
             if again and row.status is Status.SENDING and row.claimed_by == self.incarnation:
                 row.status, row.attempts, row.claimed_by = Status.QUEUED, row.attempts - 1, None
             is_free = row.status is Status.QUEUED
             due_in_s = row.due_in_s(now_s)
             if is_free and may_send and not is_closed and due_in_s <= DUE_SLACK_S:
+                way = through.get((row.organization_id, lane))
+                if row.provider_config_id is None or row.unknown_since_s is None or row.provider_config_id in unbound:
+                    row.provider_config_id = way or row.provider_config_id
                 deliveries.append(self._claim(row, now_s, term))
             elif row.status is Status.SENDING:
                 elsewhere.append(id)
@@ -265,7 +287,7 @@ class MemoryStore:
             elif due_in_s > 0.0:
                 deferred.append((id, due_in_s))
             elif is_closed:
-                parked.append((row.channel, id))
+                parked.append((lane, id))
             else:
                 deferred.append((id, DEFERRED_S))
         return {organization_id: Gated(*five) for organization_id, five in lists.items()}
@@ -287,6 +309,7 @@ class MemoryStore:
             row.unknowns,
             None if row.unknown_since_s is None else now_s - row.unknown_since_s,
             None if row.unknown_last_s is None else now_s - row.unknown_last_s,
+            row.provider_config_id,
         )
 
     def _record(self, verdicts: Sequence[Verdict], *, again: bool) -> set[NotificationId]:
@@ -413,23 +436,6 @@ def _is_storable(admission: Admission) -> bool:
         and row["channel"] in _CHANNELS
         and -(2**15) <= row["attempts_max"] < 2**15
         and b"\\u0000" not in orjson.dumps(dict(row))
-    )
-
-
-def _row(admission: Admission) -> Row:
-    given = admission.row
-    return Row(
-        id=admission.id,
-        organization_id=admission.organization_id,
-        channel=Channel(given["channel"]),
-        recipient=given["recipient"],
-        payload=given["payload"],
-        attempts_max=given["attempts_max"],
-        created_at_s=given["created_at"],
-        updated_at_s=given["created_at"],
-        expires_at_s=given["expires_at"],
-        idempotency_key=admission.idempotency_key,
-        request_hash=admission.request_hash,
     )
 
 

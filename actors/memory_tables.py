@@ -10,6 +10,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from actors.ports import Admission
 from dispatcher.model import Channel, DeadLetterReason, NotificationId, OrganizationId, Status
 
 
@@ -46,6 +47,24 @@ class Row:
         return 0.0 if self.next_retry_at_s is None else max(0.0, self.next_retry_at_s - now_s)
 
 
+def row_of(admission: Admission) -> Row:
+    """A notification as it is inserted."""
+    given = admission.row
+    return Row(
+        id=admission.id,
+        organization_id=admission.organization_id,
+        channel=Channel(given["channel"]),
+        recipient=given["recipient"],
+        payload=given["payload"],
+        attempts_max=given["attempts_max"],
+        created_at_s=given["created_at"],
+        updated_at_s=given["created_at"],
+        expires_at_s=given["expires_at"],
+        idempotency_key=admission.idempotency_key,
+        request_hash=admission.request_hash,
+    )
+
+
 @frozen
 class TimelineRow:
     """One ended attempt that was not simply delivered."""
@@ -56,6 +75,7 @@ class TimelineRow:
     code: str
     at_s: float
     next_retry_at_s: float | None = None
+    provider_config_id: str | None = None
 
 
 @frozen

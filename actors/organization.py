@@ -55,7 +55,7 @@ from dispatcher.messages import (
     Withdraw,
     Woken,
 )
-from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId
+from dispatcher.model import Delivery, Lane, NotificationId, OrganizationId
 from dispatcher.organization import Now, Organization
 from dispatcher.providers.registry import Bound
 from dispatcher.quota import QuotaAsk
@@ -109,7 +109,7 @@ class OrganizationActor:
         self._nursery: trio.Nursery | None = None  # None before run() has begun: events wait in the inbox
         self._inbox: deque[Event] = deque()
         self._handling = False
-        self._channels: dict[Channel, ChannelActor] = {}
+        self._channels: dict[str, ChannelActor] = {}  # by configuration
         self._wake_at_s = inf
         self._refresh_at_s = inf  # when the provider configurations have been kept for long enough
         self._timer = trio.Event()
@@ -265,8 +265,8 @@ class OrganizationActor:
                 return True
         except QueueUnavailable:
             pass
-        for channel in self._core.channels if idle else ():
-            self._carry_out(Keep(channel))  # it stays, and what it spends from now on is not on record
+        for config_id in self._core.routes.states if idle else ():
+            self._carry_out(Keep(config_id))  # it stays, and what it spends from now on is not on record
         return False
 
     # --- commands -------------------------------------------------------------------------------------------------------
@@ -278,10 +278,10 @@ class OrganizationActor:
                 ledger.record(verdict, self.tell)
             case Claim(n, look):
                 self._start(self._claim, n, look)
-            case Gate(ids, closed):
-                ledger.gate(self.organization_id, ids, closed, self._gated)
-            case Send(channel, deliveries, deadline_s):
-                self._channels[channel].send(deliveries, deadline_s)
+            case Gate(ids, closed, through, unbound):
+                ledger.gate(self.organization_id, ids, closed, self._gated, through, unbound)
+            case Send(config_id, deliveries, deadline_s):
+                self._channels[config_id].send(deliveries, deadline_s)
             case Settle(parked, deferred, dropped):
                 settlement = Settlement(self.organization_id, list(dropped), list(deferred), [], list(parked))
                 ledger.settle(settlement, self.tell)
@@ -289,20 +289,20 @@ class OrganizationActor:
                 self._wake_in(delay_s)
             case LoadProviders():
                 self._start(self._load_providers)
-            case Unpark(channel, n):
-                self._start(self._unpark, channel, n)
-            case Withdraw(channel):
-                if channel in self._channels:
-                    self._channels[channel].withdraw()
+            case Unpark(lane, n):
+                self._start(self._unpark, lane, n)
+            case Withdraw(config_id):
+                if config_id in self._channels:
+                    self._channels[config_id].withdraw()
             case LeaseQuota(policy, ask):
                 self._start(self._lease_quota, policy, ask)
             case ReturnQuota():
                 self._start(self._memory.give_back, command)
-            case Keep(channel):
-                if self._memory.changed(channel):
-                    self._start(self._memory.gather, self._core.channels)
-            case Alarm(code, channel):
-                self._alarm(code, channel)
+            case Keep(config_id):
+                if self._memory.changed(config_id):
+                    self._start(self._memory.gather, self._core.routes.states)
+            case Alarm():
+                self._alarm(command)
 
     def _start(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
         assert self._nursery is not None
@@ -321,7 +321,7 @@ class OrganizationActor:
             self.pause()
         self.tell(event)
 
-    async def _claim(self, n: int, look: Sequence[Channel]) -> None:
+    async def _claim(self, n: int, look: Sequence[Lane]) -> None:
         """Claim as many as there are permits for; nothing while we may not start a call anyway, or are about to leave."""
         granted = await self._with.permits.acquire(self._purse, n)
         self._permits_held += granted
@@ -332,8 +332,8 @@ class OrganizationActor:
                 event = claimed = await self._with.queue.claim(self.organization_id, granted, look)
                 if claimed.ids:
                     self._observe_age(claimed.ids[-1])
-                    for channel in self._memory.to_retract:  # it meant to leave, stayed, and could not tell Redis so
-                        self._carry_out(Keep(channel))
+                    for config_id in self._memory.to_retract:  # it meant to leave, stayed, and could not tell Redis so
+                        self._carry_out(Keep(config_id))
             except QueueUnavailable:
                 pass
             finally:
@@ -346,24 +346,24 @@ class OrganizationActor:
         age_s = self._with.unix_s() - int(id[:8] + id[9:13], 16) / 1000
         self._with.metrics.queue_age.observe(age_s, trio.current_time())
 
-    async def _unpark(self, channel: Channel, n: int) -> None:
+    async def _unpark(self, lane: Lane, n: int) -> None:
         try:
-            self.tell(await self._with.queue.unpark(self.organization_id, channel, n))
+            self.tell(await self._with.queue.unpark(self.organization_id, lane, n))
         except QueueUnavailable:
             await trio.sleep(self._server_away_s())
-            self.tell(Unparked(channel, moved=0, left=1))
+            self.tell(Unparked(lane, moved=0, left=1))
 
     async def _lease_quota(self, policy: ProviderPolicy, ask: QuotaAsk) -> None:
         answer = None
         try:
-            answer = await self._with.queue.ask_quota(self.organization_id, policy.channel, ask)
+            answer = await self._with.queue.ask_quota(self.organization_id, self._memory.name_of(policy.config_id), ask)
         except QueueUnavailable:
             await trio.sleep(self._server_away_s())
         self.tell(QuotaLeased(policy, answer))
 
     async def _leave(self) -> bool:
         """Leave behind what the next life should know. Always True."""
-        await self._memory.leave(self._core.channels, self._core.give_back(trio.current_time()))
+        await self._memory.leave(self._core.routes.states, self._core.give_back(trio.current_time()))
         return True
 
     async def _load_providers(self, delay_s: float = 0.0) -> None:
@@ -378,31 +378,30 @@ class OrganizationActor:
                 break
             except StoreUnavailable:
                 await trio.sleep(self._server_away_s())
-        best: dict[Channel, tuple[ProviderPolicy, Bound]] = {}
-        for policy, bound in loaded:
-            best.setdefault(policy.channel, (policy, bound))
-        remembered = await self._memory.recall(best)
+        policies = [policy for policy, _ in loaded]
+        remembered = await self._memory.recall(policies)
         if mine != self._loads:
             return
-        for channel in sorted(self._channels.keys() | best.keys()):
-            self._renew_channel(channel, best.get(channel))
-        self.tell(ProvidersLoaded([policy for policy, _ in best.values()], remembered))
+        found = {configured[0].config_id: configured for configured in loaded}
+        for config_id in sorted(self._channels.keys() | found.keys()):
+            self._renew_channel(config_id, found.get(config_id))
+        self.tell(ProvidersLoaded(policies, remembered))
         self._memory.consumed()
         self._refresh_at_s = trio.current_time() + self._with.refresh_s()
         self._timer.set()
 
-    def _renew_channel(self, channel: Channel, best: tuple[ProviderPolicy, Bound] | None) -> None:
-        """Replace the channel's actor if its configuration changed. Calls under way end on the old one."""
-        present = self._channels.get(channel)
-        if present is not None and best is not None and present.policy == best[0]:
+    def _renew_channel(self, config_id: str, found: tuple[ProviderPolicy, Bound] | None) -> None:
+        """Replace the actor of a configuration that has changed. Calls under way end on the old one."""
+        present = self._channels.get(config_id)
+        if present is not None and found is not None and present.policy == found[0]:
             return
-        if best is None:
-            del self._channels[channel]
+        if found is None:
+            del self._channels[config_id]
         else:
             around = self._with
-            self._channels[channel] = ChannelActor(
-                best[0],
-                best[1],
+            self._channels[config_id] = ChannelActor(
+                found[0],
+                found[1],
                 transports=around.transports,
                 deadlines=around.deadlines,
                 lease=around.lease,
@@ -416,10 +415,11 @@ class OrganizationActor:
         if present is not None:
             present.withdraw()
 
-    def _alarm(self, code: str, channel: Channel) -> None:
-        logger.warning("organization %s, channel %s: %s", self.organization_id, channel.value, code)
-        self._with.metrics.alarms[code, channel.value] += 1
-        announcement = announcements.channel_alarm(code, channel, self._with.unix_s())
+    def _alarm(self, alarm: Alarm) -> None:
+        code, channel, config_id, to = alarm.code, alarm.channel.value, alarm.config_id, alarm.to
+        logger.warning("organization %s, channel %s: %s %s %s", self.organization_id, channel, code, config_id, to)
+        self._with.metrics.alarms[code, channel] += 1
+        announcement = announcements.channel_alarm(alarm, self._with.unix_s())
         self._with.ledger.settle(Settlement(self.organization_id, announcements=[announcement]), self.tell)
 
     def _wake_in(self, delay_s: float) -> None:

@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from attrs import field, frozen
 
 from dispatcher.channel_memory import Kept
 from dispatcher.messages import Claimed, Gated, Unparked, Verdict
-from dispatcher.model import Channel, NotificationId, OrganizationId
+from dispatcher.model import Channel, Lane, NotificationId, OrganizationId
 from dispatcher.quota import QuotaAnswer, QuotaAsk
 
 PARKED_LOOK_AGAIN_S = 30.0
@@ -22,6 +23,8 @@ KEPT_S = 86_400
 """How long the limits of a channel are kept after the last reading or writing: as long as the longest window of a quota."""
 RESCUES_MAX = 5
 """An attempt that died this often together with its process is poison: it goes to the dead letters instead of a sixth process."""
+NO_WAYS: Mapping[tuple[OrganizationId, Lane], str] = MappingProxyType({})
+"""A gate that is told no configuration for anything."""
 
 
 class Arrival(NamedTuple):
@@ -37,14 +40,14 @@ class Settlement:
     """What becomes, in the queue, of ids that one organization holds in flight. Each id stands in exactly one list.
 
     ``done`` leave for good, ``delayed`` wait so many seconds, ``requeued`` go back to the head, ``parked`` wait for their
-    channel.
+    lane.
     """
 
     organization_id: OrganizationId
     done: list[NotificationId] = field(factory=list)
     delayed: list[tuple[NotificationId, float]] = field(factory=list)
     requeued: list[NotificationId] = field(factory=list)
-    parked: list[tuple[Channel, NotificationId]] = field(factory=list)
+    parked: list[tuple[Lane, NotificationId]] = field(factory=list)
     announcements: list[bytes] = field(factory=list)
 
     def ids(self) -> list[NotificationId]:
@@ -58,10 +61,10 @@ class Queue(Protocol):
     async def enqueue(self, arrivals: Sequence[Arrival]) -> None:
         """Add ids at the tail, mark the organizations active, wake their listeners, announce."""
 
-    async def claim(self, organization_id: OrganizationId, n: int, look: Sequence[Channel] = ()) -> Claimed:
+    async def claim(self, organization_id: OrganizationId, n: int, look: Sequence[Lane] = ()) -> Claimed:
         """Move up to ``n`` ids to in-flight under a lease, after putting back those whose lease or delay ran out.
 
-        The answer says which channels of ``look`` have parked ids.
+        The answer says which lanes of ``look`` have parked ids.
         """
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
@@ -70,7 +73,7 @@ class Queue(Protocol):
         One that is refused (the keys of its organization are damaged) stops no other and is not reported: its leases run out.
         """
 
-    async def unpark(self, organization_id: OrganizationId, channel: Channel, n: int) -> Unparked:
+    async def unpark(self, organization_id: OrganizationId, lane: Lane, n: int) -> Unparked:
         """Move up to ``n`` parked ids, oldest first, to the head of the queue."""
 
     async def active(self, limit: int, shards: Collection[int] | None = None) -> list[OrganizationId]:
@@ -82,16 +85,17 @@ class Queue(Protocol):
     async def restore(self, organization_id: OrganizationId, ids: Sequence[NotificationId]) -> int:
         """Put back ids that the store says are queued and the queue may have lost. Returns how many were missing."""
 
-    async def take_channels(self, organization_id: OrganizationId, channels: Collection[Channel]) -> Mapping[Channel, Kept]:
-        """What is kept of these channels' limits. From now on nobody who read before may write, until the record ages out."""
+    async def take_channels(self, organization_id: OrganizationId, names: Collection[str]) -> Mapping[str, Kept]:
+        """What is kept of limits under these names (``dispatcher.channel_memory.record_names``).
 
-    async def keep_channels(
-        self, organization_id: OrganizationId, records: Mapping[Channel, tuple[int, Mapping[str, str]]]
-    ) -> None:
-        """Keep the limits of channels, each as (life, fields), for ``KEPT_S``. A life that is not the latest writes nothing."""
+        From now on nobody who read before may write, until the record ages out.
+        """
 
-    async def ask_quota(self, organization_id: OrganizationId, channel: Channel, ask: QuotaAsk) -> QuotaAnswer:
-        """Lease units of a channel's quota, or give some back, on a counter that ends with its window."""
+    async def keep_channels(self, organization_id: OrganizationId, records: Mapping[str, tuple[int, Mapping[str, str]]]) -> None:
+        """Keep limits under these names, each as (life, fields), for ``KEPT_S``. A life that is not the latest writes nothing."""
+
+    async def ask_quota(self, organization_id: OrganizationId, name: str, ask: QuotaAsk) -> QuotaAnswer:
+        """Lease units of the quota under this name, or give some back, on a counter that ends with its window."""
 
     async def survived(self) -> bool:
         """Whether the queue still is the one it was at the last call; False once after it lost its memory."""
@@ -182,9 +186,19 @@ class Store(Protocol):
         """What these keys of one organization stand for already. Keys that are new are left out."""
 
     async def gate(
-        self, ids: Sequence[NotificationId], closed: Collection[tuple[OrganizationId, Channel]], *, again: bool
+        self,
+        ids: Sequence[NotificationId],
+        closed: Collection[tuple[OrganizationId, Lane]],
+        through: Mapping[tuple[OrganizationId, Lane], str] = NO_WAYS,
+        unbound: Collection[str] = (),
+        *,
+        again: bool,
     ) -> Mapping[OrganizationId, Gated]:
-        """Record the intent to send.
+        """Record the intent to send, and with it the configuration, by its id, that ``through`` names for the lane of each.
+
+        What has an unresolved attempt keeps the configuration of that attempt, unless it is ``unbound``. A row of an audience
+        that neither ``closed`` nor ``through`` names is of its channel's lane. Where ``through`` names nothing, what stood there
+        stays.
 
         ``again`` repeats a call whose answer was lost, for ids nobody else in this process holds.
         """

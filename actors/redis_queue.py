@@ -12,11 +12,12 @@ from actors.io.redis import Command, Encodable, Redis, Reply, Script, ScriptCall
 from actors.limit_scripts import ASK_QUOTA, KEEP_CHANNEL, TAKE_CHANNEL
 from actors.ports import KEPT_S, PARKED_LOOK_AGAIN_S, Arrival, Settlement
 from actors.redis_scripts import CLAIM, ENQUEUE, RESTORE, RETIRE, SETTLE, UNPARK
+from dispatcher.audience import LANES
 from dispatcher.channel_memory import Kept
 from dispatcher.errors import ArrivalsRefused, Overloaded, QueueRefused, QueueUnavailable
 from dispatcher.keys import Keys, shard_of
 from dispatcher.messages import Claimed, Unparked
-from dispatcher.model import Channel, NotificationId, OrganizationId
+from dispatcher.model import Lane, NotificationId, OrganizationId
 from dispatcher.quota import QuotaAnswer, QuotaAsk
 
 logger = logging.getLogger(__name__)
@@ -77,16 +78,16 @@ class RedisQueue:
             if isinstance(reply, Exception)
         }
 
-    async def claim(self, organization_id: OrganizationId, n: int, look: Sequence[Channel] = ()) -> Claimed:
+    async def claim(self, organization_id: OrganizationId, n: int, look: Sequence[Lane] = ()) -> Claimed:
         """Move up to ``n`` ids to in-flight under a lease, after putting back those whose lease or delay ran out."""
         keys = [self._keys.queue(organization_id), self._keys.inflight(organization_id), self._keys.delayed(organization_id)]
-        keys.extend(self._keys.parked(organization_id, channel) for channel in look)
+        keys.extend(self._keys.parked(organization_id, lane) for lane in look)
         ids, backlog, due_ms, parked = await self._run(CLAIM, keys, (n, self._lease_ms))
         return Claimed(
             [NotificationId(id.decode()) for id in ids],
             int(backlog),
             None if due_ms < 0 else float(due_ms) / 1000.0,
-            tuple(channel for channel, exists in zip(look, parked, strict=True) if exists),
+            tuple(lane for lane, exists in zip(look, parked, strict=True) if exists),
         )
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
@@ -101,7 +102,7 @@ class RedisQueue:
         org = s.organization_id
         keys = self._keys
         names = [keys.queue(org), keys.inflight(org), keys.delayed(org), keys.events(org), self._active(org)]
-        names.extend(keys.parked(org, channel) for channel, _ in s.parked)
+        names.extend(keys.parked(org, lane) for lane, _ in s.parked)
         args: list[Encodable] = [org, self._keys.topic(org), self._keys.wake(shard_of(org, self._shards))]
         args.extend((len(s.done), len(s.delayed), len(s.requeued), len(s.parked)))
         args.extend(s.done)
@@ -113,12 +114,10 @@ class RedisQueue:
         args.extend(s.announcements)
         return SETTLE, names, args
 
-    async def unpark(self, organization_id: OrganizationId, channel: Channel, n: int) -> Unparked:
+    async def unpark(self, organization_id: OrganizationId, lane: Lane, n: int) -> Unparked:
         """Move up to ``n`` parked ids, oldest first, to the head of the queue."""
-        moved, left = await self._run(
-            UNPARK, (self._keys.queue(organization_id), self._keys.parked(organization_id, channel)), (n,)
-        )
-        return Unparked(channel, int(moved), int(left))
+        moved, left = await self._run(UNPARK, (self._keys.queue(organization_id), self._keys.parked(organization_id, lane)), (n,))
+        return Unparked(lane, int(moved), int(left))
 
     async def active(self, limit: int, shards: Collection[int] | None = None) -> list[OrganizationId]:
         """Organizations that need attention by now, longest overdue first; only those of these shards, unless it is None."""
@@ -155,32 +154,30 @@ class RedisQueue:
         args: list[Encodable] = [organization_id, wake, int(PARKED_LOOK_AGAIN_S * 1000), *sorted(ids)]
         return int(await self._run(RESTORE, self._reconciled(organization_id), args))
 
-    async def take_channels(self, organization_id: OrganizationId, channels: Collection[Channel]) -> Mapping[Channel, Kept]:
-        """What is kept of these channels' limits; all in one batch."""
-        replies = await self._call([(TAKE_CHANNEL, (self._keys.provider(organization_id, c),), (KEPT_S,)) for c in channels])
+    async def take_channels(self, organization_id: OrganizationId, names: Collection[str]) -> Mapping[str, Kept]:
+        """What is kept of limits under these names; all in one batch."""
+        replies = await self._call([(TAKE_CHANNEL, (self._keys.provider(organization_id, n),), (KEPT_S,)) for n in names])
         _raise_first(replies)
         kept = {}
-        for channel, (life, age_ms, flat) in zip(channels, replies, strict=True):
+        for name, (life, age_ms, flat) in zip(names, replies, strict=True):
             texts = [text.decode("utf-8", "replace") for text in flat]
-            kept[channel] = Kept(int(life), float(age_ms) / 1000.0, dict(zip(texts[::2], texts[1::2], strict=True)))
+            kept[name] = Kept(int(life), float(age_ms) / 1000.0, dict(zip(texts[::2], texts[1::2], strict=True)))
         return kept
 
-    async def keep_channels(
-        self, organization_id: OrganizationId, records: Mapping[Channel, tuple[int, Mapping[str, str]]]
-    ) -> None:
-        """Keep the limits of channels; all in one batch."""
+    async def keep_channels(self, organization_id: OrganizationId, records: Mapping[str, tuple[int, Mapping[str, str]]]) -> None:
+        """Keep limits under these names; all in one batch."""
         calls: list[ScriptCall] = []
-        for channel, (life, fields) in records.items():
+        for name, (life, fields) in records.items():
             flat = [text for pair in fields.items() for text in pair]
-            calls.append((KEEP_CHANNEL, (self._keys.provider(organization_id, channel),), (KEPT_S, life, *flat)))
+            calls.append((KEEP_CHANNEL, (self._keys.provider(organization_id, name),), (KEPT_S, life, *flat)))
         _raise_first(await self._call(calls))
 
-    async def ask_quota(self, organization_id: OrganizationId, channel: Channel, ask: QuotaAsk) -> QuotaAnswer:
-        """Lease units of a channel's quota, or give some back."""
+    async def ask_quota(self, organization_id: OrganizationId, name: str, ask: QuotaAsk) -> QuotaAnswer:
+        """Lease units of the quota under this name, or give some back."""
         policy = ask.policy
         granted, used, window, ends_in_ms = await self._run(
             ASK_QUOTA,
-            (self._keys.rate(organization_id, channel),),
+            (self._keys.rate(organization_id, name),),
             (policy.account, ask.n, policy.quota, int(policy.window_s * 1000), ask.window, ask.used),
         )
         return QuotaAnswer(int(granted), int(used), int(window), float(ends_in_ms) / 1000.0)
@@ -202,7 +199,7 @@ class RedisQueue:
             self._keys.inflight(organization_id),
             self._keys.delayed(organization_id),
             self._active(organization_id),
-            *(self._keys.parked(organization_id, channel) for channel in Channel),
+            *(self._keys.parked(organization_id, lane) for lane in LANES),
         ]
 
     async def _ask(self, *commands: Command) -> list[Reply]:

@@ -211,6 +211,11 @@ class Breaker:
         """When an open breaker will permit its first probe; None when it is not open."""
         return self._reopens_at_s if self._state is State.OPEN else None
 
+    @property
+    def ramping(self) -> bool:
+        """Whether it is closed and still on its gentle return."""
+        return self._ramp is not None
+
     def permits(self, now_s: float) -> int | None:
         """How many more calls may begin now; None means any number."""
         if self._state is State.OPEN:

@@ -13,13 +13,14 @@ one token, one of no sense what its age is worth.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import NamedTuple
 
 from attrs import frozen
 
 from dispatcher.breaker import SavedBreaker, State
+from dispatcher.model import Channel
 from dispatcher.pace import SavedPace
 
 _NUMBER_MAX = 1e12
@@ -61,6 +62,19 @@ class Kept(NamedTuple):
     life: int
     age_s: float
     fields: Mapping[str, str]
+
+
+def record_names(configs: Iterable[tuple[Channel, str]]) -> dict[str, str]:
+    """Under which name each configuration keeps its limits and its quota, by its id. ``configs`` come best first.
+
+    The best of a channel has the channel's own name, as the only one always had; each further one has its id in it.
+    """
+    names: dict[str, str] = {}
+    channels: set[Channel] = set()
+    for channel, config_id in configs:
+        names[config_id] = f"{channel.value}:{config_id}" if channel in channels else channel.value
+        channels.add(channel)
+    return names
 
 
 def to_fields(saved: SavedChannel, *, clean: bool) -> dict[str, str]:

@@ -8,6 +8,7 @@ closing: what waits behind them costs no attempt. What a later life should know 
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum, unique
 
 from attrs import define, evolve, field
 
@@ -26,10 +27,24 @@ RATE_LIMITED_PAUSE_S = 1.0
 """The shortest pause after a 429, whatever time it names: a hint only ever lengthens it."""
 PAUSE_KEPT_MAX_S = 7 * 86_400.0
 """No remembered pause is longer: that is as far as a provider's hint may be believed."""
+LONG_PAUSE_S = 10.0
+"""A pause for a rate limit that is longer than this sends traffic to other configurations; a shorter one is waited for."""
 PREFETCH = 2
 """Attempts handed to a channel per call it may have in flight: one being made, one ready for when it ends."""
 TURN_MIN_S = 0.005
 """A closed channel is looked at again no sooner than this."""
+
+
+@unique
+class Standing(Enum):
+    """Whether others should send what one configuration would."""
+
+    UP = "up"
+    """No: it sends, or is merely busy."""
+    RETURNING = "returning"
+    """It sends as much as it has room for, to show that it is back. Others send the rest."""
+    DOWN = "down"
+    """Yes: nothing goes through it for a while."""
 
 
 @define
@@ -47,6 +62,7 @@ class ChannelState:
     """Something has changed that another life should know. Taken back by whoever keeps it."""
     _permits: dict[str, Permit] = field(factory=dict, init=False)  # by notification, while its attempt is under way
     _paused_until_s: float = field(default=0.0, init=False)
+    _long_pause: bool = field(default=False, init=False)  # the pause is one that others should send meanwhile
     _asking: bool = field(default=False, init=False)  # after a refused credential: one attempt at a time until one succeeds
 
     @classmethod
@@ -83,6 +99,7 @@ class ChannelState:
         paused_s = min(saved.paused_s - age_s, PAUSE_KEPT_MAX_S)
         if paused_s > 0:
             self._paused_until_s = now_s + paused_s
+            self._long_pause = paused_s > LONG_PAUSE_S
             if self._bucket is not None:
                 self._bucket.hold_until(self._paused_until_s)
 
@@ -104,6 +121,18 @@ class ChannelState:
     def covers(self, policy: ProviderPolicy) -> bool:
         """Whether this state was made for exactly that revision of that configuration."""
         return self.policy == policy
+
+    def standing(self, now_s: float) -> Standing:
+        """Whether others should send what this configuration would."""
+        if now_s < self._paused_until_s and (self._long_pause or self._asking):
+            return Standing.DOWN
+        if self.quota is not None and self.quota.opens_in_s(now_s) is not None:
+            return Standing.DOWN
+        reopens_at_s = self._breaker.reopens_at_s
+        if reopens_at_s is not None and now_s < reopens_at_s:
+            return Standing.DOWN
+        proven = self._breaker.state is State.CLOSED and not self._breaker.ramping and not self._asking
+        return Standing.UP if proven else Standing.RETURNING
 
     def room(self, now_s: float) -> int:
         """How many attempts may begin now."""
@@ -192,6 +221,7 @@ class ChannelState:
         if kind is OutcomeClass.RATE_LIMITED and outcome.scope is RateScope.ACCOUNT:
             pause_s = min(max(outcome.retry_after_s or 0.0, RATE_LIMITED_PAUSE_S), retry.hint_cap_s)
             self._paused_until_s = max(self._paused_until_s, now_s + pause_s)
+            self._long_pause = self._paused_until_s - now_s > LONG_PAUSE_S
             if self._bucket is not None:
                 self._bucket.hold_until(now_s + pause_s)
             self._pace.refused(now_s - duration_s, now_s, self._paused_until_s)

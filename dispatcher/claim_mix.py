@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from dispatcher.model import Channel
+from dispatcher.model import Lane
 
 NARROW = 4
 """A channel that has room for less than this part of a claim is left out of it."""
 
 
-def mix(rooms: Mapping[Channel, int], n_max: int, called_back: Collection[Channel]) -> Mapping[Channel, int]:
+def mix(rooms: Mapping[Lane, int], n_max: int, called_back: Collection[Lane]) -> Mapping[Lane, int]:
     """The channels a claim is for, with their rooms. ``rooms`` are those that have any, ``n_max`` bounds the claim by itself.
 
     ``called_back`` are channels whose ids stand in the queue, or are on their way there, because there is room for them.

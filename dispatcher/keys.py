@@ -6,15 +6,18 @@
 ``notifications:queue:{org}``            list         ids ready to be claimed; ``…:bulk`` is the lane for bulk traffic
 ``notifications:inflight:{org}``         sorted set   claimed ids by lease deadline
 ``notifications:delayed:{org}``          sorted set   ids by the time of their next attempt
-``notifications:parked:{org}:{channel}`` sorted set   ids that wait for a blocked channel, oldest first
-``notifications:rate:{org}:{channel}``   counter      what was leased of the quota in its present window, for which account
-``notifications:provider:{org}:{channel}`` hash       tokens, pauses, breaker and pace of the channel, never credentials
+``notifications:parked:{org}:{lane}``    sorted set   ids that wait for a blocked channel or audience, oldest first
+``notifications:rate:{org}:{name}``      counter      what was leased of the quota in its present window, for which account
+``notifications:provider:{org}:{name}``  hash         tokens, pauses, breaker and pace of a configuration, never credentials
 ``notifications:events:{org}``           stream       replay window of the topic
 ``notifications:org:{org}``              topic        created, delivered, failed
 ``notifications:active:{shard}``         sorted set   organizations with work, by the time it is due
 ``notifications:wake:{shard}``           topic        hint that the sorted set above changed
 ``notifications:shards``                 topic        hint that shards were handed over, or somebody joined to own some
 ======================================= ============ ==================================================================
+
+``{lane}`` is a channel, or one audience of it (``push:apple``). ``{name}`` is the channel for its best configuration, and for
+each further one the channel and the configuration's id (``dispatcher.channel_memory.record_names``).
 
 Invariant: ids, counters and states only. No recipient, no payload and no secret is ever a key or a value.
 """
@@ -25,7 +28,7 @@ from zlib import crc32
 
 from attrs import field, frozen
 
-from dispatcher.model import Channel, OrganizationId
+from dispatcher.model import Lane, OrganizationId
 
 SHARDS_TOPIC = "notifications:shards"
 """Every process listens here for hand-overs."""
@@ -60,17 +63,17 @@ class Keys:
         """The sorted set of ids that wait for their next attempt."""
         return f"notifications:delayed:{self._open}{organization_id}{self._close}"
 
-    def parked(self, organization_id: OrganizationId, channel: Channel) -> str:
-        """The sorted set of ids that wait for a blocked channel, all scored 0 so that they stand in the order of their names."""
-        return f"notifications:parked:{self._open}{organization_id}{self._close}:{channel.value}"
+    def parked(self, organization_id: OrganizationId, lane: Lane) -> str:
+        """The sorted set of ids that wait for a blocked lane, all scored 0 so that they stand in the order of their names."""
+        return f"notifications:parked:{self._open}{organization_id}{self._close}:{lane}"
 
-    def rate(self, organization_id: OrganizationId, channel: Channel) -> str:
+    def rate(self, organization_id: OrganizationId, name: str) -> str:
         """The counter of the quota's present window; it ends with it."""
-        return f"notifications:rate:{self._open}{organization_id}{self._close}:{channel.value}"
+        return f"notifications:rate:{self._open}{organization_id}{self._close}:{name}"
 
-    def provider(self, organization_id: OrganizationId, channel: Channel) -> str:
-        """The hash of what the channel's next life should know of its limits."""
-        return f"notifications:provider:{self._open}{organization_id}{self._close}:{channel.value}"
+    def provider(self, organization_id: OrganizationId, name: str) -> str:
+        """The hash of what a configuration's next life should know of its limits."""
+        return f"notifications:provider:{self._open}{organization_id}{self._close}:{name}"
 
     def events(self, organization_id: OrganizationId) -> str:
         """The stream that keeps what the topic announced lately."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from attrs import field, frozen
 
 from dispatcher.channel_memory import Remembered
-from dispatcher.model import Channel, DeadLetterReason, Delivery, NotificationId, Status
+from dispatcher.model import Channel, DeadLetterReason, Delivery, Lane, NotificationId, Status
 from dispatcher.outcome import OnUnknown, Outcome
 from dispatcher.quota import QuotaAnswer, QuotaAsk
 
@@ -48,17 +48,27 @@ class ProviderPolicy:
     """Where its connections lead. What is learned of a provider at one origin says nothing of another."""
     batch_max: int = 1
     """How many notifications one call may carry. Everything else here counts notifications, except ``concurrency_max``: calls."""
+    priority: int = 0
+    """Of several on a channel those of the lowest number are used, the next ones when these can not be."""
+    weight: int = 100
+    """Its part of what those of one priority share."""
+    audience: str = ""
+    """Whom it serves, see ``dispatcher.audience``; empty: everybody on its channel."""
+    failover: bool = True
+    """Whether what it would send may go to a higher priority number while it can not."""
+    failover_on_unknown: bool = False
+    """Whether what it may have sent already may be sent again by another."""
 
 
 @frozen
 class ProvidersLoaded:
     """The organization's provider configurations, best first. Follows :class:`LoadProviders`.
 
-    ``remembered`` is what was found of earlier lives of channels that the core does not know yet.
+    ``remembered`` is what was found of earlier lives of configurations, by id, that the core does not know yet.
     """
 
     policies: Sequence[ProviderPolicy]
-    remembered: Mapping[Channel, Remembered] = field(factory=dict)
+    remembered: Mapping[str, Remembered] = field(factory=dict)
 
 
 @frozen
@@ -66,13 +76,13 @@ class Claimed:
     """Ids moved from the queue to in-flight for us.
 
     ``backlog`` is how many are left in the queue, ``due_in_s`` when the next delayed one is due (None: none is). ``parked`` are
-    the channels, of those asked about, that have parked ids.
+    the lanes, of those asked about, that have parked ids.
     """
 
     ids: Sequence[NotificationId]
     backlog: int
     due_in_s: float | None
-    parked: Sequence[Channel] = ()
+    parked: Sequence[Lane] = ()
 
 
 @frozen
@@ -91,7 +101,7 @@ class Gated:
     """
 
     deliveries: Sequence[Delivery]
-    parked: Sequence[tuple[Channel, NotificationId]] = ()
+    parked: Sequence[tuple[Lane, NotificationId]] = ()
     deferred: Sequence[tuple[NotificationId, float]] = ()
     dropped: Sequence[NotificationId] = ()
     elsewhere: Sequence[NotificationId] = ()
@@ -124,9 +134,9 @@ class Settled:
 
 @frozen
 class Unparked:
-    """``moved`` parked ids of a channel are back at the head of the queue, ``left`` are still parked."""
+    """``moved`` parked ids of a lane are back at the head of the queue, ``left`` are still parked."""
 
-    channel: Channel
+    lane: Lane
     moved: int
     left: int
 
@@ -176,31 +186,40 @@ class Claim:
     """Claim up to ``n`` ids, then tell :class:`Claimed` or :class:`ClaimFailed`. ``look``: say which of these have parked ids."""
 
     n: int
-    look: tuple[Channel, ...] = ()
+    look: tuple[Lane, ...] = ()
 
 
 @frozen
 class Gate:
-    """Record the intent to send these ids, except those of a channel in ``closed``; then tell :class:`Gated`."""
+    """Record the intent to send these ids, except those of a lane in ``closed``; then tell :class:`Gated`.
+
+    ``through`` says by lane which configuration they go to. What an earlier attempt may have sent stays with the configuration of
+    that attempt, unless that is one of ``unbound``.
+    """
 
     ids: Sequence[NotificationId]
-    closed: frozenset[Channel]
+    closed: frozenset[Lane]
+    through: Mapping[Lane, str] = field(factory=dict)
+    unbound: frozenset[str] = frozenset()
 
 
 @frozen
 class Send:
-    """Start these attempts; tell :class:`Concluded` for each. ``deadline_s`` is for each call, None means the usual one."""
+    """Start these attempts through one configuration; tell :class:`Concluded` for each.
 
-    channel: Channel
+    ``deadline_s`` is for each call, None means the usual one.
+    """
+
+    config_id: str
     deliveries: Sequence[Delivery]
     deadline_s: float | None = None
 
 
 @frozen
 class Withdraw:
-    """Conclude as interrupted every attempt of the channel that has not started."""
+    """Conclude as interrupted every attempt of the configuration that has not started."""
 
-    channel: Channel
+    config_id: str
 
 
 @frozen
@@ -232,16 +251,16 @@ class Record:
 class Settle:
     """Settle ids that need no record: parked, deferred or dropped at the gate. Then tell :class:`Settled`."""
 
-    parked: Sequence[tuple[Channel, NotificationId]]
+    parked: Sequence[tuple[Lane, NotificationId]]
     deferred: Sequence[tuple[NotificationId, float]]
     dropped: Sequence[NotificationId]
 
 
 @frozen
 class Unpark:
-    """Move up to ``n`` parked ids of a channel back to the head of the queue, then tell :class:`Unparked`."""
+    """Move up to ``n`` parked ids of a lane back to the head of the queue, then tell :class:`Unparked`."""
 
-    channel: Channel
+    lane: Lane
     n: int
 
 
@@ -257,23 +276,29 @@ class LeaseQuota:
 class ReturnQuota:
     """Give unspent units back to the counter. Nobody needs to hear of it: what does not arrive is lost until the window ends."""
 
-    channel: Channel
+    config_id: str
     ask: QuotaAsk
 
 
 @frozen
 class Keep:
-    """The limits of this channel changed in a way that another life should know: keep them soon, many at once."""
+    """The limits of this configuration changed in a way that another life should know: keep them soon, many at once."""
 
-    channel: Channel
+    config_id: str
 
 
 @frozen
 class Alarm:
-    """Something a person should know: logged and counted. ``code`` is one of a closed set."""
+    """Something a person should know about one configuration: logged, counted and announced.
+
+    ``code`` is one of ``breaker_opened``, ``breaker_closed``, ``misconfigured``, ``quota_used_up``, ``failed_over`` (others send
+    what it would have sent, ``to`` being the first of them) and ``failed_back`` (it sends its part again).
+    """
 
     code: str
     channel: Channel
+    config_id: str
+    to: str = ""
 
 
 @frozen

@@ -23,6 +23,10 @@ class Channel(StrEnum):
     WHATSAPP = "whatsapp"
 
 
+Lane = str
+"""What waits together for the same provider configurations: a channel by its value, or one audience of it, as ``push:apple``."""
+
+
 class Status(StrEnum):
     """Where a notification stands. ``DELIVERED`` and ``FAILED`` are final."""
 
@@ -75,6 +79,8 @@ class Delivery:
     unknowns: int = 0
     unknown_for_s: float | None = None
     unknown_last_s: float | None = None
+    config_id: str | None = None
+    """Through which configuration, as the gate has put it on record; None where the gate was told none."""
 
 
 @frozen

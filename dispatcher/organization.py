@@ -20,8 +20,7 @@ from attrs import define, field
 
 from dispatcher.backoff import RetryPolicy
 from dispatcher.breaker import BreakerPolicy
-from dispatcher.channel_memory import Remembered
-from dispatcher.channel_state import ChannelState, quota_policy
+from dispatcher.channel_state import ChannelState
 from dispatcher.claim_mix import mix
 from dispatcher.messages import (
     Alarm,
@@ -33,12 +32,10 @@ from dispatcher.messages import (
     DrainBegan,
     DrainEnded,
     Event,
-    Gate,
     Gated,
     Keep,
     LeaseQuota,
     LoadProviders,
-    ProviderPolicy,
     ProvidersLoaded,
     QuotaLeased,
     Record,
@@ -53,12 +50,12 @@ from dispatcher.messages import (
     Withdraw,
     Woken,
 )
-from dispatcher.model import Channel, Delivery, NotificationId, Status
+from dispatcher.model import Delivery, Lane, NotificationId, Status
 from dispatcher.outcome import Outcome, OutcomeClass
-from dispatcher.quota import QuotaAsk
 from dispatcher.recent import RecentIds
 from dispatcher.retry_budget import SHARED_WAIT_MAX_S, RetryBudget, RetryBudgets
-from dispatcher.unknowns import judge
+from dispatcher.routes import Routes
+from dispatcher.unknowns import await_provider, judge, provider_gone
 from dispatcher.verdicts import conclude, expire
 
 _STOPS = frozenset({OutcomeClass.SOFT, OutcomeClass.UNKNOWN, OutcomeClass.RATE_LIMITED, OutcomeClass.MISCONFIGURED})
@@ -71,6 +68,8 @@ SPARED = 4
 """Where there are several channels, this part of what may be held is out of reach for each single one."""
 PARKED_LOOK_S = 10.0
 """How often the claims of a busy organization look for ids that a process which is gone has parked."""
+AWAITED_S = 2.0
+"""How soon, at least, a notification asks again for the one configuration that it has to wait for, when nothing says when."""
 INTERRUPTED = Outcome(OutcomeClass.INTERRUPTED, "interrupted")
 
 
@@ -88,7 +87,8 @@ class OrganizationStatistics:
     in_flight: int
     claiming: bool
     hinted: bool
-    breakers: dict[Channel, str]
+    breakers: dict[str, str]
+    """By configuration."""
 
 
 @define
@@ -105,7 +105,7 @@ class Organization:
     recent: RecentIds
     random01: Callable[[], float]
     budgets: RetryBudgets = field(factory=RetryBudgets)
-    channels: dict[Channel, ChannelState] = field(factory=dict, init=False)
+    routes: Routes = field(init=False)
     in_flight: set[NotificationId] = field(factory=set, init=False)
     _policies_known: bool = field(default=False, init=False)
     _loading: bool = field(default=False, init=False)
@@ -113,15 +113,18 @@ class Organization:
     _hinted: bool = field(default=False, init=False)
     _claiming_n: int = field(default=0, init=False)
     _gating_n: int = field(default=0, init=False)
-    _parked: dict[Channel, int] = field(factory=dict, init=False)  # channels that have parked ids, as far as we know
-    _parked_meanwhile: set[Channel] = field(factory=set, init=False)  # of those, the ones parked into while an Unpark is asked
-    _unparking: set[Channel] = field(factory=set, init=False)  # an Unpark is under way
-    _unparked: set[Channel] = field(factory=set, init=False)  # ids came back and were not claimed yet: no more before they are
-    _leaving: dict[NotificationId, float | Channel] = field(factory=dict, init=False)  # by id: due again in s, or parked for
-    _left_out: Collection[Channel] = field(default=(), init=False)  # channels that the claim under way has no room for
+    _parked: dict[Lane, int] = field(factory=dict, init=False)  # lanes that have parked ids, as far as we know
+    _parked_meanwhile: set[Lane] = field(factory=set, init=False)  # of those, the ones parked into while an Unpark is asked
+    _unparking: set[Lane] = field(factory=set, init=False)  # an Unpark is under way
+    _unparked: set[Lane] = field(factory=set, init=False)  # ids came back and were not claimed yet: no more before they are
+    _leaving: dict[NotificationId, float | Lane] = field(factory=dict, init=False)  # by id: due again in s, or parked for
+    _left_out: Collection[Lane] = field(default=(), init=False)  # lanes that the claim under way has no room for
     _looks_at_s: float = field(default=0.0, init=False)  # when a claim looks for parked ids next
     _turned_up: set[NotificationId] = field(factory=set, init=False)  # claimed while still in flight: looked at when settled
-    _budgets: dict[tuple[Channel, str, str], tuple[RetryBudget, RetryBudget]] = field(factory=dict, init=False)  # ours, shared
+    _budgets: dict[tuple[str, str, str], tuple[RetryBudget, RetryBudget]] = field(factory=dict, init=False)  # ours, shared
+
+    def __attrs_post_init__(self) -> None:
+        self.routes = Routes(self.breaker)
 
     def handle(self, event: Event, now: Now) -> list[Command]:
         """Take one event in; return what to do about it, in order."""
@@ -146,10 +149,10 @@ class Organization:
             case Unparked():
                 self._came_back(event)
             case QuotaLeased():
-                self._quota_leased(event, commands)
+                self.routes.leased(event, commands)
             case DrainBegan():
                 self._draining = True
-                commands.extend(Withdraw(channel) for channel in self.channels)
+                commands.extend(Withdraw(config_id) for config_id in self.routes.states)
             case DrainEnded():
                 self._draining = False
                 self._hinted = True
@@ -161,77 +164,49 @@ class Organization:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is held, under way or hinted at: the actor may be put to sleep without losing anything."""
-        leasing = any(state.quota is not None and state.quota.is_asking for state in self.channels.values())
-        return not (self.in_flight or self._claiming_n or self._hinted or self._unparking or self._loading or leasing)
+        waiting = self._claiming_n or self._hinted or self._unparking or self._loading or self.routes.are_leasing
+        return not (self.in_flight or waiting)
 
     def give_back(self, now_s: float) -> list[ReturnQuota]:
         """Take all unspent quota out of the channels, because this life ends or rests."""
-        returns: list[Command] = []
-        for state in self.channels.values():
-            self._return_quota(state, now_s, returns)
-        return [command for command in returns if isinstance(command, ReturnQuota)]
+        return self.routes.give_back(now_s)
 
     def statistics(self) -> OrganizationStatistics:
         """A snapshot, cheap enough for every scrape."""
-        breakers = {channel: state.breaker_state for channel, state in self.channels.items()}
+        breakers = {config_id: state.breaker_state for config_id, state in self.routes.states.items()}
         return OrganizationStatistics(len(self.in_flight), self._claiming_n > 0, self._hinted, breakers)
 
     def must_claim(self, now: Now) -> bool:
         """Whether a hint has to lead to a claim now: nothing is held, and what is known of channels keeps nobody waiting."""
         if self._draining or self.in_flight:
             return False
-        return not self._policies_known or any(state.room(now.s) > 0 for state in self.channels.values())
+        return not self._policies_known or any(ways.room(now.s, _free(now)) > 0 for ways in self.routes.lanes.values())
 
     # --- what each event does -----------------------------------------------------------------------------------------
 
     def _providers_loaded(self, event: ProvidersLoaded, now: Now, commands: list[Command]) -> None:
         self._loading = False
         self._policies_known = True
-        best: dict[Channel, ProviderPolicy] = {}
-        for policy in event.policies:
-            best.setdefault(policy.channel, policy)
-        for channel, known in list(self.channels.items()):
-            if channel not in best or not known.covers(best[channel]):
-                self._return_quota(known, now.s, commands)
-            if channel not in best:
-                del self.channels[channel]
-        for channel, policy in best.items():
-            state = self.channels.get(channel)
-            if state is None or not state.covers(policy):
-                # An earlier revision has just been at work here; else an earlier life may be remembered.
-                remembered = event.remembered.get(channel) if state is None else Remembered(0.0, True, state.saved(now.s))
-                self.channels[channel] = ChannelState.resumed(policy, self.breaker, remembered, now.s)
-            self._parked.setdefault(channel, 1)  # not known until asked: an earlier life or another process may have parked some
+        self.routes.load(event, now.s, commands)
+        for lane in self.routes.lanes:
+            self._parked.setdefault(lane, 1)  # not known until asked: an earlier life or another process may have parked some
         self._looks_at_s = now.s + PARKED_LOOK_S
         self._hinted = True
-
-    def _return_quota(self, state: ChannelState, now_s: float, returns: list[Command]) -> None:
-        if state.quota is not None and (ask := state.quota.give_back(now_s)) is not None:
-            returns.append(ReturnQuota(state.policy.channel, ask))
-
-    def _quota_leased(self, event: QuotaLeased, commands: list[Command]) -> None:
-        state = self.channels.get(event.policy.channel)
-        if state is not None and state.quota is not None and state.covers(event.policy):
-            state.quota.answered(event.answer)
-        elif event.answer is not None and event.answer.granted:
-            # Its configuration has changed meanwhile: nobody will spend this.
-            unspent = QuotaAsk(quota_policy(event.policy), -event.answer.granted, event.answer.window, 0)
-            commands.append(ReturnQuota(event.policy.channel, unspent))
 
     def _claimed(self, event: Claimed, now: Now, commands: list[Command]) -> None:
         self._claiming_n = 0
         self._unparked.clear()
-        for channel in event.parked:
-            self._parked.setdefault(channel, 1)
+        for lane in event.parked:
+            self._parked.setdefault(lane, 1)
         self._take(event.ids, now, commands, self._left_out)
         self._hinted = self._hinted or event.backlog > 0
         if event.due_in_s is not None and event.backlog == 0:
             commands.append(WakeIn(event.due_in_s))
 
-    def _take(self, ids: Iterable[NotificationId], now: Now, commands: list[Command], left_out: Collection[Channel] = ()) -> None:
+    def _take(self, ids: Iterable[NotificationId], now: Now, commands: list[Command], left_out: Collection[Lane] = ()) -> None:
         """Begin to work on claimed ids: all that are not held or finished already go to the gate.
 
-        ``left_out`` are channels that the claim had no room for.
+        ``left_out`` are lanes that the claim had no room for.
         """
         fresh: list[NotificationId] = []
         repeats: list[NotificationId] = []
@@ -246,8 +221,8 @@ class Organization:
             commands.append(Settle(parked=(), deferred=(), dropped=repeats))
         if fresh:
             self._gating_n += len(fresh)
-            closed = frozenset(channel for channel in Channel if channel in left_out or self._is_closed(channel, now))
-            commands.append(Gate(fresh, closed))
+            closed = frozenset(lane for lane in self.routes.gated if lane in left_out or self._is_closed(lane, now))
+            commands += self.routes.gates(fresh, closed, now.s, self._rooms(now))
 
     def _settled(self, ids: Sequence[NotificationId], lost: Sequence[NotificationId], now: Now, commands: list[Command]) -> None:
         self.in_flight.difference_update(ids)
@@ -259,7 +234,7 @@ class Organization:
                 whither = self._leaving.pop(id, None)
                 if whither is None:
                     continue
-                if isinstance(whither, Channel):
+                if isinstance(whither, str):
                     self._parked[whither] = self._parked.get(whither, 0) + 1
                     if whither in self._unparking:
                         self._parked_meanwhile.add(whither)
@@ -274,14 +249,14 @@ class Organization:
             self._take(again, now, commands)
 
     def _came_back(self, event: Unparked) -> None:
-        self._unparking.discard(event.channel)
+        self._unparking.discard(event.lane)
         if event.left:
-            self._parked[event.channel] = event.left
-        elif event.channel not in self._parked_meanwhile:  # else the answer may be older than what was parked since
-            self._parked.pop(event.channel, None)
-        self._parked_meanwhile.discard(event.channel)
+            self._parked[event.lane] = event.left
+        elif event.lane not in self._parked_meanwhile:  # else the answer may be older than what was parked since
+            self._parked.pop(event.lane, None)
+        self._parked_meanwhile.discard(event.lane)
         if event.moved:
-            self._unparked.add(event.channel)
+            self._unparked.add(event.lane)
             self._hinted = True
 
     def _gated(self, event: Gated, now: Now, commands: list[Command]) -> None:
@@ -289,40 +264,57 @@ class Organization:
         self._gating_n -= sum(map(len, answered))
         if event.elsewhere:
             self._settled(event.elsewhere, event.elsewhere, now, commands)
-        starting: dict[Channel, list[Delivery]] = {}
+        starting: dict[str, list[Delivery]] = {}
         for delivery in event.deliveries:
-            state = self.channels.get(delivery.channel)
+            state = self.routes.of(delivery)
             if delivery.expires_at_s is not None and delivery.expires_at_s <= now.unix_s:
                 self._record(expire(delivery), commands)
-            elif (
-                delivery.unknown_for_s is not None
-                and state is not None
-                and (verdict := judge(delivery, state.policy, now.unix_s)) is not None
-            ):
+            elif delivery.unknown_for_s is not None and (verdict := self._in_doubt(delivery, state, now, commands)) is not None:
                 self._record(verdict, commands)
             elif self._draining or state is None or not state.begin(delivery.id, now.s):
                 self._record(conclude(delivery, INTERRUPTED, None, self.retry, now.unix_s, 0.0), commands)
             else:
-                starting.setdefault(delivery.channel, []).append(delivery)
-        commands.extend(Send(channel, sent, self.channels[channel].deadline_s) for channel, sent in starting.items())
+                starting.setdefault(state.policy.config_id, []).append(delivery)
+                if (fork := self.routes.fork_of(delivery)) is not None:
+                    fork.began(state.policy.config_id)
+        commands.extend(Send(id, sent, self.routes.states[id].deadline_s) for id, sent in starting.items())
         if event.parked or event.deferred or event.dropped:
             self._leaving.update((id, channel) for channel, id in event.parked)
             self._leaving.update(event.deferred)
             commands.append(Settle(event.parked, event.deferred, event.dropped))
 
+    def _in_doubt(self, delivery: Delivery, state: ChannelState | None, now: Now, commands: list[Command]) -> Verdict | None:
+        """What becomes of a delivery that may have been sent already; None when it goes on, through its own configuration."""
+        if state is not None:
+            if (verdict := judge(delivery, state.policy, now.unix_s)) is not None:
+                return verdict
+            if self._draining or state.room(now.s) > 0 or self.routes.fork_of(delivery) is None:
+                return None
+            wait_s = (state.opens_in_s(now.s) or AWAITED_S) * (1.0 + 0.5 * self.random01())
+            return await_provider(delivery, state.policy, wait_s, now.unix_s)
+        if delivery.config_id is None or self._draining:
+            return None
+        if delivery.config_id in self.routes.gone:
+            return provider_gone(delivery)
+        self.routes.seek(delivery.config_id)
+        if not self._loading:
+            self._loading = True
+            commands.append(LoadProviders())
+        return await_provider(delivery, None, AWAITED_S * (1.0 + 0.5 * self.random01()), now.unix_s)
+
     def _concluded(self, event: Concluded, now: Now, commands: list[Command]) -> None:
         delivery, outcome = event.delivery, event.outcome
-        channel = delivery.channel
-        state = self.channels.get(channel)
+        channel, config_id = delivery.channel, event.via.config_id
+        state = self.routes.states.get(config_id)
         if state is not None:
             code = state.conclude(delivery.id, outcome, event.duration_s, now.s, self.random01, self.retry, event.speaks_for_call)
             if state.worth_keeping:
                 state.worth_keeping = False
-                commands.append(Keep(channel))
+                commands.append(Keep(config_id))
             if code is not None:
-                commands.append(Alarm(code, channel))
+                commands.append(Alarm(code, channel, config_id))
             if outcome.kind in _STOPS and not state.room(now.s):
-                commands.append(Withdraw(channel))
+                commands.append(Withdraw(config_id))
         random01 = 0.0 if outcome.kind is OutcomeClass.DELIVERED else self.random01()
         covered_in_s = self._charge(event, now)
         verdict = conclude(delivery, outcome, event.via, self.retry, now.unix_s, random01, covered_in_s)
@@ -336,10 +328,10 @@ class Organization:
         kind = event.outcome.kind
         if kind in _REFUNDED:
             return 0.0
-        budgets = self._budgets.get((via.channel, via.provider, via.origin))
+        budgets = self._budgets.get((via.config_id, via.provider, via.origin))
         if budgets is None:
             budgets = self.budgets.new(now.s), self.budgets.of_provider(via.provider, now.s, via.origin)
-            self._budgets[via.channel, via.provider, via.origin] = budgets
+            self._budgets[via.config_id, via.provider, via.origin] = budgets
         ours, the_providers = budgets
         if delivery.attempt == 1:
             ours.earn()
@@ -366,10 +358,11 @@ class Organization:
                 commands.append(LoadProviders())
             return
         may_claim = self._hinted and not self._claiming_n
+        commands += self.routes.news(now.s)
         if not (may_claim or self._parked):
             return
-        budget = self._look_at_channels(now, commands)
-        if not self.channels:
+        budget = self._look_at_lanes(now, commands)
+        if not self.routes.states:
             self._hinted = False  # nothing can be sent until a provider is configured, and that will wake us
         if not may_claim or budget <= 0:
             return
@@ -381,53 +374,68 @@ class Organization:
             self._claiming_n = n
             commands.append(Claim(n, self._look_for_parked(now)))
 
-    def _look_at_channels(self, now: Now, commands: list[Command]) -> int:
-        """How many ids of any mix of channels may be claimed now; ``_left_out`` are the ones that are not in the mix.
+    def _look_at_lanes(self, now: Now, commands: list[Command]) -> int:
+        """How many ids of any mix of lanes may be claimed now; ``_left_out`` are the ones that are not in the mix.
 
-        Calls parked ids of open channels back, and has closed ones looked at again as soon as they may be open.
+        Calls parked ids of open lanes back, and has closed ones looked at again as soon as they may be open.
         """
-        rooms: dict[Channel, int] = {}
+        rooms: dict[Lane, int] = {}
         look_again_in_s: float | None = None
-        for channel, state in self.channels.items():
-            waited_for = channel in self._parked
+        room_of = self._rooms(now)
+        for lane, ways in self.routes.lanes.items():
+            waited_for = lane in self._parked
             wanted = self._hinted or waited_for
-            if wanted and state.quota is not None and (ask := state.quota.ask(now.s)) is not None:
-                commands.append(LeaseQuota(state.policy, ask))
-            room = self._room(state, now) - self._claiming_n - self._gating_n
+            if wanted:
+                self._ask_quotas(ways.reached(now.s), now, commands)
+            room = ways.room(now.s, room_of) - self._claiming_n - self._gating_n
             if room > 0:
-                rooms[channel] = room
-                if waited_for and channel not in self._unparking and channel not in self._unparked:
-                    self._unparking.add(channel)
-                    commands.append(Unpark(channel, min(room, self.in_flight_max)))
-            elif wanted and (opens_in_s := state.opens_in_s(now.s)) is not None:
+                rooms[lane] = room
+                if waited_for and lane not in self._unparking and lane not in self._unparked:
+                    self._unparking.add(lane)
+                    commands.append(Unpark(lane, min(room, self.in_flight_max)))
+            elif wanted and (opens_in_s := ways.opens_in_s(now.s)) is not None:
                 look_again_in_s = opens_in_s if look_again_in_s is None else min(look_again_in_s, opens_in_s)
-                if state.quota is not None and state.quota.tell_used_up(now.s):
-                    commands += (Keep(channel), Alarm("quota_used_up", channel))
         if look_again_in_s is not None:
             commands.append(WakeIn(look_again_in_s))
         if self._claiming_n:
             return 0
         mixed = mix(rooms, self.in_flight_max - len(self.in_flight), self._unparking | self._unparked)
-        self._left_out = self.channels.keys() - mixed.keys()
+        self._left_out = self.routes.lanes.keys() - mixed.keys()
         return min(mixed.values(), default=0)
 
-    def _look_for_parked(self, now: Now) -> tuple[Channel, ...]:
-        """Channels a claim should look at for parked ids: now and then those that have none as far as we know.
+    def _ask_quotas(self, states: Iterable[ChannelState], now: Now, commands: list[Command]) -> None:
+        """Have quotas leased ahead of need, and the end of one told."""
+        for state in states:
+            if state.quota is None:
+                continue
+            if (ask := state.quota.ask(now.s)) is not None:
+                commands.append(LeaseQuota(state.policy, ask))
+            if state.quota.tell_used_up(now.s):
+                policy = state.policy
+                commands += (Keep(policy.config_id), Alarm("quota_used_up", policy.channel, policy.config_id))
+
+    def _look_for_parked(self, now: Now) -> tuple[Lane, ...]:
+        """Lanes a claim should look at for parked ids: now and then those that have none as far as we know.
 
         Another process may have parked some and be gone.
         """
         if now.s < self._looks_at_s:
             return ()
         self._looks_at_s = now.s + PARKED_LOOK_S
-        return tuple(channel for channel in self.channels if channel not in self._parked)
+        return tuple(lane for lane in self.routes.lanes if lane not in self._parked)
 
-    def _room(self, state: ChannelState, now: Now) -> int:
-        """How many attempts of a channel may begin, so that one with slow calls leaves the others some of what may be held."""
-        room = state.room(now.s)
-        if len(self.channels) > 1:
-            room = min(room, self.in_flight_max - self.in_flight_max // SPARED - state.under_way)
-        return room
+    def _rooms(self, now: Now) -> Callable[[ChannelState], int]:
+        """How many attempts of a configuration may begin, so that a slow one leaves the others some of what may be held."""
+        if len(self.routes.states) < 2:
+            return _free(now)
+        share = self.in_flight_max - self.in_flight_max // SPARED
+        return lambda state: min(state.room(now.s), share - state.under_way)
 
-    def _is_closed(self, channel: Channel, now: Now) -> bool:
-        state = self.channels.get(channel)
-        return state is None or self._room(state, now) <= 0
+    def _is_closed(self, lane: Lane, now: Now) -> bool:
+        ways = self.routes.lanes.get(lane)
+        return ways is None or ways.room(now.s, self._rooms(now)) <= 0
+
+
+def _free(now: Now) -> Callable[[ChannelState], int]:
+    """How many attempts of a configuration may begin, whoever else there is."""
+    return lambda state: state.room(now.s)

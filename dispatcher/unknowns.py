@@ -2,7 +2,8 @@
 
 Judged after the gate, so that one rule holds for every way in which an attempt can end without a word: an answer that never
 came, a process that died, an actor that failed. Invariant: with ``HOLD`` nothing is sent again unless a person has decided so
-since, and a key that the provider may have forgotten is never relied on.
+since, and a key that the provider may have forgotten is never relied on. What may have been sent through one configuration goes
+through no other one: it waits for its own, or for a person when that is gone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ RETENTION_SHARE = 0.95
 HELD = Outcome(OutcomeClass.INTERRUPTED, "unknown_held")
 KEY_RETENTION_PASSED = Outcome(OutcomeClass.INTERRUPTED, "key_retention_passed")
 INQUIRY_NOT_DUE = Outcome(OutcomeClass.INTERRUPTED, "inquiry_not_due")
+PROVIDER_AWAITED = Outcome(OutcomeClass.INTERRUPTED, "provider_awaited")
+PROVIDER_GONE = Outcome(OutcomeClass.INTERRUPTED, "provider_gone")
 
 
 def judge(delivery: Delivery, via: ProviderPolicy, now_unix_s: float) -> Verdict | None:
@@ -54,6 +57,18 @@ def judge(delivery: Delivery, via: ProviderPolicy, now_unix_s: float) -> Verdict
             return None
         case _:
             return _held(delivery, via, HELD)
+
+
+def await_provider(delivery: Delivery, via: ProviderPolicy | None, wait_s: float, now_unix_s: float) -> Verdict:
+    """What becomes of a delivery whose own configuration can not take it now, while another one could: it waits."""
+    if delivery.expires_at_s is not None and now_unix_s + wait_s >= delivery.expires_at_s:
+        return expire(delivery)
+    return Verdict(delivery, PROVIDER_AWAITED, via, Status.QUEUED, refund=True, retry_in_s=wait_s)
+
+
+def provider_gone(delivery: Delivery) -> Verdict:
+    """What becomes of a delivery whose own configuration does not exist any more: a person decides."""
+    return Verdict(delivery, PROVIDER_GONE, None, Status.FAILED, refund=True, dead=DeadLetterReason.UNKNOWN)
 
 
 def key_holds_for_s(delivery: Delivery, via: ProviderPolicy) -> float | None:

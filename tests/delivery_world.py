@@ -8,7 +8,7 @@ drives the world chooses which step of which process comes next and what goes wr
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from enum import Enum
 from functools import partial
@@ -56,7 +56,7 @@ from dispatcher.messages import (
     Withdraw,
     Woken,
 )
-from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId, Status
+from dispatcher.model import Channel, Delivery, Lane, NotificationId, OrganizationId, Status
 from dispatcher.organization import INTERRUPTED, Now, Organization
 from dispatcher.outcome import OnUnknown, Outcome
 from dispatcher.recent import RecentIds
@@ -205,7 +205,7 @@ class Actor:
         self.alive = True
         self.wake_at_s = inf
         self.held: set[NotificationId] = set()  # given to the gate and not settled
-        self._policies: dict[Channel, ProviderPolicy] = {}
+        self._policies: dict[str, ProviderPolicy] = {}
         self._inbox: deque[Event] = deque()
         self._handling = False
 
@@ -229,33 +229,33 @@ class Actor:
                 process.will("load", self.load, self)
             case Claim(n):
                 process.will("claim", lambda: self._claim(n), self)
-            case Gate(ids, closed):
+            case Gate(ids):
                 assert not self.held & set(ids), "an id in flight went to the gate again"
                 self.held.update(ids)
-                process.will("gate", lambda: process.gate(self, ids, closed, again=False))
-            case Send(channel, deliveries):
+                process.will("gate", lambda: process.gate(self, command, again=False))
+            case Send(config_id, deliveries):
                 now_s = process.world.now_s
-                process.calls.extend(Call(self, delivery, self._policies[channel], now_s) for delivery in deliveries)
-            case Withdraw(channel):
-                self._withdraw(channel)
+                process.calls.extend(Call(self, delivery, self._policies[config_id], now_s) for delivery in deliveries)
+            case Withdraw(config_id):
+                self._withdraw(config_id)
             case Record(verdict):
                 process.will("record", lambda: process.record(self, verdict, again=False))
             case Settle(parked, deferred, dropped):
                 settlement = Settlement(self.organization_id, list(dropped), list(deferred), [], list(parked))
                 process.will("settle", lambda: process.settle(self, settlement, []))
-            case Unpark(channel, n):
-                process.will("unpark", lambda: self._unpark(channel, n), self)
+            case Unpark(lane, n):
+                process.will("unpark", lambda: self._unpark(lane, n), self)
             case WakeIn(delay_s):
                 self.wake_at_s = min(self.wake_at_s, process.world.now_s + delay_s)
             case Alarm():
                 pass
 
     def load(self) -> None:
-        policies = dict(self.process.world.policies)
-        changed = [channel for channel, policy in self._policies.items() if policies.get(channel) != policy]
+        policies = {policy.config_id: policy for policy in self.process.world.policies.values()}
+        changed = [config_id for config_id, policy in self._policies.items() if policies.get(config_id) != policy]
         self._policies = policies
-        for channel in changed:
-            self._withdraw(channel)
+        for config_id in changed:
+            self._withdraw(config_id)
         self.tell(ProvidersLoaded(list(policies.values())))
 
     def _claim(self, n: int) -> None:
@@ -265,15 +265,15 @@ class Actor:
                 event = self.process.world.run(self.process.world.queue.claim(self.organization_id, n))
         self.tell(event)
 
-    def _unpark(self, channel: Channel, n: int) -> None:
+    def _unpark(self, lane: Lane, n: int) -> None:
         try:
-            self.tell(self.process.world.run(self.process.world.queue.unpark(self.organization_id, channel, n)))
+            self.tell(self.process.world.run(self.process.world.queue.unpark(self.organization_id, lane, n)))
         except QueueUnavailable:
-            self.tell(Unparked(channel, moved=0, left=1))
+            self.tell(Unparked(lane, moved=0, left=1))
 
-    def _withdraw(self, channel: Channel) -> None:
+    def _withdraw(self, config_id: str) -> None:
         calls = self.process.calls
-        mine = [call for call in calls if call.actor is self and call.delivery.channel is channel]
+        mine = [call for call in calls if call.actor is self and call.via.config_id == config_id]
         calls[:] = [call for call in calls if call not in mine]
         for call in mine:
             self.tell(Concluded(call.delivery, INTERRUPTED, call.via, 0.0))
@@ -472,13 +472,15 @@ class Process:
         self.steps.remove(step)
         step.take()
 
-    def gate(self, actor: Actor, ids: Sequence[NotificationId], closed: frozenset[Channel], *, again: bool) -> None:
-        names = {(actor.organization_id, channel) for channel in closed}
+    def gate(self, actor: Actor, gate: Gate, *, again: bool) -> None:
+        ids, closed = gate.ids, {(actor.organization_id, lane) for lane in gate.closed}
+        through = {(actor.organization_id, lane): config_id for lane, config_id in gate.through.items()}
         try:
-            answer = self.world.run(self.store.gate(ids, names, again=again)).get(actor.organization_id, Gated(()))
+            answers = self.world.run(self.store.gate(ids, closed, through, gate.unbound, again=again))
         except StoreUnavailable:
-            self.will("gate", lambda: self.gate(actor, ids, closed, again=True))
+            self.will("gate", lambda: self.gate(actor, gate, again=True))
             return
+        answer = answers.get(actor.organization_id, Gated(()))
         answered = {d.id for d in answer.deliveries} | {id for _, id in answer.parked} | {id for id, _ in answer.deferred}
         rest = [id for id in ids if id not in answered and id not in answer.elsewhere]
         actor.held.difference_update(answer.elsewhere)

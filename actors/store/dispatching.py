@@ -15,7 +15,7 @@ import orjson
 import psycopg
 
 from actors.io.postgres import Pool, TrioConnection, is_about_content
-from actors.ports import RESCUES_MAX, Admission, BatchAnswer, Existing, Expired, Holding, Page, Rescued
+from actors.ports import NO_WAYS, RESCUES_MAX, Admission, BatchAnswer, Existing, Expired, Holding, Page, Rescued
 from actors.store import shards as shard_table
 from actors.store.statements import (
     DISOWN,
@@ -24,6 +24,7 @@ from actors.store.statements import (
     FORGET_ALL,
     GATE,
     GATE_OPEN,
+    GATE_PARTED,
     HAND_BACK,
     INSERT,
     KEEP_ANSWERS,
@@ -45,7 +46,7 @@ from actors.store.statements import (
 from dispatcher.backoff import RESCUE_FIRST_S, RESCUE_LATER_S
 from dispatcher.errors import KeyTaken, StoreRefused, StoreUnavailable
 from dispatcher.messages import Gated, Verdict
-from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId, Status
+from dispatcher.model import Channel, Delivery, Lane, NotificationId, OrganizationId, Status
 from dispatcher.outcome import FOUND_AT_PROVIDER
 
 INSERT_ROWS_MAX = 1000
@@ -128,29 +129,43 @@ class PostgresStore:
         return {key: Existing(id, bytes(request_hash), created_at) for _, key, id, request_hash, created_at in rows}
 
     async def gate(
-        self, ids: Sequence[NotificationId], closed: Collection[tuple[OrganizationId, Channel]], *, again: bool
+        self,
+        ids: Sequence[NotificationId],
+        closed: Collection[tuple[OrganizationId, Lane]],
+        through: Mapping[tuple[OrganizationId, Lane], str] = NO_WAYS,
+        unbound: Collection[str] = (),
+        *,
+        again: bool,
     ) -> Mapping[OrganizationId, Gated]:
         """Record the intent to send.
 
         ``again`` repeats a call whose answer was lost, for ids nobody else in this process holds.
         """
-        names = [f"{organization_id}/{channel}" for organization_id, channel in closed]
-        statement = GATE_OPEN if closed else GATE
-        params = {"claimer": self.incarnation, "ids": sorted(ids), "closed": names}
+        names = [f"{organization_id}/{lane}" for organization_id, lane in closed]
+        ways = {f"{organization_id}/{lane}": config_id for (organization_id, lane), config_id in through.items()}
+        parted = any(":" in lane for _, lane in closed) or any(":" in lane for _, lane in through)
+        statement = GATE_PARTED if parted else GATE_OPEN if closed else GATE
+        params = {
+            "claimer": self.incarnation,
+            "ids": sorted(ids),
+            "closed": names,
+            "through": orjson.dumps(ways).decode(),
+            "unbound": list(unbound),
+        }
         term = self.term  # the lease may lapse and be taken anew before the answer is here
         with _translated("ids at the gate"):
             async with self._pool.connection() as connection:
                 if again:
                     await connection.execute(HAND_BACK, params)
                 rows = await (await connection.execute(statement, params)).fetchall()
-                left_out: list[tuple[str, str, str, str, float | None]] = []
+                left_out: list[tuple[str, str, str, str, float | None, str]] = []
                 if len(rows) < len(ids):
                     passed = {row[0] for row in rows}
                     rest = [id for id in ids if id not in passed]
                     left_out = await (await connection.execute(LEFT_OUT, (rest,))).fetchall()
         answer: dict[OrganizationId, Gated] = {}
         deliveries: dict[OrganizationId, list[Delivery]] = {}
-        for id, organization_id, channel, recipient, payload, attempt, attempts_max, created_at, expires_at, *unknown in rows:
+        for id, organization_id, channel, recipient, payload, attempt, attempts_max, created_at, expires_at, *doubt in rows:
             delivery = Delivery(
                 id,
                 organization_id,
@@ -162,13 +177,13 @@ class PostgresStore:
                 created_at,
                 expires_at,
                 term,
-                *unknown,
+                *doubt,
             )
             deliveries.setdefault(organization_id, []).append(delivery)
         for organization_id, batch in deliveries.items():
             answer[organization_id] = Gated(batch)
         if left_out:
-            _add_left_out(answer, left_out, frozenset(names))
+            _add_left_out(answer, left_out, frozenset(names), ways)
         return answer
 
     async def record(self, verdicts: Sequence[Verdict], *, again: bool) -> set[NotificationId]:
@@ -334,24 +349,26 @@ def _verdict_row(v: Verdict) -> dict[str, object]:
 
 def _add_left_out(
     answer: dict[OrganizationId, Gated],
-    left_out: Sequence[tuple[str, str, str, str, float | None]],
+    left_out: Sequence[tuple[str, str, str, str, float | None, str]],
     closed: frozenset[str],
+    ways: Mapping[str, str],
 ) -> None:
     """Sort what the gate left out into parked, deferred, dropped and elsewhere, per organization."""
-    parked: dict[str, list[tuple[Channel, NotificationId]]] = {}
+    parked: dict[str, list[tuple[Lane, NotificationId]]] = {}
     deferred: dict[str, list[tuple[NotificationId, float]]] = {}
     dropped: dict[str, list[NotificationId]] = {}
     elsewhere: dict[str, list[NotificationId]] = {}
-    for raw_id, organization_id, channel, status, due_in_s in left_out:
-        id = NotificationId(raw_id)
+    for raw_id, organization_id, channel, status, due_in_s, audience in left_out:
+        id, part = NotificationId(raw_id), f"{organization_id}/{channel}{audience}"
+        lane = channel + audience if part in closed or part in ways else channel
         if status == Status.SENDING:
             elsewhere.setdefault(organization_id, []).append(id)
         elif status != Status.QUEUED:
             dropped.setdefault(organization_id, []).append(id)
         elif due_in_s:
             deferred.setdefault(organization_id, []).append((id, due_in_s))
-        elif f"{organization_id}/{channel}" in closed:
-            parked.setdefault(organization_id, []).append((Channel(channel), id))
+        elif f"{organization_id}/{lane}" in closed:
+            parked.setdefault(organization_id, []).append((lane, id))
         else:  # became queued between the two statements, or our lease lapsed: try again shortly
             deferred.setdefault(organization_id, []).append((id, 1.0))
     for name in parked.keys() | deferred.keys() | dropped.keys() | elsewhere.keys():

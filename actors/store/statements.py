@@ -38,23 +38,43 @@ HAND_BACK = """
 UPDATE notifications SET status = 'queued', attempts = attempts - 1, claimed_by = NULL
 WHERE id = ANY(%(ids)s::uuid[]) AND status = 'sending' AND claimed_by = %(claimer)s
 """
-_GATE = """
+# Whose token a recipient is: the rule of dispatcher/audience.py.
+_AUDIENCE = """CASE WHEN channel <> 'push' THEN '' WHEN starts_with(recipient, '{') THEN ':web'
+    WHEN recipient ~ '^[0-9A-Fa-f]{64,}$' THEN ':apple' ELSE ':google' END"""
+_CHANNEL = "organization_id || '/' || channel"
+_PART = f"{_CHANNEL} || {_AUDIENCE}"
+
+
+def _gate(way: str, is_open: str = "") -> str:
+    """Through whom is on record with the intent. Where an earlier attempt is unresolved that stays, unless it is unbound."""
+    return f"""
 UPDATE notifications
-SET status = 'sending', attempts = attempts + 1, claimed_by = %(claimer)s, updated_at = now()
+SET status = 'sending', attempts = attempts + 1, claimed_by = %(claimer)s, updated_at = now(),
+    provider_config_id = CASE WHEN unknown_since IS NULL OR provider_config_id = ANY(%(unbound)s::uuid[])
+        THEN coalesce({way}, provider_config_id) ELSE coalesce(provider_config_id, {way}) END
 WHERE id = ANY(%(ids)s::uuid[]) AND status = 'queued'
-  AND (next_retry_at IS NULL OR next_retry_at <= now() + interval '10 milliseconds'){open}
+  AND (next_retry_at IS NULL OR next_retry_at <= now() + interval '10 milliseconds'){is_open}
   AND EXISTS (SELECT FROM incarnations WHERE incarnations.id = %(claimer)s AND lease_until > now())
 RETURNING id, organization_id, channel, recipient, payload, attempts, attempts_max,
           extract(epoch FROM created_at)::float8, extract(epoch FROM expires_at)::float8, unknowns,
-          extract(epoch FROM now() - unknown_since)::float8, extract(epoch FROM now() - unknown_last)::float8
+          extract(epoch FROM now() - unknown_since)::float8, extract(epoch FROM now() - unknown_last)::float8,
+          provider_config_id
 """
-_OPEN = " AND NOT (organization_id || '/' || channel = ANY(%(closed)s::text[]))"
-GATE = _GATE.format(open="")
-GATE_OPEN = _GATE.format(open=_OPEN)
+
+
+_WAY = f"(%(through)s::jsonb ->> ({_CHANNEL}))::uuid"
+_OPEN = f"NOT ({_CHANNEL} = ANY(%(closed)s::text[]))"
+GATE = _gate(_WAY)
+GATE_OPEN = _gate(_WAY, f" AND {_OPEN}")
+# Where audiences are told apart: a row is in the lane of its audience if anything is said about that, else in its channel's.
+GATE_PARTED = _gate(
+    f"coalesce((%(through)s::jsonb ->> ({_PART}))::uuid, {_WAY})",
+    f" AND NOT ({_PART} = ANY(%(closed)s::text[])) AND ({_OPEN} OR %(through)s::jsonb ? ({_PART}))",
+)
 
 # What the gate did not let through, and why: only queued rows have a future here.
-LEFT_OUT = """
-SELECT id, organization_id, channel, status, greatest(0, extract(epoch FROM next_retry_at - now()))::float8
+LEFT_OUT = f"""
+SELECT id, organization_id, channel, status, greatest(0, extract(epoch FROM next_retry_at - now()))::float8, {_AUDIENCE}
 FROM notifications WHERE id = ANY(%s::uuid[])
 """
 
@@ -141,15 +161,17 @@ WITH lost AS (
             )) * (('x' || left(encode(sha256(convert_to(n.id || ' ' || n.rescues, 'UTF8')), 'hex'), 8))::bit(32)::bigint / 2 ^ 32)
         ) END,
         unknowns = n.unknowns + 1, rescues = n.rescues + 1, attempts_max = n.attempts_max + 1,
-        unknown_since = coalesce(n.unknown_since, n.updated_at), unknown_last = now()
+        unknown_since = coalesce(n.unknown_since, n.updated_at), unknown_last = now(),
+        provider = coalesce((SELECT c.provider FROM delivery_provider_configs c WHERE c.id = n.provider_config_id), n.provider)
     FROM lost WHERE n.id = lost.id
-    RETURNING n.id, n.organization_id, n.channel, n.attempts, n.status, n.next_retry_at
+    RETURNING n.id, n.organization_id, n.channel, n.attempts, n.status, n.next_retry_at, n.provider, n.provider_config_id
 ), timeline AS (
-    INSERT INTO attempts (notification_id, attempt, organization_id, outcome, code, at, next_retry_at)
-    SELECT id, attempts, organization_id, 'unknown', 'process_lost', now(), next_retry_at FROM done
+    INSERT INTO attempts
+        (notification_id, attempt, organization_id, outcome, code, provider, provider_config_id, at, next_retry_at)
+    SELECT id, attempts, organization_id, 'unknown', 'process_lost', provider, provider_config_id, now(), next_retry_at FROM done
 ), dead AS (
-    INSERT INTO dead_letters (notification_id, organization_id, reason, code, channel, created_at)
-    SELECT id, organization_id, 'poison', 'process_lost', channel, now() FROM done WHERE status = 'failed'
+    INSERT INTO dead_letters (notification_id, organization_id, reason, code, channel, provider, created_at)
+    SELECT id, organization_id, 'poison', 'process_lost', channel, provider, now() FROM done WHERE status = 'failed'
     ON CONFLICT DO NOTHING
 )
 SELECT organization_id, id, channel, status = 'failed', coalesce(extract(epoch FROM next_retry_at - now()), 0)::float8 FROM done

@@ -19,7 +19,7 @@ from dispatcher.feedback.feedback import FeedbackSource
 from dispatcher.http_message import HttpRequest, HttpResponse, Origin
 from dispatcher.model import Channel, Delivery, ProviderConfig
 from dispatcher.origins import BaseUrl, parse_base_url
-from dispatcher.outcome import Outcome
+from dispatcher.outcome import OnUnknown, Outcome
 from dispatcher.problems import Problem
 from dispatcher.smtp_message import SmtpRequest, SmtpResponse
 
@@ -32,6 +32,9 @@ OwnResponse: TypeAlias = Any
 
 CONCURRENCY_MAX_DEFAULT = 32
 """Calls at once to one provider for one organization, unless its settings say otherwise."""
+
+WEIGHT_DEFAULT = 100
+"""A configuration's part of what those of its priority share, unless settings say otherwise."""
 
 QUOTA_WINDOW_H_DEFAULT = 24
 """The window of a quota, unless settings say otherwise; also the longest there may be."""
@@ -120,7 +123,8 @@ class Provider:
     ``key_retention_s`` is how long it honours an idempotency key (None: not at all). ``inquiry_lag_s`` is how long its records
     may lag behind its sending; None when it can not be asked, otherwise what it binds is an ``inquiry.Askable``. ``explanations``
     say in words, by the code of an outcome, what happened and what to do about it. ``feedback`` reads what the provider reports
-    later, None when it reports nothing.
+    later, None when it reports nothing. ``audience`` is whom it can reach on its channel (see ``dispatcher.audience``), empty when
+    that is everybody.
     """
 
     name: str
@@ -132,6 +136,7 @@ class Provider:
     inquiry_lag_s: float | None = None
     explanations: Mapping[str, str] = MappingProxyType({})
     feedback: FeedbackSource | None = None
+    audience: str = ""
 
 
 def invalid(pointer: str, detail: str, code: str = "setting_invalid") -> Problem:
@@ -153,7 +158,9 @@ def unknown_fields(given: Mapping[str, Any], known: Collection[str], where: str)
     return [invalid(where, f"{count} unknown field{'s' if count > 1 else ''}; known are {names}", "setting_unknown")]
 
 
-COMMON_SETTINGS = frozenset({"rate_per_s", "burst", "concurrency_max", "quota", "quota_window_h", "base_url"})
+COMMON_SETTINGS = frozenset(
+    {"rate_per_s", "burst", "concurrency_max", "quota", "quota_window_h", "base_url", "weight", "failover", "failover_on_unknown"}
+)
 """Settings that every provider has."""
 
 
@@ -176,6 +183,13 @@ def common_problems(settings: Mapping[str, Any], origins: Collection[str]) -> li
         problems.append(invalid("/settings/quota_window_h", "must be a whole number of hours from 1 to 24"))
     elif quota_window_h is not None and settings.get("quota") is None:
         problems.append(invalid("/settings/quota_window_h", "means nothing without quota"))
+    if settings.get("weight") is not None and not _is_count(settings["weight"], 1000):
+        problems.append(invalid("/settings/weight", "must be a whole number from 1 to 1000"))
+    for name in ("failover", "failover_on_unknown"):
+        if settings.get(name) is not None and not isinstance(settings[name], bool):
+            problems.append(invalid(f"/settings/{name}", "must be true or false"))
+    if settings.get("failover_on_unknown") is True and settings.get("on_unknown") in (OnUnknown.HOLD, OnUnknown.ASK):
+        problems.append(invalid("/settings/failover_on_unknown", "means nothing with on_unknown " + settings["on_unknown"]))
     if base_url is not None:
         base = parse_base_url(base_url) if isinstance(base_url, str) else None
         if base is None:
@@ -195,6 +209,24 @@ def limits_of(settings: Mapping[str, Any]) -> Limits:
         settings.get("concurrency_max") or CONCURRENCY_MAX_DEFAULT,
         settings.get("quota"),
         settings.get("quota_window_h") or QUOTA_WINDOW_H_DEFAULT,
+    )
+
+
+class Sharing(NamedTuple):
+    """What a configuration takes of its channel's traffic, and leaves to others: fields of ``dispatcher.messages.ProviderPolicy``."""
+
+    weight: int
+    failover: bool
+    failover_on_unknown: bool
+
+
+def sharing_of(settings: Mapping[str, Any]) -> Sharing:
+    """The sharing in settings without problems."""
+    failover = settings.get("failover")
+    return Sharing(
+        settings.get("weight") or WEIGHT_DEFAULT,
+        True if failover is None else failover,
+        bool(settings.get("failover_on_unknown")),
     )
 
 

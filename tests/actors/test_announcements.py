@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from actors import announcements
-from dispatcher.messages import Verdict
+from dispatcher.messages import Alarm, Verdict
 from dispatcher.model import Channel, DeadLetterReason, Delivery, NotificationId, OrganizationId, Status
 from dispatcher.outcome import Outcome, OutcomeClass
 
@@ -76,8 +76,9 @@ def test_an_expiry_is_a_failure() -> None:
 
 def test_a_requeue_and_an_alarm_are_announced() -> None:
     assert heard(announcements.requeued(ID, 1.0))["type"] == "notification.requeued"
-    assert heard(announcements.channel_alarm("breaker_opened", Channel.EMAIL, 1.0)) == {
+    assert heard(announcements.channel_alarm(Alarm("breaker_opened", Channel.EMAIL, "c-1"), 1.0)) == {
         "type": "channel.breaker_opened",
         "channel": "email",
+        "provider_config_id": "c-1",
         "at": 1.0,
     }

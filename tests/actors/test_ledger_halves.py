@@ -24,12 +24,12 @@ class SlowDesk:
         self.takes = takes
         gate = self.world.store.gate
 
-        async def slow(ids, closed, *, again):  # type: ignore[no-untyped-def]
+        async def slow(ids, *ways, again):  # type: ignore[no-untyped-def]
             self.sizes.append(len(ids))
             if len(ids) > self.takes:
                 await trio.sleep(10)
                 raise error("Postgres did not answer within 10 s")
-            return await gate(ids, closed, again=again)
+            return await gate(ids, *ways, again=again)
 
         self.world.store.gate = slow  # type: ignore[method-assign]
         self.ledger = Ledger(

@@ -164,7 +164,7 @@ async def test_an_open_breaker_is_still_open_for_the_next_process(autojump_clock
         await process.accept(20)
         await trio.sleep(1.5)
         (actor,) = process.organizations.alive()
-        state = actor.core.channels[EMAIL].breaker_state
+        state = actor.core.routes.states[MAIL.config_id].breaker_state
         at_once = calls(world)
         await trio.sleep(20.0)
 
@@ -183,13 +183,13 @@ async def test_what_changed_while_redis_was_away_is_on_record_once_it_is_back(au
             raise QueueUnavailable("away")
 
     operations.on["keep_channels", Moment.BEFORE] = refuse
-    await memory.recall([EMAIL])
-    assert memory.changed(EMAIL)
-    await memory.gather({EMAIL: channel})
+    await memory.recall([MAIL])
+    assert memory.changed(MAIL.config_id)
+    await memory.gather({MAIL.config_id: channel})
 
     assert "breaker" in (await queue.take_channels(ACME, [EMAIL]))[EMAIL].fields
     assert operations.count("keep_channels") == 21
-    assert memory.changed(EMAIL)  # it has ended, and can be begun again
+    assert memory.changed(MAIL.config_id)  # it has ended, and can be begun again
 
 
 async def test_a_late_repetition_does_not_take_back_that_a_life_has_ended(autojump_clock: MockClock) -> None:
@@ -202,12 +202,12 @@ async def test_a_late_repetition_does_not_take_back_that_a_life_has_ended(autoju
         raise QueueUnavailable("away")
 
     operations.on["keep_channels", Moment.BEFORE] = be_slow_and_fail
-    await memory.recall([EMAIL])
-    assert memory.changed(EMAIL)
+    await memory.recall([MAIL])
+    assert memory.changed(MAIL.config_id)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(memory.gather, {EMAIL: channel})
+        nursery.start_soon(memory.gather, {MAIL.config_id: channel})
         await trio.sleep(0.5)
-        await memory.leave({EMAIL: channel}, ())
+        await memory.leave({MAIL.config_id: channel}, ())
 
     assert (await queue.take_channels(ACME, [EMAIL]))[EMAIL].fields["clean"] == "1"
 
@@ -222,12 +222,12 @@ async def test_limits_that_redis_never_takes_are_not_written_for_ever(autojump_c
             raise QueueRefused("refused")
 
     operations.on["keep_channels", Moment.BEFORE] = refuse
-    await memory.recall([EMAIL])
-    assert memory.changed(EMAIL)
-    await memory.gather({EMAIL: channel})
+    await memory.recall([MAIL])
+    assert memory.changed(MAIL.config_id)
+    await memory.gather({MAIL.config_id: channel})
     refused = False
-    assert memory.changed(SMS)
-    await memory.gather({EMAIL: channel})
+    assert memory.changed("another")
+    await memory.gather({MAIL.config_id: channel})
 
     assert operations.count("keep_channels") == TRIES_MAX + 1
     assert "breaker" in (await queue.take_channels(ACME, [EMAIL]))[EMAIL].fields
@@ -491,7 +491,7 @@ async def test_a_probe_that_takes_longer_than_its_deadline_has_failed_and_the_br
         await world.accept(30)
         await trio.sleep(120.0)
         (actor,) = world.organizations.alive()
-        under_way = actor.core.channels[EMAIL].under_way
+        under_way = actor.core.routes.states[MAIL.config_id].under_way
     probes = [total_s for _, total_s in brownout.made if total_s < Deadlines().total_s]
 
     assert set(probes) == {10.0}
@@ -525,7 +525,7 @@ async def test_probes_under_way_when_their_process_is_drained_leave_no_breaker_w
         await trio.sleep(90.0)  # what was under way has died with its process: its lease has to run out
         await process.store.rescue(100)
         await trio.sleep(60.0)
-        states = [actor.core.channels[EMAIL].breaker_state for actor in process.organizations.alive()]
+        states = [actor.core.routes.states[MAIL.config_id].breaker_state for actor in process.organizations.alive()]
 
     assert probing >= 1
     assert set(states) <= {"closed"}

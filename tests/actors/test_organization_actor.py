@@ -340,7 +340,7 @@ async def test_of_two_loads_the_later_is_believed(autojump_clock: MockClock) -> 
         world.organizations.changed(ACME)
         await trio.sleep(10.0)
         (actor,) = world.organizations.alive()
-        (state,) = actor.core.channels.values()
+        (state,) = actor.core.routes.states.values()
 
     assert state.policy.concurrency_max == 8
 

@@ -51,6 +51,7 @@ BREAKER = BreakerPolicy(calls_min=3, open_base_s=10.0)
 UNIX_S = 1_700_000_000.0
 NO_OTHERS = frozenset({Channel.PUSH, Channel.WHATSAPP})
 ONLY_MAIL = NO_OTHERS | {SMS}
+BY_MAIL: dict[str, str] = {EMAIL: "m"}
 
 OK = Outcome(OutcomeClass.DELIVERED, "accepted")
 SOFT = Outcome(OutcomeClass.SOFT, "http_503")
@@ -113,8 +114,8 @@ def test_the_life_of_one_notification() -> None:
     assert dialogue.hears(Woken()) == [LoadProviders()]
     assert dialogue.hears(ProvidersLoaded([MAIL])) == [Unpark(EMAIL, 8), Claim(8)]
     assert dialogue.hears(Unparked(EMAIL, 0, 0)) == []
-    assert dialogue.hears(Claimed([nid(1)], 0, None)) == [Gate([nid(1)], ONLY_MAIL)]
-    assert dialogue.hears(Gated([delivery(1)])) == [Send(EMAIL, [delivery(1)])]
+    assert dialogue.hears(Claimed([nid(1)], 0, None)) == [Gate([nid(1)], ONLY_MAIL, BY_MAIL)]
+    assert dialogue.hears(Gated([delivery(1)])) == [Send("m", [delivery(1)])]
     assert dialogue.concluded(delivery(1), OK) == [Record(Verdict(delivery(1), OK, MAIL, Status.DELIVERED))]
     assert not dialogue.core.is_idle
     assert dialogue.hears(Settled([nid(1)])) == []
@@ -135,7 +136,7 @@ def test_statistics_show_what_is_held() -> None:
     statistics = dialogue.core.statistics()
 
     assert (statistics.in_flight, statistics.claiming, statistics.hinted) == (2, False, False)
-    assert statistics.breakers == {EMAIL: "closed"}
+    assert statistics.breakers == {"m": "closed"}
 
 
 # --- hints ----------------------------------------------------------------------------------------------------------------
@@ -163,7 +164,7 @@ def test_a_backlog_leads_to_another_claim() -> None:
     dialogue.hears(Woken())
     commands = dialogue.hears(Claimed([nid(1)], 7, None))
 
-    assert commands == [Gate([nid(1)], ONLY_MAIL), Claim(3)]
+    assert commands == [Gate([nid(1)], ONLY_MAIL, BY_MAIL), Claim(3)]
 
 
 def test_a_claim_finds_out_when_the_next_delayed_id_is_due() -> None:
@@ -220,7 +221,7 @@ def test_an_id_in_flight_is_not_gated_again_before_it_is_settled() -> None:
     sending(dialogue, delivery(1))
     dialogue.hears(Woken())
 
-    assert dialogue.hears(Claimed([nid(1), nid(2), nid(2)], 0, None)) == [Gate([nid(2)], ONLY_MAIL)]
+    assert dialogue.hears(Claimed([nid(1), nid(2), nid(2)], 0, None)) == [Gate([nid(2)], ONLY_MAIL, BY_MAIL)]
 
 
 def test_an_id_that_turned_up_while_in_flight_is_looked_at_once_it_is_settled() -> None:
@@ -231,7 +232,7 @@ def test_an_id_that_turned_up_while_in_flight_is_looked_at_once_it_is_settled() 
     dialogue.hears(Woken())
     dialogue.hears(Claimed([nid(1)], 0, None))
 
-    assert dialogue.hears(Settled([nid(1)])) == [Gate([nid(1)], ONLY_MAIL), Claim(7)]
+    assert dialogue.hears(Settled([nid(1)])) == [Gate([nid(1)], ONLY_MAIL, BY_MAIL), Claim(7)]
     assert dialogue.core.in_flight == {nid(1)}
 
 
@@ -259,7 +260,7 @@ def test_what_was_delivered_long_ago_goes_to_the_gate_again() -> None:
         dialogue.hears(Claimed([], 0, None))
     dialogue.hears(Woken())
 
-    assert dialogue.hears(Claimed([nid(1)], 0, None)) == [Gate([nid(1)], ONLY_MAIL)]
+    assert dialogue.hears(Claimed([nid(1)], 0, None)) == [Gate([nid(1)], ONLY_MAIL, BY_MAIL)]
 
 
 def test_a_delivery_that_was_not_ours_to_conclude_is_not_remembered() -> None:
@@ -270,7 +271,7 @@ def test_a_delivery_that_was_not_ours_to_conclude_is_not_remembered() -> None:
     dialogue.hears(Settled([nid(1)], lost=[nid(1)]))
     dialogue.hears(Woken())
 
-    assert dialogue.hears(Claimed([nid(1)], 0, None)) == [Gate([nid(1)], ONLY_MAIL)]
+    assert dialogue.hears(Claimed([nid(1)], 0, None)) == [Gate([nid(1)], ONLY_MAIL, BY_MAIL)]
 
 
 def test_what_the_gate_dropped_is_settled_and_forgotten() -> None:
@@ -291,7 +292,7 @@ def test_what_somebody_else_is_sending_is_forgotten_and_not_settled() -> None:
 
     assert dialogue.hears(Gated([], dropped=[nid(2)], elsewhere=[nid(1)])) == [Settle((), (), [nid(2)])]
     assert dialogue.core.in_flight == {nid(2)}
-    assert dialogue.hears(Claimed([nid(1)], 0, None)) == [Gate([nid(1)], ONLY_MAIL)]
+    assert dialogue.hears(Claimed([nid(1)], 0, None)) == [Gate([nid(1)], ONLY_MAIL, BY_MAIL)]
 
 
 # --- the budget -----------------------------------------------------------------------------------------------------------
@@ -342,7 +343,7 @@ def test_no_more_is_claimed_than_its_calls_can_take() -> None:
 
     assert dialogue.hears(Woken()) == [Claim(4)]
     dialogue.hears(Claimed([nid(n) for n in range(4)], 3, None))
-    assert dialogue.hears(Gated([delivery(n) for n in range(4)])) == [Send(EMAIL, [delivery(n) for n in range(4)])]
+    assert dialogue.hears(Gated([delivery(n) for n in range(4)])) == [Send("m", [delivery(n) for n in range(4)])]
     assert dialogue.hears(Woken()) == []
     assert Claim(1) in dialogue.concluded(delivery(0), HARD)
 
@@ -352,7 +353,7 @@ def test_what_is_on_its_way_through_the_gate_counts() -> None:
     dialogue.hears(Woken())
 
     assert dialogue.hears(Claimed([nid(1), nid(2), nid(3)], 3, None)) == [
-        Gate([nid(1), nid(2), nid(3)], ONLY_MAIL),
+        Gate([nid(1), nid(2), nid(3)], ONLY_MAIL, BY_MAIL),
         Claim(1),
     ]
 
@@ -386,7 +387,7 @@ def with_open_breaker(dialogue: Dialogue, channel: Channel = EMAIL) -> list[Comm
 def test_an_opening_breaker_is_an_alarm_and_calls_back_what_has_not_started() -> None:
     commands = with_open_breaker(ready())
 
-    assert commands[-3:-1] == [Alarm("breaker_opened", EMAIL), Withdraw(EMAIL)]
+    assert commands[-3:-1] == [Alarm("breaker_opened", EMAIL, "m"), Withdraw("m")]
     assert [v.status for v in recorded(commands)] == [Status.QUEUED] * 3
 
 
@@ -407,10 +408,10 @@ def test_ids_of_a_closed_channel_are_parked_by_the_gate_while_another_channel_wo
     with_open_breaker(dialogue, SMS)
     dialogue.hears(Woken())
     commands = dialogue.hears(Claimed([nid(1), nid(2)], 0, None))
-    assert Gate([nid(1), nid(2)], NO_OTHERS | {SMS}) in commands
+    assert Gate([nid(1), nid(2)], NO_OTHERS | {SMS}, BY_MAIL) in commands
     commands = dialogue.hears(Gated([delivery(1)], parked=[(SMS, nid(2))]))
 
-    assert commands[:2] == [Send(EMAIL, [delivery(1)]), Settle([(SMS, nid(2))], (), ())]
+    assert commands[:2] == [Send("m", [delivery(1)]), Settle([(SMS, nid(2))], (), ())]
 
 
 def test_parked_ids_come_back_when_their_channel_opens_although_nobody_hints() -> None:
@@ -443,7 +444,7 @@ def test_parked_ids_come_back_when_a_call_that_ends_opens_their_channel() -> Non
     ended = [dialogue.concluded(probe, OK) for probe in probes]
 
     assert any(isinstance(command, Unpark) for command in ended[-1])
-    assert Alarm("breaker_closed", SMS) in ended[-1]
+    assert Alarm("breaker_closed", SMS, "t") in ended[-1]
 
 
 def test_parked_ids_are_called_back_in_portions_each_claimed_before_the_next() -> None:
@@ -454,7 +455,7 @@ def test_parked_ids_are_called_back_in_portions_each_claimed_before_the_next() -
 
     assert dialogue.hears(Unparked(EMAIL, 4, 6)) == [Claim(4)]
     assert dialogue.hears(Claimed([nid(n) for n in range(4)], 0, None)) == [
-        Gate([nid(n) for n in range(4)], ONLY_MAIL),
+        Gate([nid(n) for n in range(4)], ONLY_MAIL, BY_MAIL),
         Unpark(EMAIL, 4),
     ]
 
@@ -485,7 +486,7 @@ def test_a_delivery_whose_channel_has_closed_at_the_gate_goes_back_without_an_at
     commands = sending(dialogue, delivery(1), delivery(2))
 
     assert [v.refund for v in recorded(commands)] == [True]
-    assert Send(EMAIL, [delivery(1)]) in commands
+    assert Send("m", [delivery(1)]) in commands
 
 
 def test_a_429_pauses_the_channel_and_costs_no_attempt() -> None:
@@ -494,7 +495,7 @@ def test_a_429_pauses_the_channel_and_costs_no_attempt() -> None:
     commands = dialogue.concluded(delivery(1), Outcome(OutcomeClass.RATE_LIMITED, "http_429", retry_after_s=8.0))
     (verdict,) = recorded(commands)
 
-    assert Withdraw(EMAIL) in commands
+    assert Withdraw("m") in commands
     assert verdict.refund
     assert verdict.retry_in_s is not None
     assert verdict.retry_in_s >= 8.0
@@ -511,7 +512,7 @@ def test_a_refused_credential_is_an_alarm_and_asks_again_with_one_attempt() -> N
     commands = dialogue.concluded(delivery(1), Outcome(OutcomeClass.MISCONFIGURED, "http_401"))
     dialogue.hears(Settled([nid(1)]))
 
-    assert Alarm("misconfigured", EMAIL) in commands
+    assert Alarm("misconfigured", EMAIL, "m") in commands
     dialogue.now_s += MISCONFIGURED_PAUSE_S
     assert dialogue.hears(Woken()) == [Claim(1, look=(EMAIL,))]
 
@@ -524,7 +525,7 @@ def test_a_delivery_that_expired_on_the_way_is_not_sent() -> None:
     commands = sending(dialogue, delivery(1, expires_in_s=0.0), delivery(2, expires_in_s=1.0))
 
     assert [(v.delivery.id, v.dead) for v in recorded(commands)] == [(nid(1), DeadLetterReason.EXPIRED)]
-    assert Send(EMAIL, [delivery(2, expires_in_s=1.0)]) in commands
+    assert Send("m", [delivery(2, expires_in_s=1.0)]) in commands
 
 
 @pytest.mark.parametrize(
@@ -542,8 +543,8 @@ def test_an_end_becomes_its_verdict(outcome: Outcome, attempt: int, dead: DeadLe
 # --- configuration --------------------------------------------------------------------------------------------------------
 
 
-def test_of_several_configurations_of_a_channel_the_first_is_used() -> None:
-    dialogue = ready([evolve(MAIL, concurrency_max=1), evolve(MAIL, config_id="second")])
+def test_of_several_configurations_of_a_channel_the_best_priority_is_used() -> None:
+    dialogue = ready([evolve(MAIL, concurrency_max=1), evolve(MAIL, config_id="second", priority=1)])
 
     assert dialogue.hears(Woken()) == [Claim(2)]
 
@@ -553,7 +554,7 @@ def test_the_same_configuration_again_changes_nothing() -> None:
     with_open_breaker(dialogue)
 
     assert not any(isinstance(c, Claim) for c in dialogue.hears(ProvidersLoaded([MAIL])))
-    assert dialogue.core.statistics().breakers == {EMAIL: "open"}
+    assert dialogue.core.statistics().breakers == {"m": "open"}
 
 
 def test_whenever_configurations_are_read_it_asks_for_parked_ids() -> None:
@@ -570,7 +571,7 @@ def test_a_changed_configuration_starts_afresh_while_calls_under_way_end_on_the_
     commands = dialogue.hears(ProvidersLoaded([changed]))
 
     assert Claim(8) in commands
-    assert dialogue.core.statistics().breakers == {EMAIL: "closed"}
+    assert dialogue.core.statistics().breakers == {"m": "closed"}
 
 
 def test_an_attempt_under_way_survives_the_change_of_its_configuration() -> None:
@@ -587,7 +588,7 @@ def test_a_removed_configuration_closes_its_channel() -> None:
     dialogue = ready([MAIL, TEXT])
     dialogue.hears(ProvidersLoaded([MAIL]))
 
-    assert dialogue.hears(Claimed([nid(1)], 0, None)) == [Gate([nid(1)], ONLY_MAIL)]
+    assert dialogue.hears(Claimed([nid(1)], 0, None)) == [Gate([nid(1)], ONLY_MAIL, BY_MAIL)]
 
 
 def test_a_delivery_gated_while_its_configuration_was_removed_goes_back() -> None:
@@ -607,7 +608,7 @@ def test_draining_calls_back_what_has_not_started_and_claims_nothing_more() -> N
     dialogue = ready([MAIL, TEXT])
     sending(dialogue, delivery(1))
 
-    assert dialogue.hears(DrainBegan()) == [Withdraw(EMAIL), Withdraw(SMS)]
+    assert dialogue.hears(DrainBegan()) == [Withdraw("m"), Withdraw("t")]
     assert recorded(dialogue.concluded(delivery(1), INTERRUPTED))[0].refund
     assert dialogue.hears(Settled([nid(1)])) == []
     assert dialogue.hears(Woken()) == []
@@ -619,7 +620,7 @@ def test_what_comes_through_the_gate_while_draining_is_handed_back() -> None:
     dialogue.hears(Woken())
     dialogue.hears(DrainBegan())
 
-    assert dialogue.hears(Claimed([nid(1)], 5, None)) == [Gate([nid(1)], ONLY_MAIL)]
+    assert dialogue.hears(Claimed([nid(1)], 5, None)) == [Gate([nid(1)], ONLY_MAIL, BY_MAIL)]
     (record,) = dialogue.hears(Gated([delivery(1)]))
     assert isinstance(record, Record)
     assert (record.verdict.refund, record.verdict.retry_in_s) == (True, 0.0)
@@ -701,7 +702,7 @@ def test_in_any_dialogue_what_is_claimed_is_held_until_settled_and_gated_once(da
                     assert 0 < n <= 6 - len(dialogue.core.in_flight)
                     taken = data.draw(st.lists(st.sampled_from(queue), max_size=n))
                     event = Claimed(taken, data.draw(st.integers(0, 1)), None)
-                case Gate(ids, _):
+                case Gate(ids):
                     event = Gated([delivery(int(id[1:])) for id in ids])
                 case Send(_, deliveries):
                     under_way.extend(deliveries)

@@ -85,7 +85,7 @@ class Dialogue:
         return self.core.handle(event, Now(self.now_s, UNIX_S + self.now_s + self.wall_off_s))
 
     def concluded(self, what: Delivery, outcome: Outcome) -> list[Command]:
-        return self.hears(Concluded(what, outcome, self.core.channels[what.channel].policy, 0.1))
+        return self.hears(Concluded(what, outcome, self.core.routes.lanes[what.channel].routes[0].state.policy, 0.1))
 
     def granted(self, n: int, used: int, ends_in_s: float = 3600.0, policy: ProviderPolicy = METERED) -> list[Command]:
         return self.hears(QuotaLeased(policy, QuotaAnswer(n, used, WINDOW, ends_in_s)))
@@ -131,8 +131,8 @@ def test_a_used_up_quota_closes_the_channel_until_its_window_ends_with_one_alarm
     commands += dialogue.hears(Woken())
     gate = dialogue.hears(Claimed([nid(1)], 0, None))
 
-    assert commands.count(Alarm("quota_used_up", EMAIL)) == 1
-    assert commands.count(Keep(EMAIL)) == 1
+    assert commands.count(Alarm("quota_used_up", EMAIL, METERED.config_id)) == 1
+    assert commands.count(Keep(MAIL.config_id)) == 1
     assert any(isinstance(c, WakeIn) and c.delay_s == pytest.approx(600.0) for c in commands)
     (gated,) = [command for command in gate if isinstance(command, Gate)]
     assert EMAIL in gated.closed
@@ -153,7 +153,7 @@ def test_a_changed_configuration_gives_back_what_was_not_spent() -> None:
     commands = dialogue.hears(ProvidersLoaded([evolve(METERED, revision=2)]))
     returned = [command for command in commands if isinstance(command, ReturnQuota)]
 
-    assert [(back.channel, back.ask.n, back.ask.window) for back in returned] == [(EMAIL, -2, WINDOW)]
+    assert [(back.config_id, back.ask.n, back.ask.window) for back in returned] == [(METERED.config_id, -2, WINDOW)]
 
 
 def test_units_that_arrive_for_a_configuration_that_is_gone_are_given_back() -> None:
@@ -202,7 +202,7 @@ def test_a_withdrawn_attempt_costs_no_unit() -> None:
     ],
 )
 def test_a_channel_with_next_to_no_room_is_left_out_of_a_large_claim(
-    rooms: dict[Channel, int], n_max: int, called_back: tuple[Channel, ...], channels: set[Channel]
+    rooms: dict[str, int], n_max: int, called_back: tuple[Channel, ...], channels: set[Channel]
 ) -> None:
     assert set(mix(rooms, n_max, called_back)) == channels
 
@@ -237,7 +237,7 @@ def test_parked_ids_wait_while_a_claim_that_has_no_room_for_them_is_under_way() 
     during = dialogue.hears(ProvidersLoaded([SLOW_RATE, TEXT]))
     after = dialogue.hears(Claimed([], 0, None))
 
-    assert not any(isinstance(command, Unpark) and command.channel is EMAIL for command in during)
+    assert not any(isinstance(command, Unpark) and command.lane == EMAIL for command in during)
     assert Unpark(EMAIL, 1) in after
 
 
@@ -248,12 +248,12 @@ def test_one_channel_never_holds_all_that_may_be_held_while_there_is_another() -
         ids = range(10 * turn, 10 * turn + 8)
         dialogue.hears(Woken())
         dialogue.hears(Claimed([nid(n) for n in ids], 1, None))
-        gated = dialogue.core.channels[EMAIL].under_way < 48
+        gated = dialogue.core.routes.lanes[EMAIL].routes[0].state.under_way < 48
         dialogue.hears(Gated([delivery(n) for n in ids]) if gated else Gated([], parked=[(EMAIL, nid(n)) for n in ids]))
         if not gated:
             dialogue.hears(Settled([nid(n) for n in ids]))
 
-    assert dialogue.core.channels[EMAIL].under_way == 48
+    assert dialogue.core.routes.lanes[EMAIL].routes[0].state.under_way == 48
     commands = dialogue.hears(Claimed([nid(901)], 0, None))
     assert [set(command.closed) & {EMAIL, SMS} for command in commands if isinstance(command, Gate)] == [{EMAIL}]
 
@@ -279,7 +279,7 @@ def test_found_parked_ids_are_called_back_at_once() -> None:
     dialogue.hears(Woken())
     commands = dialogue.hears(Claimed([], 0, None, parked=(SMS,)))
 
-    assert [command.channel for command in commands if isinstance(command, Unpark)] == [SMS]
+    assert [command.lane for command in commands if isinstance(command, Unpark)] == [SMS]
 
 
 # --- probes -------------------------------------------------------------------------------------------------------------
@@ -311,23 +311,23 @@ def test_a_probe_called_back_by_a_shutdown_gives_its_permit_back() -> None:
     dialogue = half_open()
     probes = [delivery(number) for number in range(BREAKER.probes)]
     dialogue.sends(*probes)
-    state = dialogue.core.channels[EMAIL]
+    state = dialogue.core.routes.lanes[EMAIL].routes[0].state
     while_probing = state.room(dialogue.now_s)
     drain = dialogue.hears(DrainBegan())
     records = [command for probe in probes for command in dialogue.concluded(probe, INTERRUPTED) if isinstance(command, Record)]
 
     assert while_probing == 0
-    assert Withdraw(EMAIL) in drain
+    assert Withdraw(MAIL.config_id) in drain
     assert all(record.verdict.refund for record in records)
     assert (state.breaker_state, state.room(dialogue.now_s)) == ("half_open", BREAKER.probes)
     assert state.saved(dialogue.now_s).breaker.reopens_in_s == 0.0
 
 
 def test_a_remembered_open_breaker_lets_nothing_through_before_its_time_and_then_only_probes() -> None:
-    saved = half_open().core.channels[EMAIL].saved(1000.0)
+    saved = half_open().core.routes.lanes[EMAIL].routes[0].state.saved(1000.0)
     core = Organization(64, RETRY, BREAKER, RecentIds(300.0, 100), lambda: 0.5)
     core.handle(Woken(), Now(0.0, UNIX_S))
-    commands = core.handle(ProvidersLoaded([MAIL], {EMAIL: Remembered(2.0, False, saved)}), Now(0.0, UNIX_S))
+    commands = core.handle(ProvidersLoaded([MAIL], {MAIL.config_id: Remembered(2.0, False, saved)}), Now(0.0, UNIX_S))
     (wake,) = [command for command in commands if isinstance(command, WakeIn)]
     later = core.handle(Woken(), Now(wake.delay_s, UNIX_S))
 
@@ -353,7 +353,7 @@ def test_only_what_another_life_should_know_is_worth_a_writing(outcome: Outcome,
     dialogue = Dialogue(MAIL)
     dialogue.sends(delivery(1))
 
-    assert (Keep(EMAIL) in dialogue.concluded(delivery(1), outcome)) == kept
+    assert (Keep(MAIL.config_id) in dialogue.concluded(delivery(1), outcome)) == kept
 
 
 def test_an_opening_breaker_is_worth_a_writing() -> None:
@@ -361,7 +361,7 @@ def test_an_opening_breaker_is_worth_a_writing() -> None:
     three = [delivery(number) for number in range(3)]
     dialogue.sends(*three)
 
-    assert [Keep(EMAIL) in dialogue.concluded(one, SOFT) for one in three] == [False, False, True]
+    assert [Keep(MAIL.config_id) in dialogue.concluded(one, SOFT) for one in three] == [False, False, True]
 
 
 # --- hints and clocks -----------------------------------------------------------------------------------------------------
@@ -393,7 +393,7 @@ def test_a_429_is_respected_up_to_the_cap_and_no_hint_makes_the_pause_or_the_ret
     (verdict,) = [command.verdict for command in commands if isinstance(command, Record)]
     (unhinted,) = [command.verdict for command in _refused_without_a_hint() if isinstance(command, Record)]
     dialogue.hears(Settled([nid(1)]))
-    state = dialogue.core.channels[EMAIL]
+    state = dialogue.core.routes.lanes[EMAIL].routes[0].state
 
     assert state.room(dialogue.now_s + pause_s - 0.001) == 0
     assert state.room(dialogue.now_s + pause_s) > 0
@@ -415,7 +415,7 @@ def test_a_wall_clock_that_jumps_mints_no_token_and_moves_no_pause(jump_s: float
     """Rates, pauses and breakers know durations only (scenario 34)."""
     dialogue = Dialogue(evolve(MAIL, rate_per_s=0.1, burst=5))
     dialogue.sends(delivery(1))
-    state = dialogue.core.channels[EMAIL]
+    state = dialogue.core.routes.lanes[EMAIL].routes[0].state
     dialogue.wall_off_s = jump_s
     (wake,) = [command for command in dialogue.hears(Woken()) if isinstance(command, WakeIn)]
     dialogue.concluded(delivery(1), Outcome(OutcomeClass.RATE_LIMITED, "http_429", None, 30.0))
@@ -434,7 +434,7 @@ def test_when_many_breakers_close_at_once_each_returns_by_one_two_four_calls() -
     dialogues = [half_open() for _ in range(100)]
     permitted = []
     for dialogue in dialogues:
-        state = dialogue.core.channels[EMAIL]
+        state = dialogue.core.routes.lanes[EMAIL].routes[0].state
         now_s = dialogue.now_s
         steps = []
         while (room := state.room(now_s)) < 64:

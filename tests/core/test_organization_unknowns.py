@@ -66,7 +66,7 @@ def test_what_is_held_for_a_person_never_begins() -> None:
 
 
 def test_what_is_not_unresolved_begins_under_the_same_policy() -> None:
-    assert gated(ready(HOLD), FRESH) == [Send(EMAIL, [FRESH])]
+    assert gated(ready(HOLD), FRESH) == [Send(HOLD.config_id, [FRESH])]
 
 
 def test_a_lost_answer_is_held_at_its_next_turn() -> None:
@@ -89,7 +89,7 @@ def test_records_that_lag_are_waited_for_and_then_the_attempt_begins() -> None:
     assert (waiting.status, waiting.refund, waiting.retry_in_s) == (Status.QUEUED, True, 295.0)
     assert core.handle(Settled([ID]), Now(0.0, UNIX_S)) == [WakeIn(295.0)]
     old = evolve(UNKNOWN, unknown_for_s=305.0, unknown_last_s=305.0)
-    assert gated(core, old) == [Send(EMAIL, [old])]
+    assert gated(core, old) == [Send(HOLD.config_id, [old])]
 
 
 def test_what_expired_has_expired_whatever_else_is_unknown_of_it() -> None:

@@ -86,15 +86,13 @@ class KnowsNothingOfTheQueued(MemoryStore):
 class LetsEverythingThroughTheGate(MemoryStore):
     """Does not look at the status."""
 
-    async def gate(
-        self, ids: Sequence[NotificationId], closed: Collection[tuple[OrganizationId, Channel]], *, again: bool
-    ) -> Any:
+    async def gate(self, ids: Sequence[NotificationId], *ways: Any, again: bool) -> Any:
         await self.interrupt("gate", Moment.BEFORE)
         for id in ids:
             self.database.rows[id].status = Status.QUEUED
         store = at_the_server(self)
         store.term = self.term
-        answer = await store.gate(ids, closed, again=again)
+        answer = await store.gate(ids, *ways, again=again)
         await self.interrupt("gate", Moment.AFTER)
         return answer
 
@@ -153,10 +151,8 @@ class SendsWhatHasExpired(MemoryStore):
     async def expire(self, limit: int) -> Sequence[Expired]:
         return ()
 
-    async def gate(
-        self, ids: Sequence[NotificationId], closed: Collection[tuple[OrganizationId, Channel]], *, again: bool
-    ) -> Any:
-        answer = await super().gate(ids, closed, again=again)
+    async def gate(self, ids: Sequence[NotificationId], *ways: Any, again: bool) -> Any:
+        answer = await super().gate(ids, *ways, again=again)
         return {
             name: evolve(gated, deliveries=[evolve(delivery, expires_at_s=None) for delivery in gated.deliveries])
             for name, gated in answer.items()
@@ -180,7 +176,7 @@ class DisownsNothing(MemoryStore):
 class ClaimsWithoutALease(MemoryQueue):
     """A claimed id is nowhere but in memory."""
 
-    async def claim(self, organization_id: OrganizationId, n: int, look: Sequence[Channel] = ()) -> Claimed:
+    async def claim(self, organization_id: OrganizationId, n: int, look: Sequence[str] = ()) -> Claimed:
         claimed = await super().claim(organization_id, n, look)
         await self.settle([Settlement(organization_id, done=list(claimed.ids))])
         return claimed
@@ -189,8 +185,8 @@ class ClaimsWithoutALease(MemoryQueue):
 class UnparksNothing(MemoryQueue):
     """What was parked stays parked."""
 
-    async def unpark(self, organization_id: OrganizationId, channel: Channel, n: int) -> Unparked:
-        return Unparked(channel, moved=0, left=0)
+    async def unpark(self, organization_id: OrganizationId, lane: str, n: int) -> Unparked:
+        return Unparked(lane, moved=0, left=0)
 
 
 class NamesNobody(MemoryQueue):
@@ -203,9 +199,9 @@ class NamesNobody(MemoryQueue):
 class GrantsEverything(MemoryQueue):
     """A quota's counter always begins anew."""
 
-    async def ask_quota(self, organization_id: OrganizationId, channel: Channel, ask: QuotaAsk) -> QuotaAnswer:
+    async def ask_quota(self, organization_id: OrganizationId, name: str, ask: QuotaAsk) -> QuotaAnswer:
         self.limits.counters.clear()
-        return await super().ask_quota(organization_id, channel, evolve(ask, used=0, window=0))
+        return await super().ask_quota(organization_id, name, evolve(ask, used=0, window=0))
 
 
 class SettlesOnce(QueueHandle):

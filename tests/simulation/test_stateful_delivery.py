@@ -369,21 +369,21 @@ def test_any_history_ends_with_every_notification_in_one_final_state() -> None:
 
 
 class OpenGate(MemoryStore):
-    def _gate(self, ids, closed, term, *, again):  # type: ignore[no-untyped-def]
+    def _gate(self, ids, *ways, again):  # type: ignore[no-untyped-def]
         for id in ids:
             row = self.database.rows[id]
             if row.status is Status.SENDING:
                 row.status = Status.QUEUED
-        return super()._gate(ids, closed, term, again=again)
+        return super()._gate(ids, *ways, again=again)
 
 
 class GateForTheDead(MemoryStore):
-    def _gate(self, ids, closed, term, *, again):  # type: ignore[no-untyped-def]
+    def _gate(self, ids, *ways, again):  # type: ignore[no-untyped-def]
         for id in ids:
             row = self.database.rows[id]
             if row.status in FINAL:
                 row.status, row.attempts = Status.QUEUED, 0
-        return super()._gate(ids, closed, term, again=again)
+        return super()._gate(ids, *ways, again=again)
 
 
 class UncheckedRecord(MemoryStore):
