@@ -123,8 +123,8 @@ class Provider:
     ``key_retention_s`` is how long it honours an idempotency key (None: not at all). ``inquiry_lag_s`` is how long its records
     may lag behind its sending; None when it can not be asked, otherwise what it binds is an ``inquiry.Askable``. ``explanations``
     say in words, by the code of an outcome, what happened and what to do about it. ``feedback`` reads what the provider reports
-    later, None when it reports nothing. ``audience`` is whom it can reach on its channel (see ``dispatcher.audience``), empty when
-    that is everybody.
+    later, None when it reports nothing. ``audience`` is whom it can reach on its channel (see ``dispatcher.audience``), empty
+    when that is everybody.
     """
 
     name: str
@@ -185,9 +185,8 @@ def common_problems(settings: Mapping[str, Any], origins: Collection[str]) -> li
         problems.append(invalid("/settings/quota_window_h", "means nothing without quota"))
     if settings.get("weight") is not None and not _is_count(settings["weight"], 1000):
         problems.append(invalid("/settings/weight", "must be a whole number from 1 to 1000"))
-    for name in ("failover", "failover_on_unknown"):
-        if settings.get(name) is not None and not isinstance(settings[name], bool):
-            problems.append(invalid(f"/settings/{name}", "must be true or false"))
+    switches = [name for name in ("failover", "failover_on_unknown") if not isinstance(settings.get(name), bool | None)]
+    problems.extend(invalid(f"/settings/{name}", "must be true or false") for name in switches)
     if settings.get("failover_on_unknown") is True and settings.get("on_unknown") in (OnUnknown.HOLD, OnUnknown.ASK):
         problems.append(invalid("/settings/failover_on_unknown", "means nothing with on_unknown " + settings["on_unknown"]))
     if base_url is not None:
@@ -213,7 +212,7 @@ def limits_of(settings: Mapping[str, Any]) -> Limits:
 
 
 class Sharing(NamedTuple):
-    """What a configuration takes of its channel's traffic, and leaves to others: fields of ``dispatcher.messages.ProviderPolicy``."""
+    """What a configuration takes of its channel's traffic, and leaves to others: fields of ``ProviderPolicy``."""
 
     weight: int
     failover: bool
@@ -222,12 +221,8 @@ class Sharing(NamedTuple):
 
 def sharing_of(settings: Mapping[str, Any]) -> Sharing:
     """The sharing in settings without problems."""
-    failover = settings.get("failover")
-    return Sharing(
-        settings.get("weight") or WEIGHT_DEFAULT,
-        True if failover is None else failover,
-        bool(settings.get("failover_on_unknown")),
-    )
+    weight, failover = settings.get("weight") or WEIGHT_DEFAULT, settings.get("failover") is not False
+    return Sharing(weight, failover, settings.get("failover_on_unknown") is True)
 
 
 def base_url_of(settings: Mapping[str, Any], default: BaseUrl) -> BaseUrl:
