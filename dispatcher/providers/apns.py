@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import orjson
 
+from dispatcher.audience import APPLE
 from dispatcher.http_message import Headers, HttpRequest, HttpResponse, Origin
 from dispatcher.model import Channel, Delivery, ProviderConfig
 from dispatcher.origins import BaseUrl, parse_base_url
@@ -222,7 +223,13 @@ def bind(config: ProviderConfig, origins_extra: Collection[str] = ()) -> BoundAp
 
 
 APNS: Final = Provider(
-    "apns", frozenset({Channel.PUSH}), settings_problems, credentials_problems, bind, explanations=EXPLANATIONS
+    "apns",
+    frozenset({Channel.PUSH}),
+    settings_problems,
+    credentials_problems,
+    bind,
+    explanations=EXPLANATIONS,
+    audience=APPLE,
 )
 
 

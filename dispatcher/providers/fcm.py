@@ -19,6 +19,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from dispatcher.audience import GOOGLE
 from dispatcher.http_message import HttpRequest, HttpResponse, Origin
 from dispatcher.model import Channel, Delivery, ProviderConfig
 from dispatcher.origins import BaseUrl, parse_base_url
@@ -304,7 +305,15 @@ def bind(config: ProviderConfig, origins_extra: Collection[str] = ()) -> BoundFc
     return BoundFcm(config, rest, key)
 
 
-FCM: Final = Provider("fcm", frozenset({Channel.PUSH}), settings_problems, credentials_problems, bind, explanations=EXPLANATIONS)
+FCM: Final = Provider(
+    "fcm",
+    frozenset({Channel.PUSH}),
+    settings_problems,
+    credentials_problems,
+    bind,
+    explanations=EXPLANATIONS,
+    audience=GOOGLE,
+)
 
 
 def _content(payload: Mapping[str, Any]) -> tuple[dict[str, str], Mapping[str, str]]:
