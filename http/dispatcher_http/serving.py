@@ -13,9 +13,10 @@ import random
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import trio
@@ -41,7 +42,8 @@ from dispatcher_http.app import App, create_app
 from dispatcher_http.secret_file import keys_of_folder
 from dispatcher_http.server import serve
 from dispatcher_http.services import Services
-from dispatcher_sandbox.sandbox import open_sandbox
+from dispatcher_sandbox.doors import DOORS
+from dispatcher_sandbox.sandbox import Sandbox, open_sandbox
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ class Service:
     url: str
     node: Node
     config: Config
+    sandbox: Sandbox | None = None
 
 
 @asynccontextmanager
@@ -137,22 +140,43 @@ def services_of(node: Node, config: Config, new_id: Callable[[], str]) -> Servic
 
 
 @asynccontextmanager
-async def open_provider(config: Config, sandbox_port: int | None) -> AsyncIterator[Config]:
-    """The configuration, with a sandbox of this process among the allowed origins unless ``sandbox_port`` is None.
+async def open_provider(config: Config, sandbox_port: int | None) -> AsyncIterator[tuple[Config, Sandbox | None]]:
+    """The configuration, with a sandbox of this process allowed and trusted unless ``sandbox_port`` is None; and the sandbox.
 
-    Raises ConfigError when it can not listen on that port.
+    Port 0 takes free ones. Raises ConfigError when it can not listen on one of its ports.
     """
     if sandbox_port is None:
-        yield config
+        yield config, None
         return
     async with AsyncExitStack() as stack:
+        ports = {door.name: door.port for door in DOORS} if sandbox_port else {}
         try:
-            sandbox = await stack.enter_async_context(open_sandbox(port=sandbox_port))
+            sandbox = await stack.enter_async_context(open_sandbox(port=sandbox_port, ports=ports))
         except OSError as error:
+            taken = ", ".join(map(str, (sandbox_port, *ports.values())))
             raise ConfigError(
-                f"the sandbox can not listen on port {sandbox_port} ({error.strerror}): choose another with --sandbox-port"
+                f"the sandbox can not listen on one of the ports {taken} ({error.strerror}): "
+                "choose another first one with --sandbox-port, or 0 for any that are free"
             ) from None
-        yield evolve(config, provider_urls_extra=(*config.provider_urls_extra, sandbox.url))
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="dispatcher-sandbox-")))
+        yield allowing(config, (sandbox,), folder), sandbox
+
+
+def allowing(config: Config, sandboxes: Sequence[Sandbox], folder: Path) -> Config:
+    """The configuration, with all ways into these sandboxes among the allowed origins, and their authorities trusted.
+
+    ``folder`` takes the file that the authorities are read from. Raises ConfigError when the one named already can not be read.
+    """
+    authorities = b"\n".join(sandbox.ca_pem for sandbox in sandboxes)
+    if config.provider_ca_file:
+        try:
+            authorities += b"\n" + Path(config.provider_ca_file).read_bytes()
+        except OSError as error:
+            raise ConfigError(f"DISPATCHER_PROVIDER_CA_FILE can not be read: {error.strerror}") from None
+    trusted = folder / "authorities.pem"
+    trusted.write_bytes(authorities)
+    urls = [url for sandbox in sandboxes for url in sandbox.urls.values()]
+    return evolve(config, provider_urls_extra=(*config.provider_urls_extra, *urls), provider_ca_file=str(trusted))
 
 
 async def run_until_signalled(config: Config, on_ready: Callable[[Service], None], *, sandbox_port: int | None = None) -> None:
@@ -162,14 +186,14 @@ async def run_until_signalled(config: Config, on_ready: Callable[[Service], None
 
             async def service() -> None:
                 async with (
-                    open_provider(config, sandbox_port) as provided,
+                    open_provider(config, sandbox_port) as (provided, sandbox),
                     open_servers(provided) as complete,
                     open_service(complete) as running,
                 ):
                     # What stands until the end need not be looked through again: that would stop everything for 50 ms each time.
                     gc.collect()
                     gc.freeze()
-                    on_ready(running)
+                    on_ready(evolve(running, sandbox=sandbox))
                     await asked_to_stop.wait()
                     logger.info("draining; a second signal ends the process at once")
                 nursery.cancel_scope.cancel()
