@@ -52,6 +52,16 @@ def _integer_or_none(_instance: object, attribute: attrs.Attribute[Any], value: 
         raise ValueError(f"{attribute.name} must be a whole number, or nothing")
 
 
+def _count(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1_000_000:
+        raise ValueError(f"{attribute.name} must be a whole number from 1 to 1000000")
+
+
+def _count_or_none(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None:
+        _count(instance, attribute, value)
+
+
 def _outage(value: object) -> Outage:
     if isinstance(value, bool):
         return Outage.UNAVAILABLE if value else Outage.NONE
@@ -82,6 +92,19 @@ def _domains(value: object) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
         raise ValueError("sender_domains must be a list of domain names")
     return tuple(name.lower() for name in value)
+
+
+def _topics(value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        raise ValueError("apns_topics must be a list of topics")
+    return tuple(value)
+
+
+def _public_keys(value: object) -> Mapping[str, str]:
+    texts = (*value, *value.values()) if isinstance(value, Mapping) else (None,)
+    if not isinstance(value, Mapping) or not all(isinstance(text, str) and text for text in texts):
+        raise ValueError("apns_keys must map team ids, a dot and key ids to public keys in PEM")
+    return dict(value)
 
 
 def _keys(value: object) -> Mapping[str, str]:
@@ -137,6 +160,18 @@ class Behaviour:
     """Events in one callback, where the provider puts several into one."""
     webhook_attempts_max: int = field(default=8, validator=_number(1, 100))
     """Calls made before a callback that is not answered with a 2xx is given up."""
+    streams_max: int = field(default=1000, validator=_count)
+    """Streams at once on one HTTP/2 connection."""
+    streams_until_accepted: int | None = field(default=1, validator=_count_or_none)
+    """The same before the connection's first accepted request; nothing for no difference."""
+    streams_after_refusal: int | None = field(default=None, validator=_count_or_none)
+    """The same after a refused request, until one is accepted; nothing for no difference."""
+    goaway_after: int | None = field(default=None, validator=_count_or_none)
+    """Requests after which an HTTP/2 connection goes away; nothing for never."""
+    apns_topics: tuple[str, ...] = field(default=(), converter=_topics)
+    """Topics that keys may send to, others are refused; empty accepts all."""
+    apns_keys: Mapping[str, str] = field(factory=dict, converter=_public_keys)
+    """Public keys in PEM by team id, a dot and key id, with which provider tokens are verified; empty accepts any key."""
     aws_keys: Mapping[str, str] = field(factory=dict, converter=_keys, repr=False)
     """Secrets by access key id: nobody else may sign. Empty: anybody who signs with the documented secret."""
     ses_sending: bool = field(default=True, validator=_flag)

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from dispatcher_sandbox.apns import serve_apns
 from dispatcher_sandbox.certificates import Authority
 from dispatcher_sandbox.exchange import Exchange
 
@@ -36,4 +37,6 @@ class Door(NamedTuple):
     """Gives what serves a listening socket until it is cancelled. The listener stays the caller's to close."""
 
 
-DOORS: tuple[Door, ...] = ()
+DOORS: tuple[Door, ...] = (
+    Door("apns", "APNs (HTTP/2)", "https", 8197, serve_apns),
+)  # fmt: skip

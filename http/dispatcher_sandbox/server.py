@@ -85,7 +85,7 @@ class Server:
                 await trio.lowlevel.wait_readable(listener)
                 for _ in range(ACCEPT_BURST):
                     await room.acquire()
-                    connected = await _accept(listener)
+                    connected = await accept(listener)
                     if connected is None:
                         room.release()
                         break
@@ -168,7 +168,7 @@ class Server:
         return True
 
 
-async def _accept(listener: socket.socket) -> socket.socket | None:
+async def accept(listener: socket.socket) -> socket.socket | None:
     """The next connection, if one is waiting. Short of file descriptors it takes a breath instead of spinning."""
     try:
         connected, _ = listener.accept()

@@ -16,7 +16,7 @@ import trio
 from trio.testing import MockClock
 
 from dispatcher_sandbox import Behaviour, Limits, Outage, Sandbox, open_sandbox
-from dispatcher_sandbox.server import LINGER_S, _accept
+from dispatcher_sandbox.server import LINGER_S, accept
 from house import Tls
 from sandbox_mails import AUTHORIZATION, NOTIFICATION, mail
 
@@ -514,10 +514,10 @@ class _Full:
 async def test_without_file_descriptors_it_waits_instead_of_spinning(clock: MockClock) -> None:
     began = trio.current_time()
 
-    assert await _accept(cast("socket.socket", _Full(errno.EMFILE))) is None
+    assert await accept(cast("socket.socket", _Full(errno.EMFILE))) is None
     assert trio.current_time() > began
 
 
 async def test_a_listener_that_broke_is_not_hidden() -> None:
     with pytest.raises(OSError, match="no"):
-        await _accept(cast("socket.socket", _Full(errno.EBADF)))
+        await accept(cast("socket.socket", _Full(errno.EBADF)))
