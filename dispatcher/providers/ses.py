@@ -18,6 +18,7 @@ from typing import Any, Final
 import idna
 import orjson
 
+from dispatcher.feedback.ses import SES_FEEDBACK
 from dispatcher.http_message import Headers, HttpRequest, HttpResponse
 from dispatcher.model import Channel, Delivery, ProviderConfig
 from dispatcher.origins import BaseUrl
@@ -210,7 +211,15 @@ def bind(config: ProviderConfig, origins_extra: Collection[str] = ()) -> BoundSe
     return BoundSes(config)
 
 
-SES: Final = Provider("ses", frozenset({Channel.EMAIL}), settings_problems, credentials_problems, bind, explanations=EXPLANATIONS)
+SES: Final = Provider(
+    "ses",
+    frozenset({Channel.EMAIL}),
+    settings_problems,
+    credentials_problems,
+    bind,
+    explanations=EXPLANATIONS,
+    feedback=SES_FEEDBACK,
+)
 
 
 def _sender(settings: Mapping[str, Any]) -> str:
