@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from dispatcher_sandbox import magic_phone
 from dispatcher_sandbox.behaviour import Behaviour, changed
 from dispatcher_sandbox.exchange import Exchange
 from dispatcher_sandbox.fates import Fate
@@ -122,7 +123,8 @@ class Control:
         return _json({"messages": [_shown(accepted) for accepted in newest_first]})
 
     def _magic(self, _request: Request, _query: dict[str, str]) -> Answer:
-        return _json({f"{name}@{DOMAIN}": row.explanation for name, row in TABLE.items()})
+        phones = {f"{magic_phone.PREFIX}{digits}": row.explanation for digits, row in magic_phone.TABLE.items()}
+        return _json({f"{name}@{DOMAIN}": row.explanation for name, row in TABLE.items()} | phones)
 
     def _webhooks(self) -> dict[str, Any]:
         """The hooks, without their secrets, and what went over them."""

@@ -18,7 +18,7 @@ from dispatcher_sandbox.ledger import Accepted, Ledger, Remembered
 from dispatcher_sandbox.messages import Answer, Request, gateway_page
 from dispatcher_sandbox.rate import Rate, RateLimit
 from dispatcher_sandbox.reporting import Reporting
-from dispatcher_sandbox.simulator import Consent, EntryResult, Intake, OneByOne, Search, Simulator
+from dispatcher_sandbox.simulator import Consent, EntryResult, Intake, OneByOne, Renewable, Search, Simulator
 
 
 class Reply(NamedTuple):
@@ -33,6 +33,7 @@ class Exchange:
     """One sandbox. Deterministic: the same seed, behaviour, requests and times give the same replies and the same ledger."""
 
     def __init__(self, simulators: Sequence[Simulator], ledger: Ledger, behaviour: Behaviour, seed: int) -> None:
+        simulators = [simulator.renewed() if isinstance(simulator, Renewable) else simulator for simulator in simulators]
         self._simulators = tuple((simulator.prefix, simulator) for simulator in simulators)
         self._random = random.Random(seed)
         self._rate_limit = RateLimit()
@@ -107,13 +108,13 @@ class Exchange:
             return self._accept_each(simulator, request, intake, now_s)
         key = intake.idempotency_key
         if key is None or not self._behaviour.honour_idempotency_keys:
-            message_id, answer = simulator.accepted(self._random.getrandbits(128))
+            message_id, answer = (intake.words or simulator.accepted)(self._random.getrandbits(128))
             self._took_effect(simulator, request, intake, message_id, now_s)
             return answer
         fingerprint = zlib.crc32(request.body)
         known = ledger.remembered(key, now_s - self._behaviour.idempotency_retention_s)
         if known is None:
-            message_id, answer = simulator.accepted(self._random.getrandbits(128))
+            message_id, answer = (intake.words or simulator.accepted)(self._random.getrandbits(128))
             self._took_effect(simulator, request, intake, message_id, now_s)
             ledger.remember(key, Remembered(message_id, fingerprint, now_s))
             return answer

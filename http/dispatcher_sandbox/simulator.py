@@ -8,7 +8,7 @@ naming it in ``simulators``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from dispatcher_sandbox.behaviour import Behaviour
@@ -41,6 +41,7 @@ class Intake(NamedTuple):
     ``correlations`` has one entry per message. ``magic_name`` is what the sightings of ``magic`` are counted under.
     ``validate_only`` asks for an answer without any effect. ``entries`` are there where each message has a result of its own:
     then the simulator is ``OneByOne``, and ``magic`` is that of an entry whose trick is played on the whole request.
+    ``words`` takes the place of ``Simulator.accepted`` where the answer repeats something of this request.
     """
 
     correlations: tuple[Correlation, ...]
@@ -49,6 +50,7 @@ class Intake(NamedTuple):
     magic_name: str = ""
     validate_only: bool = False
     entries: tuple[Entry, ...] = ()
+    words: Callable[[int], tuple[str, Answer]] | None = None
 
 
 class Search(NamedTuple):
@@ -64,6 +66,15 @@ class Consent(NamedTuple):
     answer: Answer
 
 
+@runtime_checkable
+class Renewable(Protocol):
+    """A simulator that remembers something, of which every sandbox has its own."""
+
+    def renewed(self) -> Simulator:
+        """One that remembers nothing yet."""
+        ...
+
+
 class Simulator(Protocol):
     """One provider."""
 
@@ -73,8 +84,8 @@ class Simulator(Protocol):
         ...
 
     @property
-    def prefix(self) -> bytes:
-        """Requests whose target begins so are this provider's."""
+    def prefix(self) -> bytes | tuple[bytes, ...]:
+        """Requests whose target begins so, or with one of these, are this provider's."""
         ...
 
     @property
