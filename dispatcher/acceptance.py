@@ -19,6 +19,7 @@ from attrs import field, frozen
 from dispatcher.locales import normalize
 from dispatcher.model import Channel
 from dispatcher.problems import Problem, Refused
+from dispatcher.subscriptions import parse_subscription
 from dispatcher.whatsapp import template_faults
 
 HASH_BYTES = 16
@@ -232,7 +233,7 @@ _RECIPIENT_RULES: Mapping[Channel | None, str] = {
     Channel.EMAIL: "must be one email address without a display name",
     Channel.SMS: "must be a phone number in E.164 form, such as +15551234567",
     Channel.WHATSAPP: "must be a phone number in E.164 form, such as +15551234567",
-    Channel.PUSH: "must be a push token",
+    Channel.PUSH: "must be a push token, or the JSON text of a Web Push subscription with endpoint, p256dh and auth",
 }
 
 
@@ -248,7 +249,8 @@ def _is_recipient(value: Any, channel: Channel | None) -> bool:
         return len(value) <= RECIPIENT_CHARS_MAX and _EMAIL.fullmatch(value) is not None
     if channel in (Channel.SMS, Channel.WHATSAPP):
         return _PHONE.fullmatch(value) is not None
-    return 0 < len(value) <= 4096 and value.isprintable()
+    is_token = 0 < len(value) <= 4096 and value.isprintable()
+    return is_token and (value[0] != "{" or parse_subscription(value) is not None)
 
 
 def _is_text(value: Any, chars_max: int) -> bool:

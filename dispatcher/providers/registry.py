@@ -13,6 +13,7 @@ from dispatcher.providers.sendgrid import SENDGRID
 from dispatcher.providers.ses import SES
 from dispatcher.providers.smtp import SMTP
 from dispatcher.providers.twilio import TWILIO_SMS, TWILIO_WHATSAPP
+from dispatcher.providers.webpush import WEBPUSH
 
 __all__ = ["REGISTRY", "Bound", "Limits", "Moment", "Provider", "Request", "Response", "Unbindable", "Unsendable"]
 
@@ -25,6 +26,7 @@ _PROVIDERS = (
     META_WHATSAPP,
     FCM,
     APNS,
+    WEBPUSH,
 )
 
 REGISTRY: Mapping[str, Provider] = MappingProxyType({provider.name: provider for provider in _PROVIDERS})

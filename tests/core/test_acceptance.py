@@ -23,6 +23,7 @@ from dispatcher.acceptance import (
 )
 from dispatcher.model import Channel
 from dispatcher.problems import Problem, Refused
+from push_accounts import browser
 
 LIMITS = AcceptLimits(items_max=10, item_bytes_max=2_000)
 NOW = 1_800_000_000.0
@@ -49,6 +50,14 @@ def refused(**changes: Any) -> Problem:
 
 def envelope(document: Any) -> HandedIn:
     return parse(orjson.dumps(document), LIMITS)
+
+
+@pytest.mark.parametrize("recipient", [browser(), "740f4707bebcf74f9b7c25d48e3358945f6aa01da5ddb387462c7eaf61bb78ad", "a:APA91b"])
+def test_a_push_goes_to_a_token_or_to_a_subscription(recipient: str) -> None:
+    item = checked(channel="push", recipient=recipient)
+
+    assert isinstance(item, Item)
+    assert item.recipient == recipient
 
 
 def test_a_good_item_becomes_an_item() -> None:
@@ -98,6 +107,9 @@ def test_the_order_of_fields_does_not_change_what_an_item_is() -> None:
         ({"channel": "sms", "recipient": "0151 2345"}, "/recipient"),
         ({"channel": "whatsapp", "recipient": "+0123456789"}, "/recipient"),
         ({"channel": "push", "recipient": ""}, "/recipient"),
+        ({"channel": "push", "recipient": "{}"}, "/recipient"),
+        ({"channel": "push", "recipient": browser("http://")}, "/recipient"),
+        ({"channel": "push", "recipient": browser(auth="AAAA")}, "/recipient"),
         ({"user_id": ""}, "/user_id"),
         ({"user_id": "a\u0000b"}, "/user_id"),
         ({"template": 3}, "/template"),
