@@ -127,7 +127,8 @@ class BoundFcm:
         if 200 <= response.status < 300:
             return Outcome(OutcomeClass.DELIVERED, "accepted", _message_name(response.body))
         row = row_of(response.status, read_error(response.body))
-        return row.outcome(retry_after_s(response.header(b"retry-after"), now_unix_s))
+        hint_s = retry_after_s(response.header(b"retry-after"), now_unix_s)
+        return row.outcome() if hint_s is None else row._replace(retry_after_s=None).outcome(hint_s)
 
     def token_request(self, moment: Moment) -> HttpRequest:
         """Hands in an assertion, signed afresh: it names the time."""

@@ -118,7 +118,8 @@ class BoundWebPush:
         if 200 <= response.status < 300:
             return Outcome(OutcomeClass.DELIVERED, "accepted", _message_id(response.header(b"location")))
         row = row_of(response.status, response.body)
-        return row.outcome(retry_after_s(response.header(b"retry-after"), now_unix_s))
+        hint_s = retry_after_s(response.header(b"retry-after"), now_unix_s)
+        return row.outcome() if hint_s is None else row._replace(retry_after_s=None).outcome(hint_s)
 
     def _authorization(self, origin: Origin, now_unix_s: float) -> bytes:
         """Who we are, for one service. The same for all requests of one stretch."""

@@ -297,6 +297,7 @@ def test_the_waits_are_the_providers_own_or_else_ours() -> None:
 
     assert (classify(quota, NOW).retry_after_s, classify(quota, NOW).scope) == (60.0, RateScope.ACCOUNT)
     assert classify(quota._replace(headers=later), NOW).retry_after_s == 120.0
+    assert classify(quota._replace(headers=((b"retry-after", b"5"),)), NOW).retry_after_s == 5.0
     assert (classify(device, NOW).retry_after_s, classify(device, NOW).scope) == (60.0, RateScope.RECIPIENT)
     assert (classify(away, NOW).retry_after_s, classify(away, NOW).wait_s) == (None, 1.0)
     assert classify(away._replace(headers=later), NOW).retry_after_s == 120.0

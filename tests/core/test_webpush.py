@@ -396,6 +396,8 @@ def test_the_waits_are_the_services_own() -> None:
     one_browser = classify(HttpResponse(429, (), b'{"reason":"TooManyRequests"}'), NOW)
 
     assert classify(HttpResponse(429, later, b""), NOW).retry_after_s == 120.0
+    assert classify(HttpResponse(406, ((b"retry-after", b"5"),), b""), NOW).retry_after_s == 5.0
+    assert classify(HttpResponse(406, (), b""), NOW).retry_after_s == 60.0
     assert classify(HttpResponse(429, later, b""), NOW).scope is RateScope.ACCOUNT
     assert (one_browser.scope, one_browser.retry_after_s) == (RateScope.RECIPIENT, 60.0)
     assert classify(HttpResponse(503, later, b""), NOW).retry_after_s == 120.0

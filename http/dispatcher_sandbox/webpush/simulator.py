@@ -44,7 +44,7 @@ MAGIC: Mapping[str, Magic] = MappingProxyType(
         "expired": Magic(Trick.REFUSE, status=404, explanation="404: no such subscription"),
         "bad": Magic(Trick.REFUSE, status=400, explanation="400: refused for a fault of the request"),
         "unauthorized": Magic(Trick.REFUSE, status=401, explanation="401: the VAPID token is not accepted"),
-        "forbidden": Magic(Trick.REFUSE, status=403, explanation="403: the key is not the subscription's"),
+        "forbidden": Magic(Trick.REFUSE, status=403, explanation="403: the VAPID token is not accepted"),
         "too-large": Magic(Trick.REFUSE, status=413, explanation="413: the body is too large"),
     }
 )
@@ -77,7 +77,7 @@ class WebPush:
         if key is None:
             return _refusal(401, 109)
         if subscription.server_key not in (None, key):
-            return _refusal(403, 109)
+            return _refusal(401, 109, "VAPID public key mismatch")
         if _TTL.fullmatch(headers.get(b"ttl", b"")) is None:
             return _refusal(400, 111)
         if _TOPIC.fullmatch(headers.get(b"topic", b"none")) is None:
@@ -156,7 +156,7 @@ def _intake(name: str, plaintext: bytes, magic_recipients: bool) -> Intake:
     return Intake((Correlation(id, None),), None, magic, "" if magic is None else id or name)
 
 
-def _refusal(status: int, number: int) -> Answer:
+def _refusal(status: int, number: int, message: str = "") -> Answer:
     if status in _BY_FRONT_SERVER:
         return gateway_page(status)
     word = REASONS.get(status, "Gone" if status == 410 else "Error")
@@ -165,4 +165,6 @@ def _refusal(status: int, number: int) -> Answer:
         headers += b"Retry-After: 1\r\n"
     elif status in (301, 307, 308):
         headers += b"Location: https://elsewhere.example/push/any/moved\r\n"
-    return Answer(status, headers, orjson.dumps({"code": status, "errno": number, "error": word, "message": word.lower()}))
+    return Answer(
+        status, headers, orjson.dumps({"code": status, "errno": number, "error": word, "message": message or word.lower()})
+    )
