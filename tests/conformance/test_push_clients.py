@@ -112,7 +112,7 @@ def claims(assertion: str) -> dict[str, Any]:
 
 
 def test_our_assertion_says_what_googles_own_client_says() -> None:
-    key_file = service_account_file()
+    key_file: Any = service_account_file()
     config: Any = ProviderConfig("1", OrganizationId("a"), Channel.PUSH, "fcm", {}, {"service_account": key_file}, revision=1)
     request = bind(config).token_request(Moment(time.time(), Random(1).randbytes))
     (ours,) = parse_qs(request.body.decode())["assertion"]
