@@ -8,7 +8,7 @@ that begins with the invariant's number:
 I1  what was accepted ends, and within :data:`HEALED_WITHIN_S` of the last fault; what is called delivered was sent
 I2  where the provider honours keys, a notification has one effect at most
 I3  elsewhere it has one, and one more for each time it was marked as possibly sent; what was marked is sent again only as far
-    as its channel's policy allows
+    as its channel's policy allows, and through no other configuration unless that one allows it
 I4  nobody sends or writes under a lease that is over, and nobody takes work from a lease that is not
 I5  a row changes only as the table of transitions says; the end is the end, and it is announced
 I6  a channel sends no more in any window than its rate, its burst and its quota allow, all processes together
@@ -220,6 +220,11 @@ class Checker:
         objection = self._doubts.objection(call.id, self.limits.policy_of(call), late_s, denied=denied)
         if intended and objection is not None:
             self.break_("I3", f"{call.process.name} called for {call.id} {objection}")
+        if intended and row.provider_config_id != call.config_id:
+            self.break_("I4", f"{call.process.name} called {call.config_id} for {row.id}, recorded is {row.provider_config_id}")
+        strayed = self._doubts.strayed(call.id, call.config_id)
+        if intended and strayed is not None and not self.limits.may_go_elsewhere(call.organization_id, strayed):
+            self.break_("I3", f"{call.process.name} called {call.config_id} for {call.id}, which {strayed} may have sent")
         jumped = call.began_s < world.clock.jumped_s.get(call.process.name, -inf) + lease_s
         if row.expires_at_s is not None and not (jumped or call.late) and call.began_unix_s > row.expires_at_s + patience_s:
             self.break_("I8", f"{row.id} was sent {call.began_unix_s - row.expires_at_s:.0f} s after its time")
@@ -317,7 +322,8 @@ class Checker:
 
     def _effects(self, row: Row) -> None:
         effects = self._world.network.effects.get(row.id, 0)
-        if HONOURS_KEYS[row.channel]:
+        configured = self._world.policies[row.organization_id]
+        if HONOURS_KEYS[row.channel] and not any(policy.failover_on_unknown for policy in configured):
             if effects > 1:
                 self.break_("I2", f"{row.id} had {effects} effects under one key")
         elif effects > 1 + row.unknowns:

@@ -25,6 +25,8 @@ class Doubt:
     unresolved: int = 0
     since_s: float = 0.0
     """When the first unresolved attempt passed the gate."""
+    through: str | None = None
+    """The configuration that is on record for the unresolved attempts."""
 
 
 class Doubts:
@@ -40,11 +42,16 @@ class Doubts:
             doubt.gated_s = trio.current_time()
         if marks > doubt.marks:
             if not doubt.unresolved:
-                doubt.since_s = doubt.gated_s
+                doubt.since_s, doubt.through = doubt.gated_s, row.provider_config_id
             doubt.unresolved += marks - doubt.marks
             doubt.marks = marks
         if by_hand:
             doubt.unresolved = 0
+
+    def strayed(self, id: NotificationId, config_id: str) -> str | None:
+        """The configuration through which it may have been sent already, if this is another one."""
+        doubt = self._doubts[id]
+        return doubt.through if doubt.unresolved and doubt.through != config_id else None
 
     def objection(self, id: NotificationId, policy: ProviderPolicy, patience_s: float, *, denied: bool) -> str | None:
         """Why a call that begins now should not, ``patience_s`` at most after it was decided on. None when it may.

@@ -1,4 +1,4 @@
-"""What holds for the limits of a channel, whoever dispatches for it: its rate, its quota, and the rest after failures.
+"""What holds for the limits of a configuration, whoever dispatches for it: its rate, its quota, and the rest after failures.
 
 Part of ``tests/system_checker.py``, which names the invariants. Rates and quotas belong to the account at the provider, so all
 processes are judged together; a breaker is judged in each life of its owner. A life begins when its process has asked for what
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from dispatcher.messages import ProviderPolicy
-from dispatcher.model import Channel, OrganizationId
+from dispatcher.model import OrganizationId
 from system_network import Call
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ TAKES_EFFECT_S = 5.0
 PREFETCH = 2
 """Attempts that a channel may have been handed for each call it may make at once: so many may bunch up behind a token each."""
 COSTLY = frozenset({"soft", "unknown"})
-Key = tuple[OrganizationId, Channel]
+Key = tuple[OrganizationId, str]
 
 
 class LimitsJudge:
@@ -43,16 +43,22 @@ class LimitsJudge:
 
     def configured(self, organization_id: OrganizationId, policy: ProviderPolicy) -> None:
         """A configuration changed."""
-        self._policies[organization_id, policy.channel].append(policy)
+        self._policies[organization_id, policy.config_id].append(policy)
 
     def policy_of(self, call: Call) -> ProviderPolicy:
         """The configuration that a call was made with."""
-        return self._policies[call.organization_id, call.channel][call.revision - 1]
+        return self._policies[call.organization_id, call.config_id][call.revision - 1]
 
-    def life_began(self, process: Process, organization_id: OrganizationId, channels: Collection[Channel]) -> None:
-        """A process begins to dispatch for some channels."""
-        for channel in channels:
-            self._lives[organization_id, channel].append((trio.current_time(), process))
+    def may_go_elsewhere(self, organization_id: OrganizationId, config_id: str) -> bool:
+        """Whether what may have been sent through a configuration may be sent through another."""
+        return any(policy.failover_on_unknown for policy in self._policies[organization_id, config_id])
+
+    def life_began(self, process: Process, organization_id: OrganizationId, names: Collection[str]) -> None:
+        """A process begins to dispatch through some configurations, of which the first of a channel has the channel's name."""
+        for name in names:
+            channel, _, config_id = name.partition(":")
+            mine = [policy.config_id for policy in self._world.policies[organization_id] if policy.channel == channel]
+            self._lives[organization_id, config_id or mine[0]].append((trio.current_time(), process))
 
     def redis_misleads(self) -> None:
         """Redis forgot: the next life may believe what is no longer true, as it may when the clock of Redis has jumped."""
@@ -60,10 +66,10 @@ class LimitsJudge:
 
     def finish(self) -> None:
         """Judge."""
-        by_channel: dict[Key, list[Call]] = defaultdict(list)
+        by_config: dict[Key, list[Call]] = defaultdict(list)
         for call in self._world.network.calls:
-            by_channel[call.organization_id, call.channel].append(call)
-        for key, calls in by_channel.items():
+            by_config[call.organization_id, call.config_id].append(call)
+        for key, calls in by_config.items():
             self._rate(key, calls)
             self._quota(key, calls)
             by_process: dict[Process, list[Call]] = defaultdict(list)
@@ -110,7 +116,7 @@ class LimitsJudge:
                 begun = [at_s for at_s in lives if at_s <= late.began_s and early.began_s <= at_s + TAKES_EFFECT_S]
                 if n > most + len(begun) + burst * len(misled.intersection(begun)):
                     names = ", ".join(sorted(process.name for process in processes))
-                    self._break("I6", f"{names} made {n} calls for {key[0]} {key[1].value} within {window_s:.1f} s")
+                    self._break("I6", f"{names} made {n} calls for {key[0]} {key[1]} within {window_s:.1f} s")
                     return
 
     def _quota(self, key: Key, calls: Sequence[Call]) -> None:
@@ -129,7 +135,7 @@ class LimitsJudge:
             bunched = PREFETCH * max(policy.concurrency_max for policy in policies) * len({call.process for call in within})
             misled = sum(at_s < early.began_s + window_s for at_s in self._misleading_s())
             if len(within) > max(quotas) * (2 + misled) + bunched:
-                self._break("I6", f"{len(within)} calls for {key[0]} {key[1].value} within {window_s:.0f} s, of {max(quotas)}")
+                self._break("I6", f"{len(within)} calls for {key[0]} {key[1]} within {window_s:.0f} s, of {max(quotas)}")
                 return
 
     # --- breakers -------------------------------------------------------------------------------------------------------------
@@ -137,7 +143,7 @@ class LimitsJudge:
     def _breaker(self, process: Process, calls: Sequence[Call]) -> None:
         """After so many failures in a row nothing begins for at least half of the shortest open time, in the same life."""
         policy, first = self._world.config.breaker, calls[0]
-        lives = [at_s for at_s, living in self._lives[first.organization_id, first.channel] if living is process]
+        lives = [at_s for at_s, living in self._lives[first.organization_id, first.config_id] if living is process]
         told = [call for call in calls if call.outcome in COSTLY or call.outcome in ("not_sent", "delivered")]
         opened_s = 0.0
         row_s: list[float] = []  # when each call of the present row of failures began
@@ -159,6 +165,6 @@ class LimitsJudge:
                 continue
             eager = [late for late in calls if call.heard_s < late.began_s < until_s and late.revision == call.revision]
             if eager:
-                name, rested_s = f"{first.organization_id} {first.channel.value}", eager[0].began_s - call.heard_s
+                name, rested_s = f"{first.organization_id} {first.config_id}", eager[0].began_s - call.heard_s
                 self._break("I10", f"{process.name} called {name} {rested_s:.2f} s after it had to rest")
                 return

@@ -73,6 +73,7 @@ class Call:
     process: Process
     organization_id: OrganizationId
     channel: Channel
+    config_id: str
     id: NotificationId
     key: str
     attempt: int
@@ -114,6 +115,7 @@ class Bound:
             (b"idempotency-key", self._key_of(delivery).encode()),
             (b"attempt", b"%d" % delivery.attempt),
             (b"revision", b"%d" % self.policy.revision),
+            (b"config", self.policy.config_id.encode()),
         ]
         target = f"/{delivery.organization_id}/{delivery.channel.value}/{delivery.id}".encode()
         return HttpRequest(ORIGIN, b"POST", target, headers)
@@ -125,7 +127,10 @@ class Bound:
 
     def inquiry(self, delivery: Delivery) -> HttpRequest:
         target = f"/{delivery.organization_id}/{delivery.channel.value}/{delivery.id}".encode()
-        return HttpRequest(ORIGIN, b"GET", target, [(b"attempt", b"%d" % delivery.attempt)])
+        return HttpRequest(ORIGIN, b"GET", target, [*self._names(delivery)])
+
+    def _names(self, delivery: Delivery) -> list[tuple[bytes, bytes]]:
+        return [(b"attempt", b"%d" % delivery.attempt), (b"config", self.policy.config_id.encode())]
 
     def found(self, response: HttpResponse, _now_unix_s: float) -> Answer:
         answers: dict[int, Answer] = {200: Found(None), 404: NotFound()}
@@ -140,9 +145,12 @@ class Network:
     conduct: Callable[[Process, NotificationId], Answering]
     on_call: Callable[[Call], None]
     calls: list[Call] = field(factory=list, init=False)
-    taken: set[tuple[Channel, str]] = field(factory=set, init=False)  # keys under which something was accepted
+    taken: set[tuple[str, str]] = field(factory=set, init=False)  # accounts, and keys under which they accepted something
     effects: dict[NotificationId, int] = field(factory=dict, init=False)
     accepts: dict[NotificationId, int] = field(factory=dict, init=False)
+    known: set[tuple[str, NotificationId]] = field(factory=set, init=False)  # what each account has accepted
+    through: str = field(default="", init=False)
+    """The account that is called when ``conduct`` is asked."""
     denied: set[tuple[NotificationId, int]] = field(factory=set, init=False)
     """Attempts before which the provider was asked, and said that it knew nothing of the notification."""
 
@@ -153,13 +161,15 @@ class Network:
     def arrive(self, call: Call) -> None:
         """A call reaches its provider."""
         call.arrived = True
-        if HONOURS_KEYS[call.channel] and (call.channel, call.key) in self.taken:
+        if call.reply in ACCEPTING:
+            self.known.add((call.config_id, call.id))
+        if HONOURS_KEYS[call.channel] and (call.config_id, call.key) in self.taken:
             if call.reply in (Reply.HARD, Reply.SOFT):
                 call.reply = Reply.OK  # its first answer once more
             if call.reply in ACCEPTING:
                 self.accepts[call.id] = self.accepts.get(call.id, 0) + 1
         elif call.reply in ACCEPTING:
-            self.taken.add((call.channel, call.key))
+            self.taken.add((call.config_id, call.key))
             self.accepts[call.id] = self.accepts.get(call.id, 0) + 1
             self.effects[call.id] = self.effects.get(call.id, 0) + 1
             call.took_effect = True
@@ -190,7 +200,8 @@ class ProcessNetwork:
 
     async def _inquire(self, request: HttpRequest, deadlines: Deadlines) -> HttpResponse:
         """Ask for one notification. What answers is as well or as ill as what takes messages."""
-        id = NotificationId(request.target.decode().rpartition("/")[2])
+        id, headers = NotificationId(request.target.decode().rpartition("/")[2]), dict(request.headers)
+        self.network.through = account = headers[b"config"].decode()
         answering = self.network.conduct(self.process, id)
         if answering.reply is Reply.REFUSED:
             raise NotSent("connect", "refused")
@@ -200,9 +211,9 @@ class ProcessNetwork:
             await trio.sleep(answering.travels_s)
             status = STATUSES[answering.reply]
             if answering.reply is Reply.OK:
-                status = 200 if self.network.accepts.get(id) else 404
+                status = 200 if (account, id) in self.network.known else 404
             if status == 404:
-                self.network.denied.add((id, int(dict(request.headers)[b"attempt"])))
+                self.network.denied.add((id, int(headers[b"attempt"])))
             await trio.sleep(answering.travels_s)
             await self.process.steady()
             return HttpResponse(status, [], b"")
@@ -212,11 +223,13 @@ class ProcessNetwork:
     def _begin(self, request: HttpRequest, *, late: bool) -> Call:
         _, organization_id, channel, id = request.target.decode().split("/")
         headers = dict(request.headers)
+        self.network.through = headers[b"config"].decode()
         answering = self.network.conduct(self.process, NotificationId(id))
         call = Call(
             self.process,
             OrganizationId(organization_id),
             Channel(channel),
+            self.network.through,
             NotificationId(id),
             headers[b"idempotency-key"].decode(),
             int(headers[b"attempt"]),

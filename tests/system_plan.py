@@ -13,7 +13,7 @@ import trio
 from attrs import evolve, frozen
 
 from dispatcher.messages import ProviderPolicy
-from dispatcher.model import Channel, NotificationId
+from dispatcher.model import NotificationId, OrganizationId
 from dispatcher.outcome import OnUnknown
 from system_checker import HEALED_WITHIN_S
 from system_network import Answering, Reply
@@ -33,6 +33,8 @@ QUOTA_WINDOW_S = 20.0
 INQUIRY_LAG_S = 5.0
 """Longer than any message is on its way to its provider."""
 RETENTIONS_S = (60.0, 400.0)
+SECOND = ("priority", "weight", "failover_on_unknown")
+ACCOUNTS = (MAIL.config_id, TEXT.config_id, f"{MAIL.config_id}-2", f"{TEXT.config_id}-2")
 HINTS = (b"3", b"0", b"25", b"3600", b"soon", b"Wed, 21 Oct 2015 07:28:00 GMT", None)
 MOODS: Sequence[Sequence[tuple[Reply, float]]] = (
     ((Reply.OK, 1.0),),
@@ -98,7 +100,8 @@ class Storm:
         self._random = Random(f"plan {world.seed}")
         self._organizations = [organization(n) for n in range(1, self._random.randint(2, 4) + 1)]
         self._length_s = self._random.uniform(40.0, 240.0)
-        self._moods: dict[Channel, Sequence[tuple[Reply, float]]] = dict.fromkeys(Channel, MOODS[0])
+        self._moods: dict[str, Sequence[tuple[Reply, float]]] = {}  # by configuration
+        self._seconds = {name: self._second() for name in self._organizations}
         self._answers = Random(f"answers {world.seed}")
 
     async def run(self) -> None:
@@ -106,7 +109,7 @@ class Storm:
         world, random = self._world, self._random
         world.network.conduct = self._answer
         for organization_id in self._organizations:
-            world.configure(organization_id, *self._policies())
+            world.configure(organization_id, *self._policies(organization_id))
         for _ in range(random.choice((1, 2, 2, 3))):
             world.start()
         world.weather = random.choice(WEATHERS)
@@ -123,8 +126,20 @@ class Storm:
 
     # --- organizations and notifications --------------------------------------------------------------------------------
 
-    def _policies(self) -> list[ProviderPolicy]:
+    def _second(self) -> ProviderPolicy | None:
+        """What some organizations have beside their first configuration of a channel."""
         random = self._random
+        if random.random() < 0.5:
+            return None
+        return evolve(
+            random.choice((MAIL, TEXT)),
+            priority=random.choice((0, 1)),
+            weight=random.choice((100, 300)),
+            failover_on_unknown=random.random() < 0.2,
+        )
+
+    def _policies(self, organization_id: OrganizationId) -> list[ProviderPolicy]:
+        random, second = self._random, self._seconds[organization_id]
         mail = evolve(
             MAIL,
             rate_per_s=random.choice((None, None, 0.5, 3.0)),
@@ -142,7 +157,11 @@ class Storm:
             quota=random.choice((None, None, 6, 60)),
             quota_window_s=QUOTA_WINDOW_S,
         )
-        return [mail, text] if random.random() < 0.7 else [random.choice((mail, text))]
+        if second is None:
+            return [mail, text] if random.random() < 0.7 else [random.choice((mail, text))]
+        like = mail if second.channel is mail.channel else text
+        mail, text = (evolve(each, failover_on_unknown=second.failover_on_unknown) for each in (mail, text))
+        return [mail, text, evolve(like, **{name: getattr(second, name) for name in SECOND}, config_id=f"{like.config_id}-2")]
 
     def _arrival(self) -> tuple[float, Callable[[], Awaitable[None]]]:
         random = self._random
@@ -163,9 +182,9 @@ class Storm:
 
     # --- providers ------------------------------------------------------------------------------------------------------
 
-    def _answer(self, _process: Process, id: NotificationId) -> Answering:
+    def _answer(self, _process: Process, _id: NotificationId) -> Answering:
         random = self._answers
-        mood = self._moods[self._world.database.rows[id].channel]
+        mood = self._moods.get(self._world.network.through, MOODS[0])
         (reply,) = random.choices([reply for reply, _ in mood], [weight for _, weight in mood])
         return Answering(reply, random.choice((0.02, 0.1, 0.5, 4.0)), random.choice(HINTS))
 
@@ -266,7 +285,7 @@ class Storm:
         process, organization_id = self._somebody(), self._random.choice(self._organizations)
         if process is not None:
             present = {policy.channel for policy in self._world.policies[organization_id]}
-            renewed = [policy for policy in self._policies() if policy.channel in present]
+            renewed = [policy for policy in self._policies(organization_id) if policy.channel in present]
             if {policy.channel for policy in renewed} == present:
                 await self._world.change(process, organization_id, *renewed)
 
@@ -280,4 +299,4 @@ class Storm:
         self._world.weather = self._world.random.choice(WEATHERS)
 
     async def _mood(self) -> None:
-        self._moods[self._world.random.choice((Channel.EMAIL, Channel.SMS))] = self._world.random.choice(MOODS)
+        self._moods[self._world.random.choice(ACCOUNTS)] = self._world.random.choice(MOODS)

@@ -431,6 +431,23 @@ async def the_provider_is_down(world: World) -> None:
     await trio.sleep(60.0)
 
 
+async def one_of_two_providers_is_down(world: World) -> None:
+    """The better one answers 503 until its breaker opens, then is well again; the other one takes everything meanwhile."""
+    worse = evolve(TEXT, config_id="text-2", priority=1)
+    world.configure(ACME, TEXT, worse)
+    down_until_s = trio.current_time() + 30.0
+
+    def conduct(_process: Process, _id: NotificationId) -> Answering:
+        is_down = world.network.through == TEXT.config_id and trio.current_time() < down_until_s
+        return Answering(Reply.SOFT if is_down else Reply.OK)
+
+    world.network.conduct = conduct
+    process = await world.started()
+    for _ in range(60):
+        await world.send(process, ACME, Channel.SMS, texts(4))
+        await trio.sleep(2.0)
+
+
 async def configured_again_and_again(world: World) -> None:
     """A slow channel with a long queue begins anew every two seconds."""
     slow = evolve(TEXT, rate_per_s=0.2, burst=5, concurrency_max=1)

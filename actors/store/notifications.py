@@ -24,7 +24,7 @@ DISCARDED = "discarded"
 
 _COLUMNS = (
     "id, status, channel, recipient, user_id, template_id, locale, idempotency_key, attempts, attempts_max, unknowns, "
-    "provider, provider_message_id, reason, next_retry_at, expires_at, created_at, updated_at"
+    "provider, provider_config_id, provider_message_id, reason, next_retry_at, expires_at, created_at, updated_at"
 )
 
 
@@ -44,6 +44,7 @@ class NotificationSummary:
     attempts_max: int
     unknowns: int
     provider: str | None
+    provider_config_id: str | None
     provider_message_id: str | None
     reason: str | None
     next_retry_at: datetime | None
@@ -61,6 +62,7 @@ class TimelineEntry:
     attempt: int | None = None
     code: str | None = None
     provider: str | None = None
+    provider_config_id: str | None = None
     next_retry_at: datetime | None = None
     api_key_id: str | None = None
 
@@ -102,7 +104,7 @@ async def read(pool: Pool, organization_id: OrganizationId, id: str) -> Notifica
         return None
     *columns, payload = rows[0]
     steps = await pool.fetch(
-        "SELECT at, outcome, attempt, code, provider, next_retry_at, api_key_id FROM attempts "
+        "SELECT at, outcome, attempt, code, provider, provider_config_id, next_retry_at, api_key_id FROM attempts "
         "WHERE organization_id = %s AND notification_id = %s ORDER BY at, attempt",
         (organization_id, id),
     )
@@ -115,10 +117,11 @@ def timeline(summary: NotificationSummary, steps: Sequence[TimelineEntry]) -> li
     discarded = [step for step in steps if step.event == DISCARDED]  # by hand, after the end
     steps = [step for step in steps if step.event != DISCARDED]
     entries = [TimelineEntry(summary.created_at, "created"), *steps]
+    via = summary.provider, summary.provider_config_id
     if summary.status is Status.DELIVERED and not (steps and steps[-1].event == OutcomeClass.DELIVERED):
-        entries.append(TimelineEntry(summary.updated_at, "delivered", summary.attempts, None, summary.provider))
+        entries.append(TimelineEntry(summary.updated_at, "delivered", summary.attempts, None, *via))
     elif summary.status is Status.FAILED:
-        entries.append(TimelineEntry(summary.updated_at, "failed", summary.attempts, summary.reason, summary.provider))
+        entries.append(TimelineEntry(summary.updated_at, "failed", summary.attempts, summary.reason, *via))
     return entries + discarded
 
 

@@ -59,6 +59,7 @@ def summary_document(summary: NotificationSummary) -> dict[str, Any]:
         "attempts_max": summary.attempts_max,
         "unknowns": summary.unknowns,
         "provider": summary.provider,
+        "provider_config_id": summary.provider_config_id,
         "provider_message_id": summary.provider_message_id,
         "reason": summary.reason,
         "next_retry_at": wire.moment(summary.next_retry_at),
@@ -73,6 +74,7 @@ def _entry_document(entry: TimelineEntry) -> dict[str, Any]:
         "attempt": entry.attempt,
         "code": entry.code,
         "provider": entry.provider,
+        "provider_config_id": entry.provider_config_id,
         "next_retry_at": wire.moment(entry.next_retry_at),
         "api_key_id": entry.api_key_id,
     }

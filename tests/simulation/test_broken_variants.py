@@ -19,11 +19,13 @@ from actors.memory_store import MemoryStore
 from actors.organization import OrganizationActor
 from actors.ports import Admission, BatchAnswer, Existing, Expired, Page, Rescued, Settlement
 from dispatcher.bucket import Bucket
+from dispatcher.channel_state import ChannelState
 from dispatcher.config import Config
 from dispatcher.errors import QueueUnavailable
 from dispatcher.messages import Claimed, Unparked, Verdict
-from dispatcher.model import Channel, NotificationId, OrganizationId, Status
+from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId, Status
 from dispatcher.quota import QuotaAnswer, QuotaAsk
+from dispatcher.routes import Routes
 from dispatcher.verdicts import conclude
 from system_plan import run_seed
 from system_process import POSTGRES, REDIS, Fault, QueueHandle, Variant
@@ -35,6 +37,7 @@ from system_scenarios import (
     configured_again_and_again,
     drained,
     handed_on_and_on,
+    one_of_two_providers_is_down,
     one_process_with_a_rest,
     perform,
     redis_is_away_for_a_moment,
@@ -95,6 +98,15 @@ class LetsEverythingThroughTheGate(MemoryStore):
         answer = await store.gate(ids, *ways, again=again)
         await self.interrupt("gate", Moment.AFTER)
         return answer
+
+
+class ForgetsThroughWhom(MemoryStore):
+    """What may have been sent goes wherever everything else goes."""
+
+    async def gate(self, ids: Sequence[NotificationId], *ways: Any, again: bool) -> Any:
+        closed, through, _ = ways
+        everybody = {row.provider_config_id for row in self.database.rows.values() if row.provider_config_id is not None}
+        return await super().gate(ids, closed, through, everybody, again=again)
 
 
 class RecordsWhatIsNoLongerIts(MemoryStore):
@@ -253,6 +265,11 @@ def no_objection(*_: object) -> None:
     """What is in doubt is sent like anything else."""
 
 
+def always_the_standby(routes: Routes, delivery: Delivery) -> ChannelState:
+    """The way that is on record is not looked at."""
+    return routes.lanes[delivery.channel].routes[-1].state
+
+
 async def nobody_asked(*_: object) -> None:
     """The provider is believed to know nothing."""
 
@@ -296,6 +313,10 @@ BROKEN = {
     "Redis loses its memory and nobody puts it back": Broken(Variant(store=KnowsNothingOfTheQueued), expected={"I1"}),
     "claimed without a lease": Broken(Variant(queue=ClaimsWithoutALease), expected={"I13"}),
     "a gate that does not look at the status": Broken(Variant(store=LetsEverythingThroughTheGate), expected={"I5"}),
+    "a second provider after an unknown attempt": Broken(Variant(store=ForgetsThroughWhom), expected={"I3"}),
+    "another provider than the one on record": Broken(
+        patches=[("dispatcher.routes.Routes.of", always_the_standby)], expected={"I4"}, play=one_of_two_providers_is_down
+    ),
     "a record that does not look at the claimer": Broken(
         Variant(store=RecordsWhatIsNoLongerIts), expected={"I4", "I5"}, play=stopped(POSTGRES, "record", Moment.BEFORE)
     ),

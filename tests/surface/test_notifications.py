@@ -42,6 +42,7 @@ async def test_one_is_read_whole(surface: Surface) -> None:
         "attempts_max": 8,
         "unknowns": 0,
         "provider": None,
+        "provider_config_id": None,
         "provider_message_id": None,
         "reason": None,
         "next_retry_at": None,
