@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 import trio
-from attrs import define, evolve, field
+from attrs import evolve
 
 from actors import announcements
 from actors.acceptor_answers import (
@@ -24,21 +24,29 @@ from actors.acceptor_answers import (
     REUSED,
     UNSTORABLE,
     Answer,
-    Keyed,
     Prepared,
     batch_document,
+    batch_key,
+    diversion,
     existing_of,
+    is_busy,
     key_problem,
     no_provider,
     no_template,
+    recalled,
     rfc3339,
+    suppressed,
+)
+from actors.acceptor_answers import (
+    AcceptRequest as _Request,
 )
 from actors.batcher import Batcher, BatcherStatistics
 from actors.cache import HotCache
+from actors.diversion import Statuses, chosen_way, ways_of
 from actors.headroom import Waits
 from actors.in_turns import in_turns
 from actors.metrics import Metrics
-from actors.ports import Admission, Arrival, BatchAnswer, Existing, Queue, Store
+from actors.ports import Admission, Arrival, BatchAnswer, Diverted, Existing, Inserted, Queue, Store
 from actors.pusher import Pusher
 from actors.supervision import describe
 from dispatcher.acceptance import AcceptLimits, HandedIn, Item, expired, parse_in_steps, too_large
@@ -57,21 +65,6 @@ TURN_S = 0.005
 LoadTemplate = Callable[[OrganizationId, str, Channel, str | None], Awaitable[CompiledTemplate | None]]
 LoadChannels = Callable[[OrganizationId], Awaitable[frozenset[Channel]]]
 StoredAnswer = Callable[[OrganizationId, str], Awaitable[tuple[bytes, bytes] | None]]
-
-
-@define(eq=False)
-class _Request:
-    """One request on its way into Postgres. ``done`` is set when ``existing`` or ``error`` is known."""
-
-    organization_id: OrganizationId
-    admissions: Sequence[Admission]
-    batch_answer: BatchAnswer | None
-    handed_in_s: float = field(factory=trio.current_time)
-    done: trio.Event = field(factory=trio.Event)
-    existing: Keyed = field(factory=dict)
-    refused: set[NotificationId] = field(factory=set)  # rows that Postgres would not take
-    taken: bool = False  # the key of the batch: somebody else was first
-    error: DispatcherError | None = None
 
 
 class Acceptor:
@@ -148,9 +141,9 @@ class Acceptor:
         keys = self._keys_of(organization_id, handed, idempotency_key)
         busy = keys & self._under_way
         if busy:
-            if not handed.is_batch or (organization_id, _batch_key(idempotency_key)) in busy:
+            if not handed.is_batch or (organization_id, batch_key(idempotency_key)) in busy:
                 raise Refused(IN_PROGRESS)
-            items = [IN_PROGRESS if _is_busy(organization_id, item, busy) else item for item in handed.items]
+            items = [IN_PROGRESS if is_busy(organization_id, item, busy) else item for item in handed.items]
             handed = evolve(handed, items=items)
             keys -= busy
         self._under_way |= keys
@@ -172,8 +165,9 @@ class Acceptor:
             raise Refused(key_problem("idempotency_key_ambiguous", "The Idempotency-Key header and the field name two keys."))
         key = header_key or item.idempotency_key
         cache = self._cache_of(organization_id)
+        item, diverted = chosen_way(item, await self._obstacles(organization_id, [item]))
         (prepared,) = await self._recall(
-            organization_id, [(item, key)], [await self._prepare(cache, organization_id, item, key, now_unix_s)]
+            organization_id, [(item, key)], [await self._prepare(cache, organization_id, item, key, now_unix_s, diverted)]
         )
         if isinstance(prepared, Problem):
             raise Refused(prepared)
@@ -185,6 +179,9 @@ class Acceptor:
             if prepared.id in request.refused:
                 raise Refused(UNSTORABLE)
             existing = existing_of(prepared, request.existing)
+            if existing is None and prepared.id in request.existing.suppressed:
+                self._metrics.accepted["suppressed"] += 1
+                raise Refused(suppressed(request.existing.suppressed[prepared.id]))
         headers = {}
         if existing is not None:
             if existing.request_hash != item.request_hash:
@@ -197,6 +194,7 @@ class Acceptor:
             id, created_at_s = prepared.id, now_unix_s
         self._metrics.accepted["accepted" if existing is None else "duplicate"] += 1
         document = {"id": id, "status": "queued", "channel": item.channel.value, "created_at": rfc3339(created_at_s)}
+        document |= diversion(diverted)
         headers["Location"] = f"/v1/orgs/{organization_id}/notifications/{id}"
         return Answer(202, orjson.dumps(document), headers)
 
@@ -211,14 +209,16 @@ class Acceptor:
         keyed: list[tuple[Item | Problem, str | None]] = []
         cache = self._cache_of(organization_id)  # once: a passing one, for an organization that may not run, serves all items
         pause_at_s = trio.current_time() + TURN_S
+        obstacles = await self._obstacles(organization_id, handed.items)
         for index, item in enumerate(handed.items):
             if trio.current_time() >= pause_at_s:
                 await trio.lowlevel.checkpoint()
                 pause_at_s = trio.current_time() + TURN_S
             key = None
             if isinstance(item, Item):
+                item, diverted = chosen_way(item, obstacles)
                 key = item.idempotency_key or (None if header_key is None else f"{header_key} {index}")
-                prepared.append(await self._prepare(cache, organization_id, item, key, now_unix_s))
+                prepared.append(await self._prepare(cache, organization_id, item, key, now_unix_s, diverted))
             else:
                 prepared.append(item)
             keyed.append((item, key))
@@ -257,23 +257,23 @@ class Acceptor:
     ) -> list[Prepared]:
         """Put what a key already stands for in place of a refusal: a replay is a replay even when its template is gone by now."""
         keys = [key for (_, key), one in zip(keyed, prepared, strict=True) if key is not None and isinstance(one, Problem)]
-        if not keys:
-            return list(prepared)
-        known = await self._store.known(organization_id, keys)
-        recalled: list[Prepared] = []
-        for (item, key), one in zip(keyed, prepared, strict=True):
-            existing = known.get(key) if key is not None and isinstance(one, Problem) else None
-            if existing is None:
-                recalled.append(one)
-            else:
-                assert isinstance(item, Item)
-                recalled.append(existing if existing.request_hash == item.request_hash else REUSED)
-        return recalled
+        return recalled(await self._store.known(organization_id, keys), keyed, prepared) if keys else list(prepared)
 
     # --- one item ---------------------------------------------------------------------------------------------------------
 
+    async def _obstacles(self, organization_id: OrganizationId, items: Iterable[Item | Problem]) -> Statuses:
+        """Why recipients of items that have fallbacks may not be used. Without any, nobody is asked."""
+        whom = [(way.channel, way.recipient) for item in items for way in ways_of(item)]
+        return await self._store.suppressed(organization_id, whom) if whom else {}
+
     async def _prepare(
-        self, cache: HotCache[Any], organization_id: OrganizationId, item: Item, key: str | None, now_unix_s: float
+        self,
+        cache: HotCache[Any],
+        organization_id: OrganizationId,
+        item: Item,
+        key: str | None,
+        now_unix_s: float,
+        diverted: Diverted | None = None,
     ) -> Admission | Problem:
         """Render an item into the row to insert, or say why it can not be."""
         problem = expired(item, now_unix_s)
@@ -323,7 +323,9 @@ class Acceptor:
             "idempotency_key": key,
             "request_hash": item.request_hash.hex(),
         }
-        return Admission(organization_id, id, key, item.request_hash, row)
+        if item.ignores_suppression:
+            row["ignores_suppression"] = True
+        return Admission(organization_id, id, key, item.request_hash, row, diverted)
 
     async def _find_template(
         self, organization_id: OrganizationId, name: str, channel: Channel, locale: str | None
@@ -341,7 +343,7 @@ class Acceptor:
         }
         if header_key is not None:
             # A batch and a single notification may carry the same header without meaning the same.
-            keys.add((organization_id, _batch_key(header_key) if handed.is_batch else header_key))
+            keys.add((organization_id, batch_key(header_key) if handed.is_batch else header_key))
         return keys
 
     # --- into Postgres ----------------------------------------------------------------------------------------------------
@@ -394,12 +396,12 @@ class Acceptor:
             request.done.set()
 
     async def _insert_by_halves(self, request: _Request) -> None:
-        existing: dict[tuple[OrganizationId, str], Existing] = {}
+        existing = Inserted()
         parts = [request.admissions]
         while parts:
             part = parts.pop()
             try:
-                existing.update(await self._store.insert(part, ()))
+                existing.add(await self._store.insert(part, ()))
             except StoreRefused:
                 if len(part) == 1:
                     request.refused.add(part[0].id)
@@ -424,7 +426,9 @@ class Acceptor:
                     arrivals.setdefault(request.organization_id, ([], []))[0].extend(a.id for a in request.admissions)
                 continue
             for admission in request.admissions:
-                if admission.id in request.refused or existing_of(admission, request.existing) is not None:
+                if admission.id in request.refused or admission.id in request.existing.suppressed:
+                    continue
+                if existing_of(admission, request.existing) is not None:
                     continue
                 ids, notices = arrivals.setdefault(request.organization_id, ([], []))
                 ids.append(admission.id)
@@ -435,15 +439,6 @@ class Acceptor:
 
 
 _NO_TEMPLATE = object()
-
-
-def _batch_key(header_key: str | None) -> str:
-    """What stands for the key of a whole batch, apart from those of items: they hold no spaces."""
-    return f"{header_key} "
-
-
-def _is_busy(organization_id: OrganizationId, item: Item | Problem, busy: set[tuple[OrganizationId, str]]) -> bool:
-    return isinstance(item, Item) and (organization_id, item.idempotency_key) in busy
 
 
 def _weight(request: _Request) -> int:

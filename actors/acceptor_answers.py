@@ -6,16 +6,34 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from attrs import field, frozen
+import trio
+from attrs import define, field, frozen
 
-from actors.ports import Admission, Existing
+from actors.ports import Admission, BatchAnswer, Diverted, Existing, Inserted
+from dispatcher.acceptance import Item
+from dispatcher.contacts import ContactStatus
+from dispatcher.errors import DispatcherError
 from dispatcher.model import Channel, NotificationId, OrganizationId
 from dispatcher.problems import Problem
 
+
+@define(eq=False)
+class AcceptRequest:
+    """One request on its way into Postgres. ``done`` is set when ``existing`` or ``error`` is known."""
+
+    organization_id: OrganizationId
+    admissions: Sequence[Admission]
+    batch_answer: BatchAnswer | None
+    handed_in_s: float = field(factory=trio.current_time)
+    done: trio.Event = field(factory=trio.Event)
+    existing: Inserted = field(factory=Inserted)
+    refused: set[NotificationId] = field(factory=set)  # rows that Postgres would not take
+    taken: bool = False  # the key of the batch: somebody else was first
+    error: DispatcherError | None = None
+
+
 Prepared = Admission | Existing | Problem
 """What became of an item: a row to insert, what its key stands for already, or why it is refused."""
-Keyed = Mapping[tuple[OrganizationId, str], Existing]
-"""What keys stand for, by organization and key."""
 
 
 @frozen
@@ -41,7 +59,7 @@ IN_PROGRESS = Problem(
 )
 
 
-def existing_of(admission: Admission, existing: Keyed) -> Existing | None:
+def existing_of(admission: Admission, existing: Inserted) -> Existing | None:
     """What the admission's key stands for, if that is not the admission itself."""
     if admission.idempotency_key is None:
         return None
@@ -49,7 +67,7 @@ def existing_of(admission: Admission, existing: Keyed) -> Existing | None:
     return None if found is None or found.id == admission.id else found
 
 
-def batch_document(prepared: Sequence[Prepared], existing: Keyed, refused: set[NotificationId]) -> dict[str, Any]:
+def batch_document(prepared: Sequence[Prepared], existing: Inserted, refused: set[NotificationId]) -> dict[str, Any]:
     """The answer to a batch: a verdict for each item, in order. ``refused`` are rows that Postgres would not take."""
     counts = {"accepted": 0, "duplicates": 0, "rejected": 0}
     items: list[dict[str, Any]] = []
@@ -65,15 +83,18 @@ def batch_document(prepared: Sequence[Prepared], existing: Keyed, refused: set[N
             problem = UNSTORABLE
         else:
             found = existing_of(one, existing)
-            if found is None:
+            if found is None and one.id in existing.suppressed:
+                problem = suppressed(existing.suppressed[one.id])
+            elif found is None:
                 counts["accepted"] += 1
-                items.append({"index": index, "status": "accepted", "id": one.id})
+                items.append({"index": index, "status": "accepted", "id": one.id, **diversion(one.diverted)})
                 continue
-            if found.request_hash == one.request_hash:
+            elif found.request_hash == one.request_hash:
                 counts["duplicates"] += 1
                 items.append({"index": index, "status": "duplicate", "id": found.id})
                 continue
-            problem = REUSED
+            else:
+                problem = REUSED
         counts["rejected"] += 1
         items.append({"index": index, "status": "rejected", "problem": problem.below(f"/items/{index}").document()})
     return {**counts, "items": items}
@@ -112,3 +133,44 @@ def no_template(channel: Channel) -> Problem:
         f"There is no template of this name for the channel {channel.value}, in this language or the organization's default.",
         "/template",
     )
+
+
+def suppressed(status: ContactStatus) -> Problem:
+    """The recipient may not be used."""
+    return Problem(
+        422,
+        "recipient_suppressed",
+        "The recipient can not be used",
+        f"This contact is {status.value}; see /contacts. Nothing was accepted for it.",
+        "/recipient",
+    )
+
+
+def diversion(diverted: Diverted | None) -> dict[str, Any]:
+    """What an answer says of another way that a notification takes."""
+    return {} if diverted is None else {"diverted": {"from": diverted.channel.value, "reason": diverted.reason.value}}
+
+
+def recalled(
+    known: Mapping[str, Existing], keyed: Sequence[tuple[Item | Problem, str | None]], prepared: Sequence[Prepared]
+) -> list[Prepared]:
+    """What a key already stands for, in place of a refusal: a replay is a replay even when its template is gone by now."""
+    found: list[Prepared] = []
+    for (item, key), one in zip(keyed, prepared, strict=True):
+        existing = known.get(key) if key is not None and isinstance(one, Problem) else None
+        if existing is None:
+            found.append(one)
+        else:
+            assert isinstance(item, Item)
+            found.append(existing if existing.request_hash == item.request_hash else REUSED)
+    return found
+
+
+def batch_key(header_key: str | None) -> str:
+    """What stands for the key of a whole batch, apart from those of items: they hold no spaces."""
+    return f"{header_key} "
+
+
+def is_busy(organization_id: OrganizationId, item: Item | Problem, busy: set[tuple[OrganizationId, str]]) -> bool:
+    """Whether the item's key is one of those that are being worked on."""
+    return isinstance(item, Item) and (organization_id, item.idempotency_key) in busy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import orjson
 
+from actors.feedback_ports import Confirmed, ContactChange
 from dispatcher.messages import Alarm, Verdict
 from dispatcher.model import Channel, NotificationId, Status
 from dispatcher.outcome import OutcomeClass
@@ -106,5 +107,49 @@ def expired(id: NotificationId, channel: Channel, at_unix_s: float) -> bytes:
             "at": round(at_unix_s, 3),
             "code": "expired",
             "reason": "expired",
+        }
+    )
+
+
+def confirmed(known: Confirmed, at_unix_s: float) -> bytes:
+    """Its provider has reported more about a notification: ``state`` since ``reported_at``, by the provider's clock."""
+    return orjson.dumps(
+        {
+            "type": "notification.confirmed",
+            "id": known.id,
+            "channel": known.channel.value,
+            "state": known.state.value,
+            "code": known.code,
+            "reported_at": round(known.at_unix_s, 3),
+            "at": round(at_unix_s, 3),
+        }
+    )
+
+
+def contact_changed(change: ContactChange, at_unix_s: float) -> bytes:
+    """A contact may not be used any more, or may again. Its address is for who may read contacts, under the id."""
+    return orjson.dumps(
+        {
+            "type": "contact.changed",
+            "contact_id": change.id,
+            "channel": change.channel.value,
+            "status": change.status.value,
+            "code": change.code,
+            "at": round(at_unix_s, 3),
+        }
+    )
+
+
+def suppressed(id: NotificationId, channel: Channel, code: str, at_unix_s: float) -> bytes:
+    """A notification was given up at the gate, because its contact may not be used any more."""
+    return orjson.dumps(
+        {
+            "type": "notification.failed",
+            "id": id,
+            "channel": channel.value,
+            "status": "failed",
+            "at": round(at_unix_s, 3),
+            "code": code,
+            "reason": "suppressed",
         }
     )

@@ -11,6 +11,7 @@ from attrs import frozen
 from actors.io.postgres import Pool
 from actors.store import organizations, templates
 from actors.store import providers as configurations
+from actors.webhook_configs import WebhookConfig
 from dispatcher.errors import ConfigError
 from dispatcher.locales import chain
 from dispatcher.messages import ProviderPolicy
@@ -78,6 +79,21 @@ class Loaders:
         """One configuration, bound; None when there is no such. Raises ConfigError or Unbindable when it can not be used."""
         stored = await configurations.read(self.pool, organization_id, id)
         return None if stored is None else (REGISTRY[stored.provider], stored.channel, self._bind(stored))
+
+    async def webhook(self, organization_id: OrganizationId, id: str) -> WebhookConfig | None:
+        """One configuration as its provider's reports are checked with; None when there is no such, or it is of no use."""
+        stored = await configurations.read(self.pool, organization_id, id)
+        if stored is None or self.keys is None or stored.provider not in REGISTRY:
+            return None
+        source = REGISTRY[stored.provider].feedback
+        if source is None:
+            return None
+        try:
+            opened = open_sealed(self.keys, stored.sealed, configurations.sealing_context(organization_id, id))
+        except ConfigError as error:
+            logger.error("organization %s: reports to provider configuration %s: %s", organization_id, id, error)
+            return None
+        return WebhookConfig(stored.provider, stored.channel, source, stored.settings, orjson.loads(opened))
 
     def _bind(self, stored: configurations.StoredProvider) -> Bound:
         if self.keys is None:

@@ -6,12 +6,13 @@
 * What outlived its ``expires_at`` while nobody could claim it is given up.
 * Queued rows that Redis has lost are put back: all of them when Redis lost its memory, otherwise those that have waited past
   a grace.
+* Reports of providers that came before what they are about are looked at again, and old ones deleted.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
 import trio
@@ -45,6 +46,7 @@ class Janitor:
         random: Random,
         unix_s: Callable[[], float],
         strays: Strays | None = None,
+        reports: Callable[[], Awaitable[None]] | None = None,
         now_s: Callable[[], float] = trio.current_time,
     ) -> None:
         self._store = store
@@ -54,6 +56,7 @@ class Janitor:
         self._random = random
         self._unix_s = unix_s
         self._strays = strays
+        self._reports = reports
         self._now_s = now_s
         self._after: tuple[float, NotificationId] | None = None  # where the walk over old queued rows goes on
         self.stepped_s = 0.0
@@ -81,6 +84,8 @@ class Janitor:
         await self.restore()
         if self._strays is not None:
             await self._strays.look()
+        if self._reports is not None:
+            await self._reports()
 
     async def rescue(self) -> None:
         """Take back the attempts of lapsed incarnations and queue them again."""

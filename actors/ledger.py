@@ -29,7 +29,7 @@ from actors.ports import Queue, Settlement, Store
 from dispatcher.backoff import full_jitter_s
 from dispatcher.errors import QueueUnavailable, StoreRefused, StoreTimedOut, StoreUnavailable
 from dispatcher.messages import Event, Gated, Settled, Verdict
-from dispatcher.model import Lane, NotificationId, OrganizationId, Status
+from dispatcher.model import DeadLetterReason, Lane, NotificationId, OrganizationId, Status
 from dispatcher.outcome import Outcome, OutcomeClass
 
 logger = logging.getLogger(__name__)
@@ -179,6 +179,7 @@ class Ledger:
         requests = [r for r in batch if isinstance(r, _GateRequest)]
         if requests:
             parts = [part for round_ in _rounds(requests) for part in await self._gate(round_)]
+            self._announce_suppressed(parts)
             answers = _joined(parts)
             asked: dict[OrganizationId, tuple[list[NotificationId], Tell]] = {}
             for request in requests:
@@ -195,6 +196,15 @@ class Ledger:
         unbound = frozenset().union(*(r.unbound for r in requests))
         parts, _ = await self._by_halves(ids, lambda part, again: self._store.gate(part, closed, ways, unbound, again=again))
         return parts
+
+    def _announce_suppressed(self, parts: Sequence[Mapping[OrganizationId, Gated]]) -> None:
+        """Tell of what was given up at the gate, which needs no verdict of anybody's."""
+        now_unix_s = self._unix_s()
+        for organization_id, gated in ((name, gated) for part in parts for name, gated in part.items() if gated.suppressed):
+            notices = [announcements.suppressed(id, channel, code, now_unix_s) for id, channel, code in gated.suppressed]
+            for _, channel, _ in gated.suppressed:
+                self._metrics.dead_letters[channel.value, DeadLetterReason.SUPPRESSED.value] += 1
+            self._settles.put(_SettleRequest(Settlement(organization_id, announcements=notices), [], _nobody_waits))
 
     async def _flush_records(self, batch: list[_RecordRequest | _Barrier]) -> None:
         requests = [r for r in batch if isinstance(r, _RecordRequest)]
@@ -340,6 +350,10 @@ def _rounds(requests: Sequence[_GateRequest]) -> Sequence[Sequence[_GateRequest]
             rounds.append([request])
             saying.append({request.organization_id: request})
     return rounds
+
+
+def _nobody_waits(_event: Event) -> None:
+    """What is announced only holds no room of anybody's."""
 
 
 def _gate_weight(request: _GateRequest | _Barrier) -> int:

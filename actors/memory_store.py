@@ -13,11 +13,13 @@ import orjson
 
 from actors.memory import Interrupt, Moment, checkpoint
 from actors.memory_tables import DeadLetter, MemoryDatabase, Row, ShardRow, TimelineRow, row_of
-from actors.ports import NO_WAYS, RESCUES_MAX, Admission, BatchAnswer, Existing, Expired, Holding, Page, Rescued
+from actors.ports import NO_WAYS, RESCUES_MAX, Admission, BatchAnswer, Existing, Expired, Holding, Inserted, Page, Rescued
 from dispatcher.audience import audience_of
 from dispatcher.audience import lane as name_lane
 from dispatcher.backoff import rescue_delay_s
+from dispatcher.contacts import IGNORABLE, ContactStatus, suppressed_as
 from dispatcher.errors import KeyTaken, StoreRefused
+from dispatcher.feedback.feedback import FeedbackKind
 from dispatcher.ids import is_uuid
 from dispatcher.messages import Gated, Verdict
 from dispatcher.model import Channel, DeadLetterReason, Delivery, Lane, NotificationId, OrganizationId, Status
@@ -41,14 +43,21 @@ class MemoryStore:
         self.interrupt = interrupt
         self.term = 0
 
-    async def insert(
-        self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]
-    ) -> Mapping[tuple[OrganizationId, str], Existing]:
-        """Insert all in one transaction. Rows whose key is taken are left out; the answer says what those keys stand for."""
+    async def insert(self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]) -> Inserted:
+        """Insert all in one transaction. Rows whose key is taken or whose contact is suppressed are left out, and named."""
         await self.interrupt("insert", Moment.BEFORE)
         existing = self._insert(admissions, batch_answers)
         await self.interrupt("insert", Moment.AFTER)
         return existing
+
+    async def suppressed(
+        self, organization_id: OrganizationId, whom: Sequence[tuple[Channel, str]]
+    ) -> Mapping[tuple[Channel, str], ContactStatus]:
+        """Which of these recipients may not be used, and why."""
+        await self.interrupt("suppressed", Moment.BEFORE)
+        statuses = {(channel, whose): self.database.suppressed_as(organization_id, channel, whose) for channel, whose in whom}
+        await self.interrupt("suppressed", Moment.AFTER)
+        return {name: status for name, status in statuses.items() if status is not None}
 
     async def known(self, organization_id: OrganizationId, idempotency_keys: Sequence[str]) -> Mapping[str, Existing]:
         """What these keys of one organization stand for already. Keys that are new are left out."""
@@ -214,26 +223,31 @@ class MemoryStore:
 
     # --- statements -----------------------------------------------------------------------------------------------------
 
-    def _insert(
-        self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]
-    ) -> Mapping[tuple[OrganizationId, str], Existing]:
+    def _insert(self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]) -> Inserted:
         database = self.database
         if not all(_is_storable(admission) for admission in admissions):
             raise StoreRefused(f"a batch of {len(admissions)} notifications can not be stored")
         if any((kept.organization_id, kept.idempotency_key) in database.batch_answers for kept in batch_answers):
             raise KeyTaken("the key of a batch has an answer already")
         added: dict[NotificationId, Row] = {}
+        suppressed: dict[NotificationId, ContactStatus] = {}
         keys: dict[tuple[OrganizationId, str], NotificationId] = {}
         for admission in admissions:
             key = None if admission.idempotency_key is None else (admission.organization_id, admission.idempotency_key)
             if admission.id in database.rows or admission.id in added or key in database.keys or key in keys:
                 continue
-            added[admission.id] = row_of(admission)
+            row = row_of(admission)
+            status = database.suppressed_as(row.organization_id, row.channel, row.recipient)
+            if status is not None and not (row.ignores_suppression and status in IGNORABLE):
+                suppressed[admission.id] = status
+                continue
+            added[admission.id] = row
             if key is not None:
                 keys[key] = admission.id
-        existing: dict[tuple[OrganizationId, str], Existing] = {}
+        existing = Inserted()
+        existing.suppressed = suppressed
         if len(added) < len(admissions):
-            for organization_id, _, name, _, _ in admissions:
+            for organization_id, _, name, *_ in admissions:
                 if name is not None:
                     id = database.keys.get((organization_id, name)) or keys.get((organization_id, name))
                     if id is not None:
@@ -260,12 +274,13 @@ class MemoryStore:
             raise StoreRefused("ids at the gate are none")
         now_s = self._now_s()
         may_send = self.database.holds_lease(self.incarnation, now_s)
-        lists: dict[OrganizationId, tuple[list[Any], list[Any], list[Any], list[Any], list[Any]]] = {}
+        lists: dict[OrganizationId, tuple[list[Any], list[Any], list[Any], list[Any], list[Any], list[Any]]] = {}
         for id in sorted(set(ids)):
             row = self.database.rows.get(id)
             if row is None:
                 continue
-            deliveries, parked, deferred, dropped, elsewhere = lists.setdefault(row.organization_id, ([], [], [], [], []))
+            theirs = lists.setdefault(row.organization_id, ([], [], [], [], [], []))
+            deliveries, parked, deferred, dropped, elsewhere, given_up = theirs
             lane = row.channel.value
             part = name_lane(row.channel, audience_of(row.channel, row.recipient))
             if (row.organization_id, part) in closed or (row.organization_id, part) in through:
@@ -276,6 +291,11 @@ class MemoryStore:
             is_free = row.status is Status.QUEUED
             due_in_s = row.due_in_s(now_s)
             if is_free and may_send and not is_closed and due_in_s <= DUE_SLACK_S:
+                suppressed = self._give_up(row, now_s)
+                if suppressed is not None:
+                    dropped.append(id)
+                    given_up.append((id, row.channel, suppressed))
+                    continue
                 way = through.get((row.organization_id, lane))
                 if row.provider_config_id is None or row.unknown_since_s is None or row.provider_config_id in unbound:
                     row.provider_config_id = way or row.provider_config_id
@@ -290,7 +310,17 @@ class MemoryStore:
                 parked.append((lane, id))
             else:
                 deferred.append((id, DEFERRED_S))
-        return {organization_id: Gated(*five) for organization_id, five in lists.items()}
+        return {organization_id: Gated(*six) for organization_id, six in lists.items()}
+
+    def _give_up(self, row: Row, now_s: float) -> str | None:
+        """Fail a row whose contact may not be used, and say with which code; None for one that may."""
+        suppressed = self.database.suppressed_as(row.organization_id, row.channel, row.recipient)
+        if suppressed is None or (row.ignores_suppression and suppressed in IGNORABLE):
+            return None
+        code = f"contact_{suppressed.value}"
+        row.status, row.next_retry_at_s, row.reason, row.updated_at_s = Status.FAILED, None, code, now_s
+        self.database.dead_letters.setdefault(row.id, DeadLetter(DeadLetterReason.SUPPRESSED, code))
+        return code
 
     def _claim(self, row: Row, now_s: float, term: int) -> Delivery:
         row.attempts += 1
@@ -352,6 +382,10 @@ class MemoryStore:
         if outcome.kind is not OutcomeClass.INTERRUPTED:  # what never began is no attempt
             entry = TimelineRow(row.id, attempt, outcome.kind.value, outcome.code, now_s, row.next_retry_at_s)
             self.database.timeline.append(entry)
+        if outcome.kind is OutcomeClass.SUPPRESS:
+            gone = self.database.make_contact(row.organization_id, row.channel, row.recipient)
+            kind, at_s = FeedbackKind(suppressed_as(outcome.code).value), outcome.since_unix_s
+            gone.contact = gone.contact.after(kind, outcome.code, now_s if at_s is None else at_s)
         if verdict.dead is not None:
             self.database.dead_letters.setdefault(row.id, DeadLetter(verdict.dead, outcome.code))
 

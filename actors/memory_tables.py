@@ -11,6 +11,9 @@ from typing import Any
 from attrs import define, field, frozen
 
 from actors.ports import Admission
+from dispatcher.contacts import Contact, ContactStatus, address_of
+from dispatcher.feedback.confirmation import Confirmation
+from dispatcher.feedback.feedback import FeedbackKind
 from dispatcher.model import Channel, DeadLetterReason, NotificationId, OrganizationId, Status
 
 
@@ -41,6 +44,7 @@ class Row:
     provider_config_id: str | None = None
     provider_message_id: str | None = None
     reason: str | None = None
+    ignores_suppression: bool = False
 
     def due_in_s(self, now_s: float) -> float:
         """How long until it may be tried."""
@@ -96,6 +100,36 @@ class ShardRow:
 
 
 @define
+class ContactRow:
+    """One contact, with what only people read of it."""
+
+    id: str
+    recipient: str = field(repr=False)
+    contact: Contact = Contact()
+    provider: str | None = None
+
+
+@define
+class ReportRow:
+    """One report. ``message_id`` stays only as long as its notification is not known."""
+
+    organization_id: OrganizationId
+    config_id: str
+    provider: str
+    channel: Channel
+    kind: FeedbackKind
+    code: str
+    at_s: float
+    received_at_s: float
+    notification_id: NotificationId | None
+    message_id: str | None
+
+
+ContactName = tuple[OrganizationId, Channel, bytes]
+"""What identifies a contact: see ``dispatcher.contacts.address_of``."""
+
+
+@define
 class MemoryDatabase:
     """The tables. ``unix_s`` is the server's clock."""
 
@@ -109,6 +143,45 @@ class MemoryDatabase:
     beats: dict[str, float] = field(factory=dict, init=False)  # by incarnation, until when it is a member
     shards: dict[int, ShardRow] = field(factory=dict, init=False)
 
+    contacts: dict[ContactName, ContactRow] = field(factory=dict, init=False)
+    reports: dict[str, ReportRow] = field(factory=dict, init=False)
+    confirmations: dict[NotificationId, Confirmation] = field(factory=dict, init=False)
+
+    def contact(self, organization_id: OrganizationId, channel: Channel, recipient: str) -> ContactRow | None:
+        """The contact of an address, if anything was ever heard of it."""
+        return self.contacts.get((organization_id, channel, address_of(channel, recipient)))
+
+    def make_contact(self, organization_id: OrganizationId, channel: Channel, recipient: str) -> ContactRow:
+        """The contact of an address, made if need be."""
+        name = organization_id, channel, address_of(channel, recipient)
+        if name not in self.contacts:
+            self.contacts[name] = ContactRow(f"00000000-0000-7000-8000-{len(self.contacts):012x}", recipient)
+        return self.contacts[name]
+
+    def suppressed_as(self, organization_id: OrganizationId, channel: Channel, recipient: str) -> ContactStatus | None:
+        """Why an address may not be used; None when it may."""
+        found = self.contact(organization_id, channel, recipient)
+        return None if found is None or found.contact.status is ContactStatus.ACTIVE else found.contact.status
+
     def holds_lease(self, incarnation: str | None, at_s: float) -> bool:
         """Whether the incarnation's lease lasts beyond this instant."""
         return incarnation is not None and self.leases.get(incarnation, float("-inf")) > at_s
+
+
+def row_of(admission: Admission) -> Row:
+    """The row an admission becomes."""
+    given = admission.row
+    return Row(
+        id=admission.id,
+        organization_id=admission.organization_id,
+        channel=Channel(given["channel"]),
+        recipient=given["recipient"],
+        payload=given["payload"],
+        attempts_max=given["attempts_max"],
+        created_at_s=given["created_at"],
+        updated_at_s=given["created_at"],
+        expires_at_s=given["expires_at"],
+        idempotency_key=admission.idempotency_key,
+        request_hash=admission.request_hash,
+        ignores_suppression=bool(given.get("ignores_suppression")),
+    )

@@ -9,6 +9,7 @@ Children in the order they start; a drain stops them in reverse, each with nothi
     shards         for whom may we claim
     ledger         gate, record, settle
     acceptor       inserts
+    ingest         reports of providers
     callers        calls at providers
     organizations  one actor each, and the sweep
     herald         wake-ups and announcements
@@ -35,6 +36,9 @@ from actors.cache import HotCache
 from actors.caches import Caches
 from actors.callers import Callers
 from actors.delivery_metrics import DeliveryMetrics
+from actors.feedback import Ingest
+from actors.feedback_ports import FeedbackStore
+from actors.fetching import Fetcher
 from actors.headroom import HeadroomWatch
 from actors.heartbeat import Heartbeat
 from actors.herald import Herald
@@ -56,6 +60,7 @@ from actors.strays import Strays
 from actors.supervision import RestartBudget, supervise
 from actors.transports import Transports
 from actors.watchdog import SILENT_S, watched
+from actors.webhook_configs import Load, WebhookConfigs
 from dispatcher.acceptance import AcceptLimits
 from dispatcher.config import Config
 from dispatcher.errors import QueueUnavailable, StoreUnavailable
@@ -89,6 +94,8 @@ class Ports:
     load_providers: Callable[[OrganizationId], Awaitable[Sequence[tuple[ProviderPolicy, Bound]]]]
     load_template: LoadTemplate
     stored_answer: StoredAnswer
+    feedback: FeedbackStore
+    load_webhook: Load
 
 
 class Node:
@@ -197,6 +204,14 @@ class Node:
             unix_s=unix_s,
             random=random,
         )
+        self.ingest = Ingest(
+            ports.feedback,
+            self.queue,
+            WebhookConfigs(ports.load_webhook, ttl_min_s=d.cache_ttl_min_s, ttl_max_s=d.cache_ttl_max_s, random=random),
+            Fetcher(transports),
+            self.metrics,
+            unix_s=unix_s,
+        )
         self.headroom = HeadroomWatch(
             Headroom(d.accept_wait_max_s),
             redis,
@@ -216,7 +231,14 @@ class Node:
         self._ledger_ended = trio.Event()
         strays = Strays(self.store, self.queue, self.metrics, holds=self.organizations.holds, lease_s=d.lease_s, unix_s=unix_s)
         self.janitor = Janitor(
-            self.store, self.queue, self.metrics, sweep_s=d.sweep_s, random=random, unix_s=unix_s, strays=strays
+            self.store,
+            self.queue,
+            self.metrics,
+            sweep_s=d.sweep_s,
+            random=random,
+            unix_s=unix_s,
+            strays=strays,
+            reports=self.ingest.sweep,
         )
 
     def _stood_still(self, late_s: float) -> None:
@@ -229,11 +251,13 @@ class Node:
     def drop_cached(self, organization_id: OrganizationId) -> None:
         """The organization changed: what is cached of it goes."""
         self._spare_caches.drop(organization_id)
+        self.ingest.configs.drop(organization_id)
         self.organizations.changed(organization_id)
 
     def drop_all_cached(self) -> None:
         """Any organization may have changed."""
         self._spare_caches.drop_all()
+        self.ingest.configs.drop_all()
         self.organizations.all_changed()
 
     # --- for the surface ----------------------------------------------------------------------------------------------------
@@ -276,6 +300,7 @@ class Node:
             "record_pending": ledger.record.pending,
             "settle_pending": ledger.settle.pending,
             "accept_pending": accepting.pending,
+            "feedback_pending": self.ingest.statistics().pending,
             "listeners": herald.listeners,
             "postgres_connections": pool.size,
             "postgres_waiting": pool.waiting,
@@ -308,6 +333,7 @@ class Node:
                 ("readiness", self.readiness.run),
                 ("headroom", self.headroom.run),
                 ("acceptor", self.acceptor.run),
+                ("ingest", self.ingest.run),
                 ("shards", self._run_shards),
             ):
                 nursery.start_soon(self._supervised, name, child)
@@ -327,6 +353,7 @@ class Node:
         """
         with trio.move_on_after(drain_s) as patience:
             self.acceptor.close()
+            self.ingest.close()
             self.shards.leave()
             await self.organizations.drain()
         self._above.cancel_scope.cancel()

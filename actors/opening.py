@@ -21,6 +21,7 @@ from actors.node import Node, Ports
 from actors.redis_queue import RedisQueue
 from actors.store.answers import read_answer
 from actors.store.dispatching import PostgresStore
+from actors.store.feedback import PostgresFeedback
 from actors.transports import Transports
 from dispatcher.config import Config
 from dispatcher.errors import ConfigError
@@ -94,6 +95,8 @@ async def open_node(
             load_providers=loaders.providers,
             load_template=loaders.template,
             stored_answer=lambda organization_id, key: read_answer(pool, organization_id, key),
+            feedback=PostgresFeedback(pool),
+            load_webhook=loaders.webhook,
         )
         node = Node(
             config,

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from attrs import field, frozen
 
 from dispatcher.channel_memory import Kept
+from dispatcher.contacts import ContactStatus
 from dispatcher.messages import Claimed, Gated, Unparked, Verdict
 from dispatcher.model import Channel, Lane, NotificationId, OrganizationId
 from dispatcher.quota import QuotaAnswer, QuotaAsk
@@ -101,14 +102,24 @@ class Queue(Protocol):
         """Whether the queue still is the one it was at the last call; False once after it lost its memory."""
 
 
+class Diverted(NamedTuple):
+    """A notification takes another way than it was to: the channel it was for, and why that could not be used."""
+
+    channel: Channel
+    reason: ContactStatus
+
+
 class Admission(NamedTuple):
-    """One notification to insert: ``row`` holds the columns of the notifications table by name."""
+    """One notification to insert: ``row`` holds the columns of the notifications table by name, among them, if it is
+    to be sent although its contact has bounced or opted out, ``ignores_suppression``.
+    """
 
     organization_id: OrganizationId
     id: NotificationId
     idempotency_key: str | None
     request_hash: bytes
     row: Mapping[str, Any]
+    diverted: Diverted | None = None
 
 
 class Existing(NamedTuple):
@@ -117,6 +128,19 @@ class Existing(NamedTuple):
     id: NotificationId
     request_hash: bytes
     created_at_unix_s: float
+
+
+class Inserted(dict[tuple[OrganizationId, str], Existing]):
+    """What keys of rows that were left out stand for already; and ``suppressed``, rows left out because of their contacts."""
+
+    def __init__(self, existing: Mapping[tuple[OrganizationId, str], Existing] | None = None) -> None:
+        super().__init__(existing or {})
+        self.suppressed: dict[NotificationId, ContactStatus] = {}
+
+    def add(self, more: Inserted) -> None:
+        """Take in the answer about further rows."""
+        self.update(more)
+        self.suppressed.update(more.suppressed)
 
 
 class BatchAnswer(NamedTuple):
@@ -128,7 +152,7 @@ class BatchAnswer(NamedTuple):
     organization_id: OrganizationId
     idempotency_key: str
     request_hash: bytes
-    answer: Callable[[Mapping[tuple[OrganizationId, str], Existing]], bytes]
+    answer: Callable[[Inserted], bytes]
 
 
 class Rescued(NamedTuple):
@@ -173,14 +197,17 @@ class Store(Protocol):
     def term(self) -> int:
         """How often this incarnation has registered. What passed the gate in an earlier term may be somebody else's by now."""
 
-    async def insert(
-        self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]
-    ) -> Mapping[tuple[OrganizationId, str], Existing]:
+    async def insert(self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]) -> Inserted:
         """Insert all in one transaction. Rows whose key is taken are left out, and then the answer says what each key stands
-        for now.
+        for now; so are rows whose contact is suppressed.
 
         Raises StoreRefused, and inserts nothing, when a row can not be stored; KeyTaken when a batch's key has an answer already.
         """
+
+    async def suppressed(
+        self, organization_id: OrganizationId, whom: Sequence[tuple[Channel, str]]
+    ) -> Mapping[tuple[Channel, str], ContactStatus]:
+        """Which of these recipients may not be used, and why."""
 
     async def known(self, organization_id: OrganizationId, idempotency_keys: Sequence[str]) -> Mapping[str, Existing]:
         """What these keys of one organization stand for already. Keys that are new are left out."""

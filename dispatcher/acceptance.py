@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import Any
 
 import orjson
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from dispatcher.locales import normalize
 from dispatcher.model import Channel
@@ -30,8 +30,15 @@ USER_ID_CHARS_MAX = 255
 RECIPIENT_CHARS_MAX = 320
 
 FIELDS = frozenset(
-    {"channel", "recipient", "user_id", "template", "locale", "variables", "content", "idempotency_key", "expires_at"}
-)
+    {
+        "channel", "recipient", "user_id", "template", "locale", "variables", "content", "idempotency_key", "expires_at",
+        "fallback", "ignore_suppression",
+    }
+)  # fmt: skip
+FALLBACKS_MAX = 3
+FALLBACK_FIELDS = frozenset({"channel", "recipient", "template", "locale", "variables", "content"})
+_INHERITED = ("user_id", "expires_at", "idempotency_key", "ignore_suppression")
+"""What a fallback has of the notification it stands in for, beside variables and locale for its template."""
 CONTENT_FIELDS: Mapping[Channel, frozenset[str]] = {
     Channel.EMAIL: frozenset({"subject", "text", "html"}),
     Channel.SMS: frozenset({"text"}),
@@ -50,6 +57,9 @@ Content = Mapping[str, Any]
 class Item:
     """One notification as it was handed in, valid in itself. Exactly one of ``template`` and ``content`` is given.
 
+    ``fallbacks`` stand in for it, the first that can, when its recipient is suppressed. ``ignores_suppression`` sends in spite
+    of a bounce or an opt-out.
+
     ``request_hash`` identifies its content, whatever the order of its fields, so that a replay can be told from a conflict.
     """
 
@@ -63,6 +73,8 @@ class Item:
     idempotency_key: str | None
     expires_at_s: float | None
     request_hash: bytes = field(repr=False)
+    ignores_suppression: bool = False
+    fallbacks: tuple[Item, ...] = field(default=(), repr=False)
 
 
 @frozen
@@ -151,7 +163,7 @@ def parse_item(row: Any, limits: AcceptLimits) -> Item | Problem:
     if channel is None:
         faults.append(_invalid("/channel", f"must be one of {', '.join(Channel)}"))
     recipient = get("recipient")
-    if not _is_recipient(recipient, channel):
+    if not is_recipient(recipient, channel):
         faults.append(_invalid("/recipient", _RECIPIENT_RULES.get(channel, "must be a text")))
     user_id, template, locale, content = get("user_id"), get("template"), get("locale"), get("content")
     if user_id is not None and not _is_text(user_id, USER_ID_CHARS_MAX):
@@ -178,6 +190,9 @@ def parse_item(row: Any, limits: AcceptLimits) -> Item | Problem:
         expires_at_s = _instant(row["expires_at"])
         if expires_at_s is None:
             faults.append(_invalid("/expires_at", "must be an RFC 3339 time with a zone, such as 2026-01-31T12:00:00Z"))
+    if not isinstance(get("ignore_suppression", False), bool):
+        faults.append(_invalid("/ignore_suppression", "must be true or false"))
+    fallbacks = _fallbacks(row, limits, faults) if "fallback" in row else ()
     if not row.keys() <= FIELDS:
         faults.append(_invalid("", f"has an unknown field; known are {', '.join(sorted(FIELDS))}", "field_unknown"))
     if faults:
@@ -194,8 +209,31 @@ def parse_item(row: Any, limits: AcceptLimits) -> Item | Problem:
         content,
         key,
         expires_at_s,
-        blake2b(canonical, digest_size=HASH_BYTES).digest(),
+        digest := blake2b(canonical, digest_size=HASH_BYTES).digest(),
+        get("ignore_suppression", False),
+        tuple(evolve(fallback, request_hash=digest) for fallback in fallbacks),
     )
+
+
+def _fallbacks(row: Mapping[str, Any], limits: AcceptLimits, faults: list[Problem]) -> list[Item]:
+    """What stands in for a notification whose recipient is suppressed."""
+    given = row["fallback"]
+    if not isinstance(given, list) or not 1 <= len(given) <= FALLBACKS_MAX:
+        faults.append(_invalid("/fallback", f"must be a list of 1 to {FALLBACKS_MAX} objects"))
+        return []
+    found: list[Item] = []
+    for index, one in enumerate(given):
+        parsed: Item | Problem
+        if not isinstance(one, dict) or not one.keys() <= FALLBACK_FIELDS:
+            parsed = _invalid("", f"must be an object of these fields: {', '.join(sorted(FALLBACK_FIELDS))}", "field_unknown")
+        else:
+            names = (*_INHERITED, "variables", "locale") if "template" in one else _INHERITED
+            parsed = parse_item({**{name: row[name] for name in names if name in row}, **one}, limits)
+        if isinstance(parsed, Problem):
+            faults.append(parsed.below(f"/fallback/{index}"))
+        else:
+            found.append(parsed)
+    return found
 
 
 def expired(item: Item, now_unix_s: float) -> Problem | None:
@@ -239,10 +277,16 @@ _RECIPIENT_RULES: Mapping[Channel | None, str] = {
 
 def recipient_rule_broken(value: str, channel: Channel) -> str | None:
     """What a recipient must be on this channel, if this is none."""
-    return None if _is_recipient(value, channel) else _RECIPIENT_RULES[channel]
+    return None if is_recipient(value, channel) else _RECIPIENT_RULES[channel]
 
 
-def _is_recipient(value: Any, channel: Channel | None) -> bool:
+def recipient_rule(channel: Channel) -> str:
+    """What a recipient of a channel must be, in words."""
+    return _RECIPIENT_RULES[channel]
+
+
+def is_recipient(value: Any, channel: Channel | None) -> bool:
+    """Whether it can be a recipient of that channel."""
     if not isinstance(value, str):
         return False
     if channel is Channel.EMAIL:

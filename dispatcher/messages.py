@@ -97,7 +97,8 @@ class Gated:
     """The gate's answer: each id given to :class:`Gate` is in exactly one of these.
 
     ``deferred`` are not due yet (with their remaining delay), ``dropped`` are finished or gone, ``elsewhere`` are being sent by
-    someone else: their places in the queue are not ours to change.
+    someone else: their places in the queue are not ours to change. ``suppressed`` says of some that were dropped that they were
+    given up here and now, because of what is known of their contacts, with a code.
     """
 
     deliveries: Sequence[Delivery]
@@ -105,6 +106,7 @@ class Gated:
     deferred: Sequence[tuple[NotificationId, float]] = ()
     dropped: Sequence[NotificationId] = ()
     elsewhere: Sequence[NotificationId] = ()
+    suppressed: Sequence[tuple[NotificationId, Channel, str]] = ()
 
 
 @frozen

@@ -23,9 +23,11 @@ from wsproto.events import (
     Request,
 )
 
+from actors.feedback_ports import ContactChange
 from actors.prober import ProbeReport
 from actors.store.api_keys import Scope
 from dispatcher.errors import Overloaded
+from dispatcher.feedback.feedback import WebhookReply, WebhookRequest
 from dispatcher.model import NotificationId, OrganizationId
 from dispatcher_http.app import App
 from dispatcher_http.services import Services
@@ -58,6 +60,9 @@ class InMemoryDispatch:
     checks: dict[str, bool] = field(factory=lambda: {"postgres": True, "redis": True})
     listener_buffer_max: int = 8
     accepted: list[tuple[OrganizationId, bytes, str | None]] = field(factory=list)
+    contact_changes: list[ContactChange] = field(factory=list)
+    reports: list[tuple[OrganizationId, str, WebhookRequest]] = field(factory=list)
+    reply: WebhookReply = WebhookReply(200, "taken_in")
     changes: list[OrganizationId] = field(factory=list)
     requeues: list[tuple[OrganizationId, list[NotificationId]]] = field(factory=list)
     paced: list[tuple[OrganizationId, list[tuple[NotificationId, float]]]] = field(factory=list)
@@ -80,6 +85,12 @@ class InMemoryDispatch:
         self.probes.append((organization_id, config_id, recipient))
         return self.report
 
+    async def take_in(self, organization_id: OrganizationId, config_id: str, request: WebhookRequest) -> WebhookReply:
+        self.reports.append((organization_id, config_id, request))
+        await self.accepting()
+        self._fail()
+        return self.reply
+
     async def changed(self, organization_id: OrganizationId) -> None:
         self.changes.append(organization_id)
         self._fail()
@@ -94,6 +105,10 @@ class InMemoryDispatch:
 
     async def discarded(self, organization_id: OrganizationId, count: int) -> None:
         self.discards.append((organization_id, count))
+        self._fail()
+
+    async def contacts_changed(self, changes: Sequence[ContactChange]) -> None:
+        self.contact_changes.extend(changes)
         self._fail()
 
     async def ready(self) -> Mapping[str, bool]:

@@ -23,6 +23,7 @@ from actors.io.pg_pool import PoolStatistics
 from actors.io.postgres import Pool
 from actors.io.redis import Message, Reconnected, Redis, Subscriber
 from actors.memory import MemoryQueue, Moment
+from actors.memory_feedback import MemoryFeedback
 from actors.memory_store import MemoryStore
 from actors.node import FLUSH_S, RELEASE_S, Node, Ports
 from actors.ports import Queue
@@ -123,6 +124,8 @@ class Process:
                 load_providers=self._load_providers,
                 load_template=self._load_template,
                 stored_answer=self._stored_answer,
+                feedback=MemoryFeedback(world.database),
+                load_webhook=_no_webhook,
             ),
             pool=cast("Pool", Connections()),
             redis=cast("Redis", Publisher(self)),
@@ -396,3 +399,7 @@ class Publisher:
         for process in self._process.world.processes:
             process.hear(Message(topic, payload.encode()))
         return 1
+
+
+async def _no_webhook(_organization_id: OrganizationId, _id: str) -> None:
+    """Nobody reports anything here."""

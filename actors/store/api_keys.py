@@ -41,6 +41,8 @@ class Scope(StrEnum):
     DEAD_LETTERS_READ = "dead_letters:read"
     DEAD_LETTERS_WRITE = "dead_letters:write"
     STREAM_READ = "stream:read"
+    CONTACTS_READ = "contacts:read"
+    CONTACTS_WRITE = "contacts:write"
 
 
 @frozen

@@ -13,9 +13,10 @@ from typing import Any
 
 import orjson
 import psycopg
+from attrs import evolve
 
 from actors.io.postgres import Pool, TrioConnection, is_about_content
-from actors.ports import NO_WAYS, RESCUES_MAX, Admission, BatchAnswer, Existing, Expired, Holding, Page, Rescued
+from actors.ports import NO_WAYS, RESCUES_MAX, Admission, BatchAnswer, Existing, Expired, Holding, Inserted, Page, Rescued
 from actors.store import shards as shard_table
 from actors.store.statements import (
     DISOWN,
@@ -25,10 +26,12 @@ from actors.store.statements import (
     GATE,
     GATE_OPEN,
     GATE_PARTED,
+    GIVE_UP,
     HAND_BACK,
     INSERT,
     KEEP_ANSWERS,
     LEFT_OUT,
+    NOT_INSERTED,
     PRUNE,
     QUEUED,
     QUEUED_ALL,
@@ -41,13 +44,15 @@ from actors.store.statements import (
     RENEW,
     RESCUE,
     SENDING,
+    SUPPRESSED,
     UNBEGIN,
 )
 from dispatcher.backoff import RESCUE_FIRST_S, RESCUE_LATER_S
+from dispatcher.contacts import ContactStatus, suppressed_as
 from dispatcher.errors import KeyTaken, StoreRefused, StoreUnavailable
 from dispatcher.messages import Gated, Verdict
 from dispatcher.model import Channel, Delivery, Lane, NotificationId, OrganizationId, Status
-from dispatcher.outcome import FOUND_AT_PROVIDER
+from dispatcher.outcome import FOUND_AT_PROVIDER, OutcomeClass
 
 INSERT_ROWS_MAX = 1000
 """Rows of one statement: more are written down in several, so that this process has a moment for others in between."""
@@ -71,10 +76,8 @@ class PostgresStore:
         self.incarnation = incarnation
         self.term = 0
 
-    async def insert(
-        self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]
-    ) -> Mapping[tuple[OrganizationId, str], Existing]:
-        """Insert all in one transaction. Rows whose key is taken are left out; the answer says what those keys stand for."""
+    async def insert(self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]) -> Inserted:
+        """Insert all in one transaction. Rows whose key is taken or whose contact is suppressed are left out, and named."""
         # In the order of the keys, for whoever inserts the same ones at this moment; of equal keys the first handed in comes
         # first.
         admissions = sorted(admissions, key=_key)
@@ -82,18 +85,15 @@ class PostgresStore:
             async with self._pool.connection() as connection:
                 if not batch_answers and len(admissions) <= INSERT_ROWS_MAX:
                     return await self._insert(connection, admissions)
-                existing: dict[tuple[OrganizationId, str], Existing] = {}
+                inserted = Inserted()
                 async with connection.transaction():
                     for at in range(0, len(admissions), INSERT_ROWS_MAX):
-                        existing.update(await self._insert(connection, admissions[at : at + INSERT_ROWS_MAX]))
-                    await self._keep_answers(connection, existing, batch_answers)
-                return existing
+                        inserted.add(await self._insert(connection, admissions[at : at + INSERT_ROWS_MAX]))
+                    await self._keep_answers(connection, inserted, batch_answers)
+                return inserted
 
     async def _keep_answers(
-        self,
-        connection: TrioConnection[Any],
-        existing: Mapping[tuple[OrganizationId, str], Existing],
-        batch_answers: Sequence[BatchAnswer],
+        self, connection: TrioConnection[Any], inserted: Inserted, batch_answers: Sequence[BatchAnswer]
     ) -> None:
         if not batch_answers:
             return
@@ -102,7 +102,7 @@ class PostgresStore:
                 "organization_id": kept.organization_id,
                 "idempotency_key": kept.idempotency_key,
                 "request_hash": kept.request_hash.hex(),
-                "answer": kept.answer(existing).decode(),
+                "answer": kept.answer(inserted).decode(),
             }
             for kept in sorted(batch_answers, key=_key)
         ]
@@ -110,18 +110,30 @@ class PostgresStore:
         if cursor.rowcount < len(answers):
             raise KeyTaken("the key of a batch has an answer already")
 
-    async def _insert(
-        self, connection: TrioConnection[Any], admissions: Sequence[Admission]
-    ) -> Mapping[tuple[OrganizationId, str], Existing]:
+    async def _insert(self, connection: TrioConnection[Any], admissions: Sequence[Admission]) -> Inserted:
         cursor = await connection.execute(INSERT, (orjson.dumps([admission.row for admission in admissions]).decode(),))
         if cursor.rowcount == len(admissions):
-            return {}
+            return Inserted()
         keyed = [a for a in admissions if a.idempotency_key is not None]
         found = await connection.execute(EXISTING, ([a.organization_id for a in keyed], [a.idempotency_key for a in keyed]))
-        return {
+        existing = {
             (organization_id, key): Existing(id, bytes(request_hash), created_at)
             for organization_id, key, id, request_hash, created_at in await found.fetchall()
         }
+        inserted = Inserted(existing)
+        ids = [a.id for a in admissions]
+        columns = [[a.row[name] for a in admissions] for name in ("organization_id", "channel", "recipient")]
+        for id, status in await (await connection.execute(NOT_INSERTED, (ids, *columns))).fetchall():
+            inserted.suppressed[id] = ContactStatus(status)
+        return inserted
+
+    async def suppressed(
+        self, organization_id: OrganizationId, whom: Sequence[tuple[Channel, str]]
+    ) -> Mapping[tuple[Channel, str], ContactStatus]:
+        """Which of these recipients may not be used, and why."""
+        columns = [channel.value for channel, _ in whom], [recipient for _, recipient in whom]
+        rows = await self._pool.fetch(SUPPRESSED, ([organization_id] * len(whom), *columns))
+        return {(Channel(channel), recipient): ContactStatus(status) for channel, recipient, status in rows}
 
     async def known(self, organization_id: OrganizationId, idempotency_keys: Sequence[str]) -> Mapping[str, Existing]:
         """What these keys of one organization stand for already. Keys that are new are left out."""
@@ -165,7 +177,10 @@ class PostgresStore:
                     left_out = await (await connection.execute(LEFT_OUT, (rest,))).fetchall()
         answer: dict[OrganizationId, Gated] = {}
         deliveries: dict[OrganizationId, list[Delivery]] = {}
-        for id, organization_id, channel, recipient, payload, attempt, attempts_max, created_at, expires_at, *doubt in rows:
+        given_up = await self._give_up([(row[0], f"contact_{row[-1]}") for row in rows if row[-1] is not None], answer)
+        for id, organization_id, channel, recipient, payload, attempt, attempts_max, created_at, expires_at, *doubt, _ in rows:
+            if id in given_up:
+                continue
             delivery = Delivery(
                 id,
                 organization_id,
@@ -181,10 +196,27 @@ class PostgresStore:
             )
             deliveries.setdefault(organization_id, []).append(delivery)
         for organization_id, batch in deliveries.items():
-            answer[organization_id] = Gated(batch)
+            known = answer.get(organization_id)
+            answer[organization_id] = Gated(batch) if known is None else evolve(known, deliveries=batch)
         if left_out:
             _add_left_out(answer, left_out, frozenset(names), ways)
         return answer
+
+    async def _give_up(
+        self, suppressed: Sequence[tuple[NotificationId, str]], answer: dict[OrganizationId, Gated]
+    ) -> Collection[NotificationId]:
+        """Fail what passed the gate and is for contacts that may not be used; names it in the answer."""
+        if not suppressed:
+            return ()
+        ids, codes = zip(*suppressed, strict=True)
+        with _translated("what is given up"):
+            rows = await self._pool.fetch(GIVE_UP, (list(ids), list(codes), self.incarnation))
+        by_organization: dict[OrganizationId, list[tuple[NotificationId, Channel, str]]] = {}
+        for organization_id, id, channel, code in rows:
+            by_organization.setdefault(organization_id, []).append((id, Channel(channel), code))
+        for organization_id, theirs in by_organization.items():
+            answer[organization_id] = Gated((), dropped=[id for id, _, _ in theirs], suppressed=theirs)
+        return frozenset(ids)
 
     async def record(self, verdicts: Sequence[Verdict], *, again: bool) -> set[NotificationId]:
         """Write verdicts; returns the ids that were still ours. ``again`` repeats a call whose answer was lost."""
@@ -344,6 +376,8 @@ def _verdict_row(v: Verdict) -> dict[str, object]:
         "provider": v.via.provider if v.via else None,
         "config_id": v.via.config_id if v.via else None,
         "message_id": v.outcome.provider_message_id,
+        "contact": suppressed_as(v.outcome.code).value if v.outcome.kind is OutcomeClass.SUPPRESS else None,
+        "since": v.outcome.since_unix_s,
     }
 
 
@@ -378,6 +412,7 @@ def _add_left_out(
             passed.deliveries if passed else (),
             parked=parked.get(name, ()),
             deferred=deferred.get(name, ()),
-            dropped=dropped.get(name, ()),
+            dropped=[*(passed.dropped if passed else ()), *dropped.get(name, ())],
             elsewhere=elsewhere.get(name, ()),
+            suppressed=passed.suppressed if passed else (),
         )

@@ -13,19 +13,32 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 
 from actors.store.page import Page, PageRequest, page_of
+from dispatcher.feedback.feedback import FeedbackKind
 from dispatcher.model import Channel, OrganizationId, Status
 from dispatcher.outcome import OutcomeClass
 
 if TYPE_CHECKING:
     from actors.io.postgres import Pool
 
+REPORTS_MAX = 100
+"""Reports of providers that a timeline shows. They stand after what we did, because they have another clock."""
 DISCARDED = "discarded"
 """The step in which a dead letter was dropped."""
 
 _COLUMNS = (
     "id, status, channel, recipient, user_id, template_id, locale, idempotency_key, attempts, attempts_max, unknowns, "
-    "provider, provider_config_id, provider_message_id, reason, next_retry_at, expires_at, created_at, updated_at"
+    "provider, provider_config_id, provider_message_id, reason, next_retry_at, expires_at, created_at, updated_at, state, code, at"
 )
+_FROM = "notifications LEFT JOIN confirmations ON notification_id = id"
+
+
+@frozen
+class Confirmed:
+    """What its provider has reported of a notification in the end: ``state`` since ``at``, by the provider's clock."""
+
+    state: FeedbackKind
+    code: str
+    at: datetime
 
 
 @frozen
@@ -51,6 +64,7 @@ class NotificationSummary:
     expires_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    confirmation: Confirmed | None = None
 
 
 @frozen
@@ -90,7 +104,7 @@ async def read_page(
         condition += " AND id < %s"
         parameters.append(request.after)
     rows = await pool.fetch(
-        f"SELECT {_COLUMNS} FROM notifications WHERE {condition} ORDER BY id DESC LIMIT %s", (*parameters, request.size + 1)
+        f"SELECT {_COLUMNS} FROM {_FROM} WHERE {condition} ORDER BY id DESC LIMIT %s", (*parameters, request.size + 1)
     )
     return page_of([_summary(row) for row in rows], [row[0] for row in rows], request.size)
 
@@ -98,7 +112,7 @@ async def read_page(
 async def read(pool: Pool, organization_id: OrganizationId, id: str) -> NotificationDetail | None:
     """One notification, whole."""
     rows = await pool.fetch(
-        f"SELECT {_COLUMNS}, payload FROM notifications WHERE organization_id = %s AND id = %s", (organization_id, id)
+        f"SELECT {_COLUMNS}, payload FROM {_FROM} WHERE organization_id = %s AND id = %s", (organization_id, id)
     )
     if not rows:
         return None
@@ -108,8 +122,14 @@ async def read(pool: Pool, organization_id: OrganizationId, id: str) -> Notifica
         "WHERE organization_id = %s AND notification_id = %s ORDER BY at, attempt",
         (organization_id, id),
     )
+    reports = await pool.fetch(
+        "SELECT at, kind, code FROM feedback WHERE notification_id = %s AND organization_id = %s ORDER BY at, key LIMIT %s",
+        (id, organization_id, REPORTS_MAX),
+    )
     summary = _summary(tuple(columns))
-    return NotificationDetail(summary, payload, timeline(summary, [TimelineEntry(*step) for step in steps]))
+    told = [TimelineEntry(at, f"feedback.{kind}", code=code, provider=summary.provider) for at, kind, code in reports]
+    entries = [*timeline(summary, [TimelineEntry(*step) for step in steps]), *told]
+    return NotificationDetail(summary, payload, entries)
 
 
 def timeline(summary: NotificationSummary, steps: Sequence[TimelineEntry]) -> list[TimelineEntry]:
@@ -126,5 +146,7 @@ def timeline(summary: NotificationSummary, steps: Sequence[TimelineEntry]) -> li
 
 
 def _summary(row: tuple[Any, ...]) -> NotificationSummary:
-    id, status, channel, *rest = row
+    id, status, channel, *rest = row[:-3]
+    state, code, at = row[-3:]
+    rest.append(None if state is None else Confirmed(FeedbackKind(state), code, at))
     return NotificationSummary(id, Status(status), Channel(channel), *rest)

@@ -5,19 +5,38 @@ Invariant: a row changes hands only where its present state is checked in the sa
 
 from __future__ import annotations
 
-INSERT = """
+from actors.store.contact_statements import REFUSED, SUPPRESSED_AS
+
+INSERT = f"""
 INSERT INTO notifications (
     id, organization_id, channel, attempts_max, created_at, updated_at, expires_at,
-    user_id, recipient, payload, template_id, locale, idempotency_key, request_hash
+    user_id, recipient, payload, template_id, locale, idempotency_key, request_hash, ignores_suppression
 )
 SELECT
     id, organization_id, channel, attempts_max, to_timestamp(created_at), to_timestamp(created_at), to_timestamp(expires_at),
-    user_id, recipient, payload, template_id, locale, idempotency_key, decode(request_hash, 'hex')
+    user_id, recipient, payload, template_id, locale, idempotency_key, decode(request_hash, 'hex'), ignores_suppression
 FROM json_to_recordset(%s::json) AS r(
     id uuid, organization_id text, channel text, attempts_max smallint, created_at float8, expires_at float8,
-    user_id text, recipient text, payload jsonb, template_id uuid, locale text, idempotency_key text, request_hash text
+    user_id text, recipient text, payload jsonb, template_id uuid, locale text, idempotency_key text, request_hash text,
+    ignores_suppression boolean
 )
+WHERE NOT EXISTS ({SUPPRESSED_AS.format(row="r")})
 ON CONFLICT DO NOTHING
+"""
+# Which of these were left out because of their contacts. What is there was not, whatever has become of its contact since.
+NOT_INSERTED = """
+SELECT u.id, c.status
+FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[]) AS u(id, organization_id, channel, recipient)
+JOIN contacts c ON c.organization_id = u.organization_id AND c.channel = u.channel
+    AND c.address = contact_address(u.channel, u.recipient)
+WHERE c.status <> 'active' AND NOT EXISTS (SELECT FROM notifications n WHERE n.id = u.id)
+"""
+SUPPRESSED = """
+SELECT u.channel, u.recipient, c.status
+FROM unnest(%s::text[], %s::text[], %s::text[]) AS u(organization_id, channel, recipient)
+JOIN contacts c ON c.organization_id = u.organization_id AND c.channel = u.channel
+    AND c.address = contact_address(u.channel, u.recipient)
+WHERE c.status <> 'active'
 """
 
 EXISTING = """
@@ -58,7 +77,7 @@ WHERE id = ANY(%(ids)s::uuid[]) AND status = 'queued'
 RETURNING id, organization_id, channel, recipient, payload, attempts, attempts_max,
           extract(epoch FROM created_at)::float8, extract(epoch FROM expires_at)::float8, unknowns,
           extract(epoch FROM now() - unknown_since)::float8, extract(epoch FROM now() - unknown_last)::float8,
-          provider_config_id
+          provider_config_id, ({SUPPRESSED_AS.format(row="notifications")})
 """
 
 
@@ -71,6 +90,22 @@ GATE_PARTED = _gate(
     f"coalesce((%(through)s::jsonb ->> ({_PART}))::uuid, {_WAY})",
     f" AND NOT ({_PART} = ANY(%(closed)s::text[])) AND ({_OPEN} OR %(through)s::jsonb ? ({_PART}))",
 )
+
+# What may not be sent after all, because of what was heard of its contact since it was accepted. No attempt was begun.
+GIVE_UP = """
+WITH done AS (
+    UPDATE notifications n
+    SET status = 'failed', attempts = n.attempts - 1, claimed_by = NULL, next_retry_at = NULL, reason = u.code, updated_at = now()
+    FROM unnest(%s::uuid[], %s::text[]) AS u(id, code)
+    WHERE n.id = u.id AND n.status = 'sending' AND n.claimed_by = %s
+    RETURNING n.id, n.organization_id, n.channel, u.code
+), dead AS (
+    INSERT INTO dead_letters (notification_id, organization_id, reason, code, channel, created_at)
+    SELECT id, organization_id, 'suppressed', code, channel, now() FROM done
+    ON CONFLICT DO NOTHING
+)
+SELECT organization_id, id, channel, code FROM done
+"""
 
 # What the gate did not let through, and why: only queued rows have a future here.
 LEFT_OUT = f"""
@@ -90,10 +125,11 @@ WHERE n.id = u.id AND n.attempts = u.attempt AND CASE WHEN n.id = u.id THEN n.cl
 RETURNING n.id
 """
 
-RECORD_OTHERS = """
+RECORD_OTHERS = f"""
 WITH u AS (
     SELECT * FROM json_to_recordset(%s::json) AS u(id uuid, attempt smallint, status text, refund smallint, doubles smallint,
-        retry_in_s float8, outcome text, code text, dead text, provider text, config_id uuid, message_id text)
+        retry_in_s float8, outcome text, code text, dead text, provider text, config_id uuid, message_id text,
+        contact text, since float8)
 ), done AS (
     UPDATE notifications n
     SET status = u.status, attempts = n.attempts - u.refund, unknowns = n.unknowns + u.doubles,
@@ -106,7 +142,8 @@ WITH u AS (
         provider = coalesce(u.provider, n.provider), provider_config_id = coalesce(u.config_id, n.provider_config_id)
     FROM u
     WHERE n.id = u.id AND n.attempts = u.attempt AND CASE WHEN n.id = u.id THEN n.claimed_by = %s AND n.status = 'sending' END
-    RETURNING n.id, n.organization_id, n.channel, n.next_retry_at, u.attempt, u.outcome, u.code, u.dead, u.provider, u.config_id
+    RETURNING n.id, n.organization_id, n.channel, n.next_retry_at, u.attempt, u.outcome, u.code, u.dead, u.provider, u.config_id,
+        n.recipient, u.contact, u.since
 ), timeline AS (
     INSERT INTO attempts
         (notification_id, attempt, organization_id, outcome, code, provider, provider_config_id, at, next_retry_at)
@@ -116,7 +153,12 @@ WITH u AS (
     INSERT INTO dead_letters (notification_id, organization_id, reason, code, channel, provider, created_at)
     SELECT id, organization_id, dead, code, channel, provider, now() FROM done WHERE dead IS NOT NULL
     ON CONFLICT DO NOTHING
-)
+), refused AS (
+    SELECT DISTINCT ON (organization_id, channel, contact_address(channel, recipient))
+        organization_id, channel, recipient, contact AS status, code, coalesce(to_timestamp(since), now()) AS at, provider
+    FROM done WHERE contact IS NOT NULL
+    ORDER BY organization_id, channel, contact_address(channel, recipient), at DESC
+), gone AS ({REFUSED})
 SELECT id FROM done
 """
 

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import orjson
 
+from dispatcher.feedback.sendgrid import KEY_SETTING, SENDGRID_FEEDBACK, public_key_of
 from dispatcher.http_message import Headers, HttpRequest, HttpResponse, Origin
 from dispatcher.model import Channel, Delivery, ProviderConfig
 from dispatcher.origins import BaseUrl
@@ -64,7 +65,10 @@ _ADDRESS = re.compile(r"[^\s@\x00-\x1f\x7f<>,;]{1,64}@[^\s@\x00-\x1f\x7f<>,;]{1,
 _NAME = re.compile(r"[^\x00-\x1f\x7f;,\u2028\u2029]{1,255}")
 _LINE_BREAK = re.compile(r"[\r\n\x00\x0b\x0c\x85\u2028\u2029]")
 _SETTINGS = (
-    COMMON_SETTINGS | UNKNOWN_SETTINGS | {"from_email", "from_name", "reply_to", "categories", "sandbox_mode", "batch_max"}
+    COMMON_SETTINGS
+    | UNKNOWN_SETTINGS
+    | {"from_email", "from_name", "reply_to", "categories", "sandbox_mode", "batch_max"}
+    | {KEY_SETTING}
 )
 _PROBE_WORDS = (
     "SendGrid accepts the key, the region and the settings; the trial mail was checked and not sent. "
@@ -251,6 +255,9 @@ def settings_problems(settings: Mapping[str, Any], origins_extra: Collection[str
         )
     if not isinstance(settings.get("sandbox_mode", False), bool):
         problems.append(invalid("/settings/sandbox_mode", "must be true or false"))
+    public_key = settings.get(KEY_SETTING)
+    if public_key is not None and (not isinstance(public_key, str) or public_key_of(public_key) is None):
+        problems.append(invalid(f"/settings/{KEY_SETTING}", "must be the event webhook's verification key as SendGrid shows it"))
     return problems
 
 
@@ -280,6 +287,7 @@ SENDGRID: Final = Provider(
     bind,
     inquiry_lag_s=INQUIRY_LAG_S,
     explanations=EXPLANATIONS,
+    feedback=SENDGRID_FEEDBACK,
 )
 
 

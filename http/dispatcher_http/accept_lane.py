@@ -70,7 +70,7 @@ class AcceptLane:
             except Gone:
                 return
             except Exception as error:
-                status, answer_headers, answer = _refusal(error)
+                status, answer_headers, answer = refusal_of(error, "accepting")
             self._telemetry.count("POST", RULE, status)
             await send({"type": "http.response.start", "status": status, "headers": answer_headers})
             if not body.is_read:
@@ -129,10 +129,11 @@ def _idempotency_key(values: list[bytes]) -> str:
     return text
 
 
-def _refusal(error: Exception) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+def refusal_of(error: Exception, doing: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """The status, headers and body that an exception is answered with."""
     problem = problem_of(error)
     if problem is INTERNAL:
-        failed("accepting", error)
+        failed(doing, error)
     document = body_of(problem)
     headers = [(name.encode(), value.encode()) for name, value in headers_of(problem)]
     return problem.status, [*headers, (b"content-length", b"%d" % len(document))], document

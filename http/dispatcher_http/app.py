@@ -16,7 +16,7 @@ from quart_trio.wrappers import TrioRequest, TrioResponse
 
 from actors.store import api_keys
 from dispatcher.model import OrganizationId
-from dispatcher_http import accept_lane, dead_letters, health, notifications, providers, stream, templates
+from dispatcher_http import accept_lane, contacts, dead_letters, health, notifications, providers, stream, templates, webhook_lane
 from dispatcher_http.auth import Authenticator
 from dispatcher_http.logs import failed
 from dispatcher_http.problems import INTERNAL, body_of, headers_of, problem_of
@@ -81,12 +81,14 @@ def create_app(services: Services) -> App:
     app = App(telemetry)
     health.add_routes(app, services)
     stream.add_routes(app, services, authenticator)
-    for module in (notifications, templates, providers, dead_letters):
+    for module in (notifications, templates, providers, dead_letters, contacts):
         for route in module.routes(services):
             _add(app, route, authenticator)
     # Never reached, because the lane answers first; it makes 405 answers name the method.
     app.url_map.add(app.url_rule_class(accept_lane.RULE, endpoint="accept", methods=["POST"]))
-    lane: Any = accept_lane.AcceptLane(cast("Any", app.asgi_app), services, authenticator, telemetry)
+    app.url_map.add(app.url_rule_class(webhook_lane.RULE, endpoint="webhook", methods=list(webhook_lane.METHODS)))
+    webhooks: Any = webhook_lane.WebhookLane(cast("Any", app.asgi_app), services, telemetry)
+    lane: Any = accept_lane.AcceptLane(webhooks, services, authenticator, telemetry)
     app.asgi_app = lane  # type: ignore[method-assign]
     return app
 

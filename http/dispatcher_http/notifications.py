@@ -8,7 +8,7 @@ from quart_trio.wrappers import TrioResponse
 
 from actors.store import notifications as store
 from actors.store.api_keys import Scope
-from actors.store.notifications import NotificationSummary, TimelineEntry
+from actors.store.notifications import Confirmed, NotificationSummary, TimelineEntry
 from dispatcher.model import Channel, Status
 from dispatcher.problems import Refused
 from dispatcher_http import wire
@@ -66,7 +66,14 @@ def summary_document(summary: NotificationSummary) -> dict[str, Any]:
         "expires_at": wire.moment(summary.expires_at),
         "created_at": wire.moment(summary.created_at),
         "updated_at": wire.moment(summary.updated_at),
+        "confirmation": _confirmation_document(summary.confirmation),
     }
+
+
+def _confirmation_document(confirmation: Confirmed | None) -> dict[str, Any] | None:
+    if confirmation is None:
+        return None
+    return {"state": confirmation.state, "code": confirmation.code, "at": wire.moment(confirmation.at)}
 
 
 def _entry_document(entry: TimelineEntry) -> dict[str, Any]:

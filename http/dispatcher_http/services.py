@@ -14,9 +14,11 @@ from typing import Protocol
 from attrs import field, frozen
 from prometheus_client import CollectorRegistry
 
+from actors.feedback_ports import ContactChange
 from actors.io.postgres import Pool
 from actors.prober import ProbeReport
 from dispatcher.config import SurfaceConfig
+from dispatcher.feedback.feedback import WebhookReply, WebhookRequest
 from dispatcher.model import NotificationId, OrganizationId
 from dispatcher.providers.registry import Provider
 from dispatcher.vault import EncryptionKeys
@@ -49,6 +51,12 @@ def _admit_all() -> None:
     """There is room for everything."""
 
 
+class TakeIn(Protocol):
+    """Take in what a provider reports to one configuration: durable when it returns. Raises Refused for what is not authentic."""
+
+    async def __call__(self, organization_id: OrganizationId, config_id: str, request: WebhookRequest) -> WebhookReply: ...
+
+
 class Changed(Protocol):
     """Told after templates or provider configurations of an organization changed, before the change is confirmed."""
 
@@ -71,6 +79,12 @@ class Discarded(Protocol):
     """Told how many dead letters were dropped, after that is on record."""
 
     async def __call__(self, organization_id: OrganizationId, count: int) -> None: ...
+
+
+class ContactsChanged(Protocol):
+    """Told which contacts have another status, after that is on record."""
+
+    async def __call__(self, changes: Sequence[ContactChange]) -> None: ...
 
 
 class Listen(Protocol):
@@ -105,10 +119,12 @@ class Services:
     """Everything the routes use. ``encryption_keys`` None means that no provider can be configured."""
 
     accept: Accept
+    take_in: TakeIn
     changed: Changed
     requeued: Requeued
     requeued_many: RequeuedMany
     discarded: Discarded
+    contacts_changed: ContactsChanged
     listen: Listen
     probe: Probe
     ready: Ready

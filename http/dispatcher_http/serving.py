@@ -119,10 +119,12 @@ def services_of(node: Node, config: Config, new_id: Callable[[], str]) -> Servic
     registry.register(MetricsCollector(node.metrics, node.gauges))
     return Services(
         accept=node.acceptor.accept,
+        take_in=node.ingest.take_in,
         changed=node.changed,
         requeued=node.requeued,
         requeued_many=node.letter_news.requeued,
         discarded=node.letter_news.discarded,
+        contacts_changed=node.ingest.contacts_changed,
         listen=node.herald.listen,
         probe=prober.probe,
         ready=node.ready,

@@ -61,10 +61,12 @@ async def surface(pool: Pool, new_id: Ids, surface_config: SurfaceConfig) -> Asy
     dispatch = InMemoryDispatch()
     services = Services(
         accept=dispatch.accept,
+        take_in=dispatch.take_in,
         changed=dispatch.changed,
         requeued=dispatch.requeued,
         requeued_many=dispatch.requeued_many,
         discarded=dispatch.discarded,
+        contacts_changed=dispatch.contacts_changed,
         listen=dispatch.listen,
         probe=dispatch.probe,
         ready=dispatch.ready,
