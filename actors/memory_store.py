@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from actors.memory import Interrupt, Moment, checkpoint
-from actors.memory_tables import DeadLetter, MemoryDatabase, Row, ShardRow, TimelineRow, row_of
+from actors.memory_shards import free_shards, hold_shards
+from actors.memory_tables import DeadLetter, MemoryDatabase, Row, TimelineRow, is_storable, row_of
 from actors.ports import NO_WAYS, RESCUES_MAX, Admission, BatchAnswer, Existing, Expired, Holding, Inserted, Page, Rescued
 from dispatcher.audience import audience_of
 from dispatcher.audience import lane as name_lane
@@ -31,7 +30,6 @@ RESCUE_SLACK_S = 1.0
 """How long after its end a lease still protects what was claimed under it."""
 DEFERRED_S = 1.0
 """When a queued row is looked at again that could have passed the gate and did not."""
-_CHANNELS = frozenset(channel.value for channel in Channel)
 
 
 class MemoryStore:
@@ -115,7 +113,7 @@ class MemoryStore:
         """Give the lease up: what is still ``sending`` under it may be rescued at once."""
         await self.interrupt("release_lease", Moment.BEFORE)
         self.database.leases.pop(self.incarnation, None)
-        self._free_shards(self.database.shards)
+        free_shards(self.database, self.incarnation, self.database.shards)
         await self.interrupt("release_lease", Moment.AFTER)
 
     async def expire(self, limit: int) -> Sequence[Expired]:
@@ -211,21 +209,21 @@ class MemoryStore:
     async def hold_shards(self, shards: Collection[int], lease_s: float, *, stays: bool) -> Holding:
         """Of these shards, renew what this incarnation owns and take what is free, for ``lease_s`` from now on."""
         await self.interrupt("hold_shards", Moment.BEFORE)
-        holding = self._hold_shards(shards, lease_s, stays=stays)
+        holding = hold_shards(self.database, self.incarnation, shards, lease_s, stays=stays)
         await self.interrupt("hold_shards", Moment.AFTER)
         return holding
 
     async def release_shards(self, shards: Collection[int]) -> None:
         """Give up those of these shards that this incarnation owns."""
         await self.interrupt("release_shards", Moment.BEFORE)
-        self._free_shards(shards)
+        free_shards(self.database, self.incarnation, shards)
         await self.interrupt("release_shards", Moment.AFTER)
 
     # --- statements -----------------------------------------------------------------------------------------------------
 
     def _insert(self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]) -> Inserted:
         database = self.database
-        if not all(_is_storable(admission) for admission in admissions):
+        if not all(is_storable(admission) for admission in admissions):
             raise StoreRefused(f"a batch of {len(admissions)} notifications can not be stored")
         if any((kept.organization_id, kept.idempotency_key) in database.batch_answers for kept in batch_answers):
             raise KeyTaken("the key of a batch has an answer already")
@@ -389,28 +387,6 @@ class MemoryStore:
         if verdict.dead is not None:
             self.database.dead_letters.setdefault(row.id, DeadLetter(verdict.dead, outcome.code))
 
-    def _hold_shards(self, shards: Collection[int], lease_s: float, *, stays: bool) -> Holding:
-        database, me, now_s = self.database, self.incarnation, self._now_s()
-        held: dict[int, int] = {}
-        database.beats.pop(me, None)
-        if database.holds_lease(me, now_s):
-            if stays:
-                database.beats[me] = now_s + lease_s
-            for shard in sorted(shards):
-                row = database.shards.setdefault(shard, ShardRow())
-                if row.owner in (None, me) or row.lease_until_s <= now_s:
-                    row.epoch += row.owner != me
-                    row.owner, row.lease_until_s = me, now_s + lease_s
-                    held[shard] = row.epoch
-        members = {id for id, until_s in database.beats.items() if until_s > now_s and database.holds_lease(id, now_s)}
-        return Holding(held, frozenset(members | {me} if database.holds_lease(me, now_s) else members))
-
-    def _free_shards(self, shards: Collection[int]) -> None:
-        for shard in shards:
-            row = self.database.shards.get(shard)
-            if row is not None and row.owner == self.incarnation:
-                row.owner, row.lease_until_s = None, float("-inf")
-
     def _take_back(self, rows: Iterable[Row]) -> list[Rescued]:
         now_s = self._now_s()
         taken = []
@@ -460,17 +436,6 @@ def _mark_unknown(row: Row, now_s: float) -> None:
 
 def _id(row: Row) -> NotificationId:
     return row.id
-
-
-def _is_storable(admission: Admission) -> bool:
-    """Whether Postgres would take the row: a channel it knows, an id that is one, small numbers, and no NUL in any text."""
-    row = admission.row
-    return (
-        is_uuid(row["id"])
-        and row["channel"] in _CHANNELS
-        and -(2**15) <= row["attempts_max"] < 2**15
-        and b"\\u0000" not in orjson.dumps(dict(row))
-    )
 
 
 def _stands_in(row: Row, verdict: Verdict) -> bool:

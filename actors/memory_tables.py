@@ -8,13 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import orjson
 from attrs import define, field, frozen
 
 from actors.ports import Admission
 from dispatcher.contacts import Contact, ContactStatus, address_of
 from dispatcher.feedback.confirmation import Confirmation
 from dispatcher.feedback.feedback import FeedbackKind
+from dispatcher.ids import is_uuid
 from dispatcher.model import Channel, DeadLetterReason, NotificationId, OrganizationId, Status
+
+_CHANNELS = frozenset(channel.value for channel in Channel)
 
 
 @define
@@ -49,24 +53,6 @@ class Row:
     def due_in_s(self, now_s: float) -> float:
         """How long until it may be tried."""
         return 0.0 if self.next_retry_at_s is None else max(0.0, self.next_retry_at_s - now_s)
-
-
-def row_of(admission: Admission) -> Row:
-    """A notification as it is inserted."""
-    given = admission.row
-    return Row(
-        id=admission.id,
-        organization_id=admission.organization_id,
-        channel=Channel(given["channel"]),
-        recipient=given["recipient"],
-        payload=given["payload"],
-        attempts_max=given["attempts_max"],
-        created_at_s=given["created_at"],
-        updated_at_s=given["created_at"],
-        expires_at_s=given["expires_at"],
-        idempotency_key=admission.idempotency_key,
-        request_hash=admission.request_hash,
-    )
 
 
 @frozen
@@ -184,4 +170,15 @@ def row_of(admission: Admission) -> Row:
         idempotency_key=admission.idempotency_key,
         request_hash=admission.request_hash,
         ignores_suppression=bool(given.get("ignores_suppression")),
+    )
+
+
+def is_storable(admission: Admission) -> bool:
+    """Whether Postgres would take the row: a channel it knows, an id that is one, small numbers, and no NUL in any text."""
+    row = admission.row
+    return (
+        is_uuid(row["id"])
+        and row["channel"] in _CHANNELS
+        and -(2**15) <= row["attempts_max"] < 2**15
+        and b"\\u0000" not in orjson.dumps(dict(row))
     )

@@ -80,6 +80,8 @@ def accept_app() -> Any:
         discarded=unused,
         listen=unused,
         probe=unused,
+        take_in=unused,
+        contacts_changed=unused,
         ready=unused,
         pool=pool,
         config=SurfaceConfig(),

@@ -27,7 +27,8 @@ DISCARDED = "discarded"
 
 _COLUMNS = (
     "id, status, channel, recipient, user_id, template_id, locale, idempotency_key, attempts, attempts_max, unknowns, "
-    "provider, provider_config_id, provider_message_id, reason, next_retry_at, expires_at, created_at, updated_at, state, code, at"
+    "provider, provider_config_id, provider_message_id, reason, next_retry_at, expires_at, created_at, updated_at, "
+    "state, code, at"
 )
 _FROM = "notifications LEFT JOIN confirmations ON notification_id = id"
 

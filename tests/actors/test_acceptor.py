@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -18,7 +18,7 @@ from actors.memory import MemoryQueue, Moment, checkpoint
 from actors.memory_store import MemoryStore
 from actors.memory_tables import MemoryDatabase
 from actors.metrics import Metrics
-from actors.ports import Admission, BatchAnswer, Existing
+from actors.ports import Admission, BatchAnswer, Inserted
 from dispatcher.acceptance import AcceptLimits
 from dispatcher.errors import QueueUnavailable, StoreRefused, StoreUnavailable
 from dispatcher.model import Channel, OrganizationId, Template
@@ -284,9 +284,7 @@ async def test_requests_of_one_moment_share_an_insert(bench: Bench) -> None:
 class Picky(MemoryStore):
     """A store that refuses one recipient, as Postgres refuses a character that slipped through validation."""
 
-    async def insert(
-        self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]
-    ) -> Mapping[tuple[OrganizationId, str], Existing]:
+    async def insert(self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]) -> Inserted:
         if any(admission.row["recipient"] == "reader3@example.org" for admission in admissions):
             await trio.lowlevel.checkpoint()
             raise StoreRefused("refused")

@@ -6,7 +6,7 @@ scenario) until the checker names the invariant that the promise is there for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 from weakref import WeakSet
 
@@ -17,7 +17,7 @@ from actors.lease import Lease
 from actors.memory import MemoryQueue, Moment
 from actors.memory_store import MemoryStore
 from actors.organization import OrganizationActor
-from actors.ports import Admission, BatchAnswer, Existing, Expired, Page, Rescued, Settlement
+from actors.ports import Admission, BatchAnswer, Expired, Inserted, Page, Rescued, Settlement
 from dispatcher.bucket import Bucket
 from dispatcher.channel_state import ChannelState
 from dispatcher.config import Config
@@ -64,13 +64,11 @@ def at_the_server(store: MemoryStore) -> MemoryStore:
 class CommitsLater(MemoryStore):
     """Says that rows are inserted, and inserts them with the next renewal of the lease: who dies before has lost them."""
 
-    async def insert(
-        self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]
-    ) -> Mapping[tuple[OrganizationId, str], Existing]:
+    async def insert(self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]) -> Inserted:
         await self.interrupt("insert", Moment.BEFORE)
         self.__dict__.setdefault("owed", []).append((list(admissions), list(batch_answers)))
         await self.interrupt("insert", Moment.AFTER)
-        return {}
+        return Inserted()
 
     async def renew_lease(self, lease_s: float) -> bool:
         for admissions, batch_answers in self.__dict__.pop("owed", []):

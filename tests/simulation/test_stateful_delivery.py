@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 import pytest
@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from actors.memory_store import MemoryStore
 from actors.memory_tables import Row
-from actors.ports import Admission, BatchAnswer, Existing, Page, Rescued
+from actors.ports import Admission, BatchAnswer, Inserted, Page, Rescued
 from delivery_provider import Reply
 from delivery_world import ATTEMPTS_MAX, LEASE_S, POLICIES, Actor, Call, Fault, Process, World
 from dispatcher.errors import StoreUnavailable
@@ -435,13 +435,11 @@ class NoWalk(MemoryStore):
 
 
 class BlindInsert(MemoryStore):
-    async def insert(
-        self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]
-    ) -> Mapping[tuple[OrganizationId, str], Existing]:
+    async def insert(self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]) -> Inserted:
         """Says accepted and hopes for the best."""
         with suppress(StoreUnavailable):
             return await super().insert(admissions, batch_answers)
-        return {}
+        return Inserted()
 
 
 def broken_store(broken: type[MemoryStore]) -> type[Process]:
