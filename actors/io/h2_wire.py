@@ -25,6 +25,8 @@ SWEEP_STREAMS = 64
 """The library forgets closed streams only when it counts all it has; it is made to once in so many streams."""
 REPEATED_MAX = 512
 """Fields remembered of a connection, to learn which are repeated."""
+INDEXED = 0x80
+"""The first bit of a field that is nothing but the number of an entry of the table."""
 _UNPRINTABLE = bytes(range(32)) + b"\x7f"
 
 # What is sent holds recipients and credentials, and the library tells its log all of it.
@@ -42,10 +44,29 @@ def fields_of(request: HttpRequest) -> Fields:
 
 
 class _PlainEncoder(Encoder):
-    """Without Huffman coding: it would save a few bytes of each request and cost as much CPU as all the rest of it."""
+    """Without Huffman coding: it would save a few bytes of each request and cost as much CPU as all the rest of it.
+
+    What stands in the table is looked up once, and again only after the table has changed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._indices: dict[tuple[bytes, bytes], bytes] = {}
 
     def encode(self, headers: Iterable[HeaderTuple], huffman: bool = False) -> bytes:  # type: ignore[override]
+        if self.header_table.resized:
+            self._indices.clear()
         return super().encode(headers, huffman=False)
+
+    def add(self, to_add: tuple[bytes, bytes], sensitive: bool, huffman: bool = False) -> bytes:
+        encoded = self._indices.get(to_add)
+        if encoded is None:
+            encoded = super().add(to_add, sensitive, huffman)
+            if encoded[0] & INDEXED:
+                self._indices[to_add] = encoded
+            elif not sensitive:  # it has become the first entry, which moves all others
+                self._indices.clear()
+        return encoded
 
 
 class H2Client(H2Connection):
