@@ -28,6 +28,11 @@ from dispatcher.http_message import HttpRequest, Origin
 from house import Tls
 
 
+def goaway(last: int) -> bytes:
+    """The frame."""
+    return b"\x00\x00\x08\x07\x00\x00\x00\x00\x00" + struct.pack(">II", last, 0)
+
+
 class H2Received(NamedTuple):
     """A request as it arrived."""
 
@@ -148,7 +153,7 @@ class H2Peer:
 
     async def go_away(self, last: int) -> None:
         """Say GOAWAY and keep answering: the library would be closed by its own, so the frame is sent beside it."""
-        await self.stream.send_all(b"\x00\x00\x08\x07\x00\x00\x00\x00\x00" + struct.pack(">II", last, 0))
+        await self.stream.send_all(goaway(last))
 
     async def settled(self) -> None:
         """Wait until the client has acknowledged our settings: closing earlier would reset what it has not read yet."""

@@ -391,7 +391,6 @@ class H2Link:
     def _on_goaway(self, event: ConnectionTerminated) -> None:
         self.going = True
         last = event.last_stream_id or 0
-        self._client.outlive_goaway()
         for number, stream in list(self._streams.items()):
             if number > last:
                 self.refused_total += 1

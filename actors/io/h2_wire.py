@@ -10,7 +10,8 @@ import logging
 from collections.abc import Iterable
 
 from h2.config import H2Configuration
-from h2.connection import ConnectionState, H2Connection
+from h2.connection import ConnectionInputs, H2Connection, H2ConnectionStateMachine
+from h2.events import Event
 from h2.settings import SettingCodes, Settings
 from hpack import Encoder, HeaderTuple, NeverIndexedHeaderTuple
 
@@ -69,12 +70,20 @@ class _PlainEncoder(Encoder):
         return encoded
 
 
+class _OutlivesGoaway(H2ConnectionStateMachine):
+    """The library takes the peer's GOAWAY for the end; but the streams that it names are still answered."""
+
+    def process_input(self, input_: ConnectionInputs) -> list[Event]:
+        return [] if input_ is ConnectionInputs.RECV_GOAWAY else super().process_input(input_)
+
+
 class H2Client(H2Connection):
     """The client's side of one connection, as the library keeps it."""
 
     def __init__(self, limits: H2Limits) -> None:
         # What is sent is checked by ``fields_of``.
         super().__init__(H2Configuration(validate_outbound_headers=False, normalize_outbound_headers=False))
+        self.state_machine = _OutlivesGoaway()
         self.encoder = _PlainEncoder()
         ours = {SettingCodes.ENABLE_PUSH: 0, SettingCodes.MAX_HEADER_LIST_SIZE: limits.header_bytes_max}
         self.local_settings = Settings(client=True, initial_values=ours)
@@ -99,9 +108,8 @@ class H2Client(H2Connection):
             self._open_streams(1)
         return number
 
-    def outlive_goaway(self) -> None:
-        """Let the streams come to their end that the peer still answers after its GOAWAY: the library takes that for the end."""
-        self.state_machine.state = ConnectionState.CLIENT_OPEN
+    def clear_outbound_data_buffer(self) -> None:
+        """Asked for by the library when the peer goes away. What waits there is for streams that may still end well."""
 
     def _indexed(self, field: tuple[bytes, bytes]) -> HeaderTuple:
         """A field that has been sent before goes into the compression table. Others would only push those out, above all the

@@ -18,7 +18,7 @@ from actors.io.h2 import H2Limits, H2Pool, open_h2_pool
 from actors.io.http_terms import Deadlines, ExchangeFailed, MaybeSent, NotSent
 from dispatcher.errors import ConfigError
 from dispatcher.http_message import HttpRequest, HttpResponse
-from h2_peer import H2Peer, H2Server, Script, answering, h2_peers
+from h2_peer import H2Peer, H2Server, Script, answering, goaway, h2_peers
 from house import Tls
 
 ONE_STREAM = {SettingCodes.MAX_CONCURRENT_STREAMS: 1}
@@ -214,6 +214,20 @@ async def test_what_goaway_leaves_out_was_not_sent_and_the_rest_ends_well(tls: T
         assert again.body == b"again"
         assert server.accepted == 2
         assert pool.statistics().refused_total == 1
+
+
+async def test_answers_that_come_in_one_packet_with_goaway_count(tls: Tls) -> None:
+    async def script(peer: H2Peer) -> None:
+        first, _second = await peer.requests(2)
+        peer.h2.send_headers(first.number, [(b":status", b"200")], end_stream=True)
+        await peer.stream.send_all(goaway(first.number) + peer.h2.data_to_send())
+        await peer.gone()
+
+    async with meeting(script, tls) as (pool, server):
+        ends = await ends_of(pool, server, b"1", b"2")
+
+    assert isinstance(ends[b"1"], HttpResponse)
+    assert failed(ends[b"2"]) == (NotSent, "read", "going_away")
 
 
 async def test_nothing_new_begins_on_a_connection_that_goes_away(tls: Tls) -> None:
