@@ -40,6 +40,7 @@ SHARDS = 16
 API_KEY = "SG." + "b" * 22 + "." + "b" * 43
 KEYS_TEXT = "bench:" + b64encode(b"b" * 32).decode()
 TEXT = "Thank you for your order. " * 23
+_PAYLOAD = orjson.dumps({"subject": "Your tickets", "text": TEXT}).decode()
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -173,11 +174,15 @@ def spread(values: Sequence[float], digits: int = 0) -> str:
 
 
 class Load:
-    """Notifications to dispatch: organizations set up once, rows and ids anew for each turn."""
+    """Notifications to dispatch: organizations set up once, rows and ids anew for each turn.
 
-    def __init__(self, servers: Servers, organizations: int, seed: int) -> None:
+    ``settings`` are further ones of their provider.
+    """
+
+    def __init__(self, servers: Servers, organizations: int, seed: int, prefix: str = "bench", **settings: Any) -> None:
         self.servers = servers
-        self.names = [OrganizationId(f"bench-{number:03d}") for number in range(organizations)]
+        self.names = [OrganizationId(f"{prefix}-{number:03d}") for number in range(organizations)]
+        self._settings = settings
         self._random = random.Random(seed)
         self._keys = Keys()
         self._connection = psycopg.connect(servers.postgres_url, autocommit=True)
@@ -187,7 +192,7 @@ class Load:
 
     def _set_up(self) -> None:
         keys = parse_keys(KEYS_TEXT)
-        settings = {"from_email": "shop@example.org", "base_url": self.servers.sandbox_url}
+        settings = {"from_email": "shop@example.org", "base_url": self.servers.sandbox_url, **self._settings}
         with self._connection.cursor() as cursor:
             for name in self.names:
                 id = self._id()
@@ -211,7 +216,6 @@ class Load:
         self._http.delete("/_sandbox/ledger").raise_for_status()
         self._connection.execute("TRUNCATE notifications, attempts, dead_letters")
         laid: dict[OrganizationId, list[str]] = {name: [] for name in self.names}
-        payload = orjson.dumps({"subject": "Your tickets", "text": TEXT}).decode()
         with (
             self._connection.cursor() as cursor,
             cursor.copy(
@@ -223,10 +227,14 @@ class Load:
                 name = self.names[number % len(self.names)]
                 id = self._id()
                 now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-                copy.write_row((id, name, "email", 8, now, now, f"reader{number}@example.org", payload))
+                copy.write_row((id, name, "email", 8, now, now, f"reader{number}@example.org", self.payload(number)))
                 laid[name].append(id)
         self._connection.execute("VACUUM ANALYZE notifications")
         return laid
+
+    def payload(self, number: int) -> str:
+        """What one of them says."""
+        return _PAYLOAD
 
     def queue(self, laid: Mapping[OrganizationId, Sequence[str]]) -> None:
         """Put the ids into Redis, without waking anybody."""
@@ -243,11 +251,11 @@ class Load:
         pipeline.execute()
 
     def wait_done(self, count: int, deadline_s: float) -> None:
-        """Wait until the sandbox has accepted ``count`` and none of them is pending in Postgres any more."""
+        """Wait until the sandbox has taken ``count`` and none of them is pending in Postgres any more."""
         give_up_at = time.monotonic() + deadline_s
-        while self._accepted() < count:
+        while self._taken() < count:
             if time.monotonic() > give_up_at:
-                raise SystemExit(f"only {self._accepted()} of {count} notifications arrived within {deadline_s:g} s")
+                raise SystemExit(f"only {self._taken()} of {count} notifications arrived within {deadline_s:g} s")
             time.sleep(0.05)
         pending = "SELECT count(*) FROM notifications WHERE status IN ('queued', 'sending')"
         while (self._connection.execute(pending).fetchone() or (0,))[0]:
@@ -255,8 +263,12 @@ class Load:
                 raise SystemExit("some outcomes were not recorded in time")
             time.sleep(0.01)
 
-    def _accepted(self) -> int:
-        return int(self._http.get("/_sandbox/ledger/summary").json()["accepted"])
+    def _taken(self) -> int:
+        return int(self._http.get("/_sandbox/ledger/summary").json()["messages"])
+
+    def requests(self) -> int:
+        """How many requests the sandbox had in this turn."""
+        return int(self._http.get("/_sandbox/ledger/summary").json()["requests"])
 
     def check(self, count: int) -> None:
         """Every notification exactly once at the provider, and delivered in Postgres: a fast wrong answer does not count."""
@@ -264,8 +276,8 @@ class Load:
         delivered = (
             self._connection.execute("SELECT count(*) FROM notifications WHERE status = 'delivered'").fetchone() or (0,)
         )[0]
-        if summary["accepted"] != count or delivered != count:
-            raise SystemExit(f"laid out {count}, accepted {summary['accepted']}, recorded {delivered}: not a valid turn")
+        if summary["messages"] != count or delivered != count:
+            raise SystemExit(f"laid out {count}, accepted {summary['messages']}, recorded {delivered}: not a valid turn")
 
     def close(self) -> None:
         """Close the rig's own connections."""

@@ -114,7 +114,7 @@ FROM notifications WHERE id = ANY(%s::uuid[])
 """
 
 # In both records the guard is a CASE about both sides of the join, so that rows are found by id and by nothing else. Statistics
-# say that nothing is being sent; the planner would begin with whatever index knows of that, and read all of it each time.
+# say that nothing is being sent; the planner would begin with whatever index knows of that, and read all of it for each record.
 RECORD_DELIVERED = """
 UPDATE notifications n
 SET status = 'delivered', claimed_by = NULL, next_retry_at = NULL, reason = NULL, updated_at = now(),
