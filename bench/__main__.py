@@ -1,6 +1,7 @@
 """The main questions in one run: ``python -m bench``. Takes some minutes; ``--quick`` gives a rough answer in one.
 
-``python -m bench fairness`` asks what a quiet organization waits beside busy ones, ``python -m bench against PATH`` what a change
+``python -m bench providers`` asks what each provider costs and what riding together gains, and is a part of the whole run;
+``python -m bench fairness`` what a quiet organization waits beside busy ones; ``python -m bench against PATH`` what a change
 costs.
 """
 
@@ -11,7 +12,7 @@ import platform
 
 import click
 
-from bench import accepting, against, dispatch, fairness
+from bench import accepting, against, batches, dispatch, fairness, providers
 from bench.rig import servers
 
 
@@ -24,7 +25,7 @@ from bench.rig import servers
 @click.option("--seed", default=1, show_default=True)
 @click.option("--quick", is_flag=True, help="Two short rounds.")
 def main(context: click.Context, rounds: int, count: int, celery_count: int, organizations: int, seed: int, quick: bool) -> None:
-    """Compare the dispatcher with the floor and with Celery, and measure accepting."""
+    """Compare the dispatcher with the floor and with Celery, measure accepting, the providers, and mails that ride together."""
     if context.invoked_subcommand is not None:
         return
     if quick:
@@ -33,10 +34,14 @@ def main(context: click.Context, rounds: int, count: int, celery_count: int, org
     with servers() as up:
         accepting.main(up, rounds=rounds, batches=8 if quick else 40, singles=1_000 if quick else 5_000)
         dispatch.main(up, rounds=rounds, count=count, celery_count=celery_count, organizations=organizations, seed=seed)
+    providers.costs(rounds=rounds, count=300 if quick else 1_000, seed=seed)
+    with servers() as up:  # of their own: these organizations stay configured
+        batches.main(up, rounds=rounds, count=6_000 if quick else 12_000, organizations=20, seed=seed)
 
 
 main.add_command(fairness.command, "fairness")
 main.add_command(against.command, "against")
+main.add_command(providers.command, "providers")
 
 if __name__ == "__main__":
     main()
