@@ -12,6 +12,7 @@ from typing import NamedTuple
 from dispatcher_sandbox.apns import serve_apns
 from dispatcher_sandbox.certificates import Authority
 from dispatcher_sandbox.exchange import Exchange
+from dispatcher_sandbox.smtp import serve_starttls, serve_tls
 
 
 class Behind(NamedTuple):
@@ -39,4 +40,6 @@ class Door(NamedTuple):
 
 DOORS: tuple[Door, ...] = (
     Door("apns", "APNs (HTTP/2)", "https", 8197, serve_apns),
-)  # fmt: skip
+    Door("smtp", "SMTP submission (STARTTLS)", "smtp", 8587, serve_starttls),
+    Door("smtps", "SMTP submission (TLS)", "smtps", 8465, serve_tls),
+)

@@ -55,6 +55,8 @@ TABLE: dict[str, Magic] = {
     "unauthorized": Magic(Trick.REFUSE, status=401, explanation="401, as if the API key had been revoked"),
     "credits": Magic(Trick.REFUSE, status=401, reason="credits", explanation="401 with the text of an exhausted plan"),
     "forbidden": Magic(Trick.REFUSE, status=403, reason="sender", explanation="403: the sender is not verified"),
+    "full": Magic(Trick.REFUSE, status=452, reason="full", explanation="452 for ever; over SMTP, the mailbox is full"),
+    "too-many": Magic(Trick.REFUSE, 1, 452, "too-many", explanation="452 the first time; over SMTP, too many recipients"),
     "too-large": Magic(Trick.REFUSE, status=413, explanation="413, answered by the front server in HTML"),
     "status": Magic(Trick.REFUSE, status=500, explanation="refused with the status of its number: status-502"),
     "drop": Magic(Trick.DROP, 1, explanation="accepted, but the first answer never comes: the connection closes"),

@@ -71,6 +71,20 @@ class TlsWire:
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._ready = False
 
+    async def shake_hands(self) -> None:
+        """Finish the handshake, for a server that speaks first. Raises OSError when the client leaves."""
+        while not self._ready:
+            try:
+                self._tls.do_handshake()
+                self._ready = True
+            except ssl.SSLWantReadError:
+                await self._flush()
+                arrived = await self._plain.receive()
+                if not arrived:
+                    raise ConnectionResetError from None
+                self._incoming.write(arrived)
+        await self._flush()
+
     async def receive(self) -> bytes:
         """Wait for decrypted bytes."""
         while True:
