@@ -75,7 +75,7 @@ class BoundSes:
         base = base_url_of(settings, BaseUrl(hosts(self._region)[0], ""))
         self.origin = base.origin
         self.limits: Limits = limits_of(settings)
-        self.batch_max: int = settings.get("batch_max", 1)
+        self.batch_max: int = settings.get("batch_max") or 1
         self._part_bytes_max = (BULK_BYTES_MAX - _AROUND_PARTS) // self.batch_max
         self._host = host_header(base.origin)
         self._send, self._bulk, self._account = base.target(SEND_PATH), base.target(BULK_PATH), base.target(ACCOUNT_PATH)

@@ -75,8 +75,8 @@ def settings_problems(settings: Mapping[str, Any], origins_extra: Collection[str
     if settings.get("tags") is not None and not _are_tags(settings["tags"]):
         detail = f"must be an object of at most {TAGS_MAX} texts; names and values are 1 to 256 letters, digits, - and _"
         problems.append(invalid("/settings/tags", f"{detail}, and no name is one of {', '.join(sorted(OWN_TAGS))}"))
-    batch_max = settings.get("batch_max", 1)
-    if isinstance(batch_max, bool) or not isinstance(batch_max, int) or not 1 <= batch_max <= ENTRIES_MAX:
+    batch_max = settings.get("batch_max")
+    if batch_max is not None and (type(batch_max) is not int or not 1 <= batch_max <= ENTRIES_MAX):
         problems.append(invalid("/settings/batch_max", f"must be a whole number from 1 to {ENTRIES_MAX}"))
     if settings.get("sns_topic_arn") is not None and not _are_topics(settings["sns_topic_arn"]):
         detail = f"must be the ARN of an SNS topic, or a list of 1 to {TOPICS_MAX} of them"

@@ -1,0 +1,164 @@
+"""SES through a real dispatcher against the sandbox's: one by one, in batches, and with what goes wrong with some of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+import pytest
+
+from canary import CONTENT, MARK, RECIPIENT, Watch, logged, monitored
+from dispatcher_sandbox.sandbox import Sandbox, open_sandbox
+from dispatcher_sandbox.ses import Mail, mails_of
+from dispatcher_sandbox.ses.signature import SECRET
+from running import Customer, Running, dispatching, mail
+
+KEY_ID = "AKIASANDBOXSANDBOX00"
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with open_sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def running(database_url: str, redis_url: str, sandbox: Sandbox) -> AsyncIterator[Running]:
+    async with dispatching(database_url, redis_url, [sandbox], organization_in_flight_max="256") as running:
+        yield running
+
+
+def configuration(sandbox: Sandbox, secret: str = SECRET, **settings: Any) -> dict[str, Any]:
+    """A configuration of SES to hand in."""
+    return {
+        "provider": "ses",
+        "channel": "email",
+        "credentials": {"access_key_id": KEY_ID, "secret_access_key": secret},
+        "settings": {"region": "eu-central-1", "from_email": "tickets@hall.example", "base_url": sandbox.url, **settings},
+    }
+
+
+async def customer(running: Running, sandbox: Sandbox, **settings: Any) -> Customer:
+    acme = await running.customer("acme")
+    await acme.post("providers", configuration(sandbox, **settings))
+    return acme
+
+
+def item(recipient: str, number: int) -> dict[str, Any]:
+    """A mail with words of its own; every third has no HTML."""
+    html = {"html": f"<p>{{{{{number}}}}} &amp; more</p>"} if number % 3 else {}
+    return mail(recipient, content={"subject": f'Seat "{number}" & <co>', "text": f"Dear {number} {{{{text}}}}", **html})
+
+
+def words(recipient: str, number: int) -> Mail:
+    content = item(recipient, number)["content"]
+    return Mail((recipient,), content["subject"], content["text"], content.get("html", ""))
+
+
+async def handed_in(acme: Customer, recipients: list[str]) -> dict[str, str]:
+    """Hand all of them in at once; the ids by recipient."""
+    items = [item(recipient, number) for number, recipient in enumerate(recipients)]
+    answer = await acme.post("notifications", {"items": items})
+    return {recipient: accepted["id"] for recipient, accepted in zip(recipients, answer["items"], strict=True)}
+
+
+async def test_a_mail_is_signed_accepted_and_correlated(running: Running, sandbox: Sandbox) -> None:
+    acme = await customer(running, sandbox, configuration_set="reports")
+    async with acme.listen() as feed:
+        ids = await handed_in(acme, ["ada@example.org"])
+        (id,) = ids.values()
+        ended = await feed.outcomes([id])
+    found = await acme.get(f"notifications/{id}")
+
+    assert ended == {id: "notification.delivered"}
+    assert (found["provider"], found["provider_message_id"]) == ("ses", sandbox.ledger.recent[-1].message_id)
+    assert mails_of(sandbox.ledger.recent[-1].body) == [words("ada@example.org", 0)]
+    assert sandbox.ledger.effects(id) == 1
+    assert dict(sandbox.ledger.organizations.items()) == {"acme": 1}
+
+
+async def test_a_batch_takes_few_requests_and_everybody_gets_their_own_words_and_end(running: Running, sandbox: Sandbox) -> None:
+    """Refused and delayed entries of a request that was a success end as they would alone; nobody is sent to twice."""
+    recipients = [f"reader{number}@example.org" for number in range(120)]
+    recipients[7], recipients[50], recipients[80] = "bounce@sandbox.test", "soft-1@sandbox.test", "rate-limited@sandbox.test"
+    acme = await customer(running, sandbox, batch_max=50)
+    async with acme.listen() as feed:
+        ids = await handed_in(acme, recipients)
+        ended = await feed.outcomes(ids.values())
+    bad = ids.pop("bounce@sandbox.test")
+    failed, soft = await acme.get(f"notifications/{bad}"), await acme.get(f"notifications/{ids['soft-1@sandbox.test']}")
+    sent = [
+        read for accepted in sandbox.ledger.recent for read in mails_of(accepted.body) if read.recipients[0].startswith("reader")
+    ]
+
+    assert ended.pop(bad) == "notification.failed"
+    assert set(ended.values()) == {"notification.delivered"}
+    assert (failed["reason"], failed["timeline"][-1]["code"]) == ("bad_request", "bad_request")
+    assert soft["attempts"] == 2
+    assert all(sandbox.ledger.effects(id) == 1 for id in ids.values())
+    assert sandbox.ledger.effects(bad) == 0
+    assert sandbox.ledger.requests <= 12
+    assert sorted(sent) == sorted(words(to, number) for number, to in enumerate(recipients) if to.startswith("reader"))
+
+
+async def test_a_batch_whose_answer_is_lost_leaves_a_doubt_for_each(running: Running, sandbox: Sandbox) -> None:
+    sandbox.change(drop_after_accept=1.0)
+    acme = await customer(running, sandbox, batch_max=50, on_unknown="hold")
+    async with acme.listen() as feed:
+        ids = await handed_in(acme, [f"reader{number}@example.org" for number in range(20)])
+        ended = await feed.outcomes(ids.values())
+    letters = await acme.get("dead-letters?page_size=50")
+
+    assert set(ended.values()) == {"notification.failed"}
+    assert [letter["reason"] for letter in letters["items"]] == ["unknown"] * 20
+    assert all(sandbox.ledger.effects(id) == 1 for id in ids.values())
+
+
+async def test_nothing_of_a_mail_or_a_credential_is_left_anywhere(
+    database_url: str, redis_url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    watch, secret = Watch(), f"secret-{MARK}-secret"
+    with logged(watch), monitored(watch, redis_url):
+        async with (
+            open_sandbox() as sandbox,
+            dispatching(database_url, redis_url, [sandbox]) as running,
+        ):
+            sandbox.change(aws_keys={KEY_ID: secret})
+            acme = await running.customer("acme")
+            added = await acme.call("POST", "providers", configuration(sandbox, secret, batch_max=10))
+            watch.answer(added)
+            watch.answer(await acme.call("POST", "providers", configuration(sandbox, f"{secret} ", from_name=f"{MARK}\n")))
+            content = {"subject": CONTENT, "text": CONTENT, "html": CONTENT}
+            tricks = [f"{trick}+{MARK}@sandbox.test" for trick in ("bounce", "soft", "forbidden-1", "drop", "too-large")]
+            items = [mail(recipient, content=content) for recipient in (RECIPIENT, *tricks)]
+            async with acme.listen() as feed:
+                answer = watch.answer(await acme.call("POST", "notifications", {"items": items}))
+                ended = await feed.outcomes([accepted["id"] for accepted in answer.json()["items"]])
+                watch.events(feed.heard)
+            watch.answer(await acme.call("GET", "dead-letters"))
+            watch.answer(await acme.call("GET", "providers"))
+            watch.saw("the metrics", (await running.client.get(f"{running.url}/metrics")).content)
+            watch.postgres(database_url)
+            watch.redis(redis_url)
+            assert MARK.encode() in orjson.dumps([accepted.body.decode() for accepted in sandbox.ledger.recent])
+    for name, text in zip(("standard output", "standard error"), capfd.readouterr(), strict=True):
+        watch.saw(name, text)
+
+    assert "notification.delivered" in ended.values()
+    assert "notification.failed" in ended.values()
+    assert watch.found() == []
+
+
+async def test_a_configuration_can_be_tried_out(running: Running, sandbox: Sandbox) -> None:
+    acme = await running.customer("acme")
+    good = (await acme.post("providers", configuration(sandbox)))["id"]
+    bad = (await acme.post("providers", configuration(sandbox, "not-the-right-secret")))["id"]
+    ready, refused = await acme.post(f"providers/{good}/test"), await acme.post(f"providers/{bad}/test")
+    sandbox.change(ses_production=False)
+    confined = await acme.post(f"providers/{good}/test")
+
+    assert (ready["ok"], ready["code"]) == (True, "ready")
+    assert (refused["ok"], refused["code"]) == (False, "credentials_refused")
+    assert (confined["ok"], confined["code"]) == (False, "account_in_sandbox")
+    assert sandbox.ledger.accepted == 0
