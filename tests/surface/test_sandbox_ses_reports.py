@@ -181,7 +181,7 @@ def test_another_topic_another_account_and_another_origin_are_not_believed() -> 
     sent(exchange, mail())
     call = called(leaving(exchange, NOW_S + 60)[-1])
 
-    others = [
+    others: list[dict[str, Any]] = [
         {"sns_topic_arn": TOPIC_ARN + "x"},
         {"account_id": "999999999999"},
         {"base_url": "http://127.0.0.1:1"},
