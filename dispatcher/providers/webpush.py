@@ -19,6 +19,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from dispatcher.audience import WEB
 from dispatcher.http_message import HttpRequest, HttpResponse, Origin
 from dispatcher.model import Channel, Delivery, ProviderConfig
 from dispatcher.outcome import Outcome, OutcomeClass
@@ -180,7 +181,13 @@ def bind(config: ProviderConfig, origins_extra: Collection[str] = ()) -> BoundWe
 
 
 WEBPUSH: Final = Provider(
-    "webpush", frozenset({Channel.PUSH}), settings_problems, credentials_problems, bind, explanations=EXPLANATIONS
+    "webpush",
+    frozenset({Channel.PUSH}),
+    settings_problems,
+    credentials_problems,
+    bind,
+    explanations=EXPLANATIONS,
+    audience=WEB,
 )
 
 

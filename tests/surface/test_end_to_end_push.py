@@ -162,6 +162,18 @@ async def test_browsers_read_what_is_sent_to_them(acme: Customer, sandbox: Sandb
     }
 
 
+async def test_devices_and_browsers_are_served_side_by_side(acme: Customer, sandbox: Sandbox) -> None:
+    await add_fcm(acme, sandbox)
+    await add_webpush(acme)
+    found = await outcomes(acme, push(DEVICE), push(browser(sandbox, "firefox")), push(DEVICE))
+
+    assert [(item["status"], item["provider"]) for item in found] == [
+        ("delivered", "fcm"),
+        ("delivered", "webpush"),
+        ("delivered", "fcm"),
+    ]
+
+
 async def test_browsers_that_fail_do_so_each_in_its_way(acme: Customer, sandbox: Sandbox) -> None:
     await add_webpush(acme)
     names = ("gone", "expired", "bad", "too-large", "soft-1", "drop", "status-307")
