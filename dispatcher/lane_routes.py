@@ -101,13 +101,15 @@ class LaneRoutes:
 
     def began(self, config_id: str) -> None:
         """An attempt has begun through one of several routes."""
-        most = 0.0
+        begun = weights = 0.0
         for route in self.routes:
+            weight = route.state.policy.weight
             if route.config_id == config_id:
-                route.turns += 1.0 / route.state.policy.weight
-            most = max(most, route.turns)
+                route.turns += 1.0 / weight
+            begun += route.turns * weight
+            weights += weight
         for route in self.routes:
-            route.turns = max(route.turns, most - OWED_MAX / route.state.policy.weight)
+            route.turns = max(route.turns, begun / weights - OWED_MAX / route.state.policy.weight)
 
     def news(self, now_s: float) -> Iterator[Moved]:
         """What a person should hear about traffic that has moved since the last look."""
@@ -139,7 +141,7 @@ class LaneRoutes:
 
 
 def _dealt(level: Sequence[Route], n: int, room_of: RoomOf) -> Iterator[tuple[str, int]]:
-    """Deal up to ``n`` attempts out, each to whoever has had the fewest for its weight and has room."""
+    """Deal up to ``n`` attempts out, each to whoever has room and would with half of it have had the fewest for its weight."""
     hands = [[route.turns, 1.0 / route.state.policy.weight, room_of(route.state), 0] for route in level]
     able = [hand for hand in hands if hand[2] > 0]
     if len(able) == 1:
@@ -159,7 +161,7 @@ def _dealt(level: Sequence[Route], n: int, room_of: RoomOf) -> Iterator[tuple[st
 
 
 def _turns(hand: Sequence[float]) -> float:
-    return hand[0]
+    return hand[0] + hand[1] / 2
 
 
 def _priority(state: ChannelState) -> int:

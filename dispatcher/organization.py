@@ -290,6 +290,7 @@ class Organization:
                 return verdict
             if self._draining or state.room(now.s) > 0 or self.routes.fork_of(delivery) is None:
                 return None
+            self._ask_quotas((state,), now, commands)  # nothing else may go through it now, and so nobody else asks
             wait_s = (state.opens_in_s(now.s) or AWAITED_S) * (1.0 + 0.5 * self.random01())
             return await_provider(delivery, state.policy, wait_s, now.unix_s)
         if delivery.config_id is None or self._draining:

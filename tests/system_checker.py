@@ -283,9 +283,9 @@ class Checker:
         return sorted(open_ | listed)
 
     def held(self) -> list[str]:
-        """What the processes still hold."""
+        """What the processes still hold, those that are leaving included."""
         found = []
-        for process in self._world.alive():
+        for process in (each for each in self._world.processes if each.up.is_set() and not each.dead):
             node = process.node
             ledger, permits, callers = node.ledger.statistics(), node.permits.statistics(), node.callers.statistics()
             counts = {

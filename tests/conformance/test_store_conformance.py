@@ -22,6 +22,7 @@ from actors.memory_store import MemoryStore
 from actors.memory_tables import MemoryDatabase
 from actors.ports import RESCUES_MAX, Admission, BatchAnswer, Existing, Holding, Rescued, Store
 from actors.store.dispatching import PostgresStore
+from dispatcher.audience import audience_of
 from dispatcher.backoff import RESCUE_FIRST_S, RESCUE_LATER_S, rescue_delay_s
 from dispatcher.errors import KeyTaken, StoreRefused
 from dispatcher.ids import uuid7
@@ -217,6 +218,7 @@ def admission(
     attempts_max: int = 8,
     expires_in_s: float | None = None,
     payload: Mapping[str, Any] | None = None,
+    recipient: str | None = None,
 ) -> Admission:
     id = NotificationId(uuid7(1_700_000_000_000 + number, number))
     row = {
@@ -227,7 +229,7 @@ def admission(
         "created_at": world.now_s,
         "expires_at": None if expires_in_s is None else world.now_s + expires_in_s,
         "user_id": None,
-        "recipient": f"person{number}@example.org",
+        "recipient": recipient or f"person{number}@example.org",
         "payload": {"subject": f"number {number}", "text": "…"} if payload is None else payload,
         "template_id": None,
         "locale": None,
@@ -1370,3 +1372,145 @@ async def test_a_shard_has_one_owner_however_many_ask_for_it_at_once(world: Worl
 
     assert sorted(shard for answer in answers for shard in answer) == list(range(16))
     assert {epoch for answer in answers for epoch in answer.values()} == {1}
+
+
+# --- through whom ---------------------------------------------------------------------------------------------------------
+
+FIRST, SECOND = "0198c000-0000-7000-8000-0000000000d1", "0198c000-0000-7000-8000-0000000000d2"
+BY_FIRST: Mapping[tuple[OrganizationId, str], str] = {(ACME, "email"): FIRST}
+BY_SECOND: Mapping[tuple[OrganizationId, str], str] = {(ACME, "email"): SECOND}
+
+
+def config_of(world: World, id: NotificationId) -> str | None:
+    """Through whom the row says that it goes."""
+    row = world.stored(id)
+    return None if row is None else row.provider_config_id
+
+
+async def sent_through(
+    store: Store, ids: Sequence[NotificationId], through: Mapping[tuple[OrganizationId, str], str], unbound: Sequence[str] = ()
+) -> dict[NotificationId, Delivery]:
+    """What the gate lets through with these ways."""
+    gated = (await store.gate(ids, OPEN, through, unbound, again=False)).get(ACME, Gated(()))
+    return {delivery.id: delivery for delivery in gated.deliveries}
+
+
+async def test_the_gate_puts_through_whom_on_record_with_the_intent(world: World) -> None:
+    store = world.store(OURS)
+    await store.register(LEASE_S)
+    (id,) = await inserted(world, store)
+    delivery = (await sent_through(store, [id], BY_FIRST))[id]
+
+    assert delivery.config_id == FIRST
+    assert config_of(world, id) == FIRST
+
+
+async def test_another_organization_and_another_channel_have_ways_of_their_own(world: World) -> None:
+    store = world.store(OURS)
+    await store.register(LEASE_S)
+    (mail,) = await inserted(world, store)
+    (text,) = await inserted(world, store, first=1, channel=SMS)
+    (foreign,) = await inserted(world, store, first=2, organization_id=OTHER)
+    await store.gate([mail, text, foreign], OPEN, {(ACME, "email"): FIRST, (OTHER, "email"): SECOND}, again=False)
+
+    assert [config_of(world, id) for id in (mail, text, foreign)] == [FIRST, None, SECOND]
+
+
+async def test_after_a_plain_failure_the_next_attempt_goes_where_it_is_planned(world: World) -> None:
+    store = world.store(OURS)
+    await store.register(LEASE_S)
+    (id,) = await inserted(world, store)
+    delivery = (await sent_through(store, [id], BY_FIRST))[id]
+    await store.record(
+        [Verdict(delivery, Outcome(OutcomeClass.SOFT, "http_503"), VIA, Status.QUEUED, retry_in_s=0.0)], again=False
+    )
+
+    assert (await sent_through(store, [id], BY_SECOND))[id].config_id == SECOND
+
+
+@pytest.mark.parametrize("way_of_ending", ["answered", "rescued", "disowned"])
+async def test_what_may_have_been_sent_keeps_its_configuration_unless_that_is_unbound(world: World, way_of_ending: str) -> None:
+    dead, store = world.store(THEIRS), world.store(OURS)
+    await store.register(LEASE_S)
+    await dead.register(LEASE_S)
+    (id,) = await inserted(world, store)
+    delivery = (await sent_through(dead, [id], BY_FIRST))[id]
+    if way_of_ending == "answered":
+        via = evolve(VIA, config_id=FIRST)
+        lost = Verdict(delivery, Outcome(OutcomeClass.UNKNOWN, "reset"), via, Status.QUEUED, possible_double=True, retry_in_s=0.0)
+        await dead.record([lost], again=False)
+    elif way_of_ending == "rescued":
+        await dead.release_lease()
+        world.pass_time(2.0)
+        await store.rescue(10)
+    else:
+        await dead.disown(ACME)
+    world.pass_time(RESCUE_FIRST_S + 1.0)
+
+    assert (await sent_through(store, [id], BY_SECOND))[id].config_id == FIRST
+    await store.disown(ACME)
+    world.pass_time(RESCUE_LATER_S + 1.0)
+    assert (await sent_through(store, [id], BY_SECOND, unbound=[SECOND]))[id].config_id == FIRST
+    await store.disown(ACME)
+    world.pass_time(RESCUE_LATER_S + 1.0)
+    assert (await sent_through(store, [id], BY_SECOND, unbound=[FIRST]))[id].config_id == SECOND
+
+
+async def test_where_no_way_is_named_what_stood_there_stays(world: World) -> None:
+    store = world.store(OURS)
+    await store.register(LEASE_S)
+    (id,) = await inserted(world, store)
+    await sent_through(store, [id], BY_FIRST)
+    await store.gate([id], OPEN, again=True)
+
+    assert config_of(world, id) == FIRST
+
+
+async def test_a_repeated_gate_takes_the_ways_it_is_told_the_second_time(world: World) -> None:
+    store = world.store(OURS)
+    await store.register(LEASE_S)
+    (id,) = await inserted(world, store)
+    await sent_through(store, [id], BY_FIRST)
+    again = await store.gate([id], OPEN, BY_SECOND, again=True)
+
+    assert [(each.id, each.attempt, each.config_id) for each in again[ACME].deliveries] == [(id, 1, SECOND)]
+
+
+HEX = "ab" * 32
+TOKENS = (HEX, "AF" * 60, HEX[1:], HEX + "z", HEX + "\n", "a:token", '{"endpoint":"x"}', "{", "\u00e9" * 80, "0" * 64)
+
+
+async def test_each_push_token_goes_to_the_lane_of_its_audience(world: World) -> None:
+    """The rule of dispatcher/audience.py, at the gate."""
+    store = world.store(OURS)
+    await store.register(LEASE_S)
+    ids = [(await inserted(world, store, first=n, channel=Channel.PUSH, recipient=token))[0] for n, token in enumerate(TOKENS)]
+    ways = {(ACME, "push:apple"): FIRST, (ACME, "push:google"): SECOND, (ACME, "push:web"): CONFIG}
+    passed = await sent_through(store, ids, ways)
+
+    assert {passed[id].config_id for id in ids} == {FIRST, SECOND, CONFIG}
+    for id, token in zip(ids, TOKENS, strict=True):
+        assert passed[id].config_id == ways[ACME, f"push:{audience_of(Channel.PUSH, token)}"]
+
+
+async def test_only_the_closed_audience_is_parked_and_for_itself(world: World) -> None:
+    store = world.store(OURS)
+    await store.register(LEASE_S)
+    (apple,) = await inserted(world, store, channel=Channel.PUSH, recipient="ab" * 32)
+    (google,) = await inserted(world, store, first=1, channel=Channel.PUSH, recipient="a:token")
+    closed = {(ACME, "push:apple"), (ACME, "push:web")}
+    answer = (await store.gate([apple, google], closed, {(ACME, "push:google"): FIRST}, again=False))[ACME]
+
+    assert [(each.id, each.config_id) for each in answer.deliveries] == [(google, FIRST)]
+    assert list(answer.parked) == [("push:apple", apple)]
+
+
+async def test_a_channel_that_is_closed_as_a_whole_is_parked_as_a_whole_beside_others_that_are_parted(world: World) -> None:
+    store = world.store(OURS)
+    await store.register(LEASE_S)
+    (mine,) = await inserted(world, store, channel=Channel.PUSH, recipient="ab" * 32)
+    (theirs,) = await inserted(world, store, first=1, channel=Channel.PUSH, recipient="ab" * 32, organization_id=OTHER)
+    answer = await store.gate([mine, theirs], {(ACME, "push")}, {(OTHER, "push:apple"): FIRST}, again=False)
+
+    assert list(answer[ACME].parked) == [("push", mine)]
+    assert [each.config_id for each in answer[OTHER].deliveries] == [FIRST]
