@@ -416,8 +416,8 @@ class OrganizationActor:
             present.withdraw()
 
     def _alarm(self, alarm: Alarm) -> None:
-        code, channel, config_id, to = alarm.code, alarm.channel.value, alarm.config_id, alarm.to
-        logger.warning("organization %s, channel %s: %s %s %s", self.organization_id, channel, code, config_id, to)
+        code, channel, who = alarm.code, alarm.channel.value, f"{alarm.config_id} {alarm.to}".rstrip()
+        logger.warning("organization %s, channel %s: %s (%s)", self.organization_id, channel, code, who)
         self._with.metrics.alarms[code, channel] += 1
         announcement = announcements.channel_alarm(alarm, self._with.unix_s())
         self._with.ledger.settle(Settlement(self.organization_id, announcements=[announcement]), self.tell)

@@ -58,12 +58,17 @@ class LaneRoutes:
         self.only = self.routes[0].state if len(self.routes) == 1 else None
         """The one there is to choose from; None when there are several."""
 
-    def inherit(self, before: LaneRoutes) -> None:
-        """Go on where the routes of an earlier revision were: what has begun, and what was told."""
-        known = {route.config_id: route for route in before.routes}
+    def inherit(self, before: LaneRoutes | None, now_s: float) -> None:
+        """Go on where the routes of an earlier revision were: what has begun, and what was told.
+
+        What comes out of the memory of another life as not being up, was told by that life.
+        """
+        known = {} if before is None else {route.config_id: route for route in before.routes}
         for route in self.routes:
             if (earlier := known.get(route.config_id)) is not None:
                 route.turns, route.moved = earlier.turns, earlier.moved
+            else:
+                route.moved = route.state.standing(now_s) is not Standing.UP
 
     def room(self, now_s: float, room_of: RoomOf) -> int:
         """How many attempts may begin now, all routes together."""

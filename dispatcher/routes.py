@@ -59,9 +59,9 @@ class Routes:
         self.gone = frozenset(self._sought - policies.keys())
         self._sought.clear()
         self._unbound = frozenset(id for id, policy in policies.items() if policy.failover_on_unknown)
-        self._lay_out()
+        self._lay_out(now_s)
 
-    def _lay_out(self) -> None:
+    def _lay_out(self, now_s: float) -> None:
         before, self.lanes, gated = self.lanes, {}, []
         for channel in Channel:
             mine = [state for state in self.states.values() if state.policy.channel is channel]
@@ -72,8 +72,7 @@ class Routes:
                 fitting = [s for s in mine if not s.policy.audience or not audience or s.policy.audience == audience]
                 if fitting:
                     self.lanes[name] = LaneRoutes(fitting)
-                    if name in before:
-                        self.lanes[name].inherit(before[name])
+                    self.lanes[name].inherit(before.get(name), now_s)
         self.gated = tuple(gated)
         self._forks = tuple((name, self.lanes[name]) for name in gated if name in self.lanes and not self.lanes[name].only)
 

@@ -306,6 +306,6 @@ def test_a_new_revision_goes_on_where_the_one_before_was() -> None:
     lane.break_down("a")
     lane.news()
     renewed = LaneRoutes(list(lane.states.values()))
-    renewed.inherit(lane.ways)
+    renewed.inherit(lane.ways, lane.now_s)
 
     assert list(renewed.news(lane.now_s)) == []

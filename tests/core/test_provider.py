@@ -12,6 +12,7 @@ from dispatcher.providers.provider import (
     COMMON_SETTINGS,
     CONCURRENCY_MAX_DEFAULT,
     Limits,
+    Sharing,
     Unbindable,
     Unsendable,
     base_url_of,
@@ -19,6 +20,7 @@ from dispatcher.providers.provider import (
     invalid,
     limits_of,
     missing,
+    sharing_of,
     unknown_fields,
 )
 
@@ -48,6 +50,38 @@ def test_nothing_has_to_be_set() -> None:
 )
 def test_settings_within_bounds_have_no_problem(settings: dict[str, Any]) -> None:
     assert pointers(settings) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "sharing"),
+    [
+        ({}, Sharing(100, True, False)),
+        (dict.fromkeys(COMMON_SETTINGS), Sharing(100, True, False)),
+        ({"weight": 1, "failover": False, "failover_on_unknown": True}, Sharing(1, False, True)),
+        ({"weight": 1000, "failover": True, "failover_on_unknown": True, "on_unknown": "resend"}, Sharing(1000, True, True)),
+    ],
+)
+def test_what_a_configuration_takes_and_leaves_is_in_its_settings(settings: dict[str, Any], sharing: Sharing) -> None:
+    assert pointers(settings) == []
+    assert sharing_of(settings) == sharing
+
+
+@pytest.mark.parametrize(
+    ("settings", "pointer"),
+    [
+        ({"weight": 0}, "/settings/weight"),
+        ({"weight": 1001}, "/settings/weight"),
+        ({"weight": True}, "/settings/weight"),
+        ({"weight": 2.5}, "/settings/weight"),
+        ({"failover": "never"}, "/settings/failover"),
+        ({"failover": 0}, "/settings/failover"),
+        ({"failover_on_unknown": 1}, "/settings/failover_on_unknown"),
+        ({"failover_on_unknown": True, "on_unknown": "hold"}, "/settings/failover_on_unknown"),
+        ({"failover_on_unknown": True, "on_unknown": "ask"}, "/settings/failover_on_unknown"),
+    ],
+)
+def test_sharing_that_makes_no_sense_is_a_problem(settings: dict[str, Any], pointer: str) -> None:
+    assert pointers(settings) == [pointer]
 
 
 @pytest.mark.parametrize("value", [0, -1, 1_000_001, float("nan"), float("inf"), "10", True, [1]])

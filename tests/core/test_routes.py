@@ -58,7 +58,8 @@ def nid(number: int) -> NotificationId:
 
 def delivery(number: int, config_id: str, *, doubt_s: float | None = None, recipient: str = "", **more: Any) -> Delivery:
     channel = PUSH if recipient else EMAIL
-    plain = Delivery(nid(number), OrganizationId("acme"), channel, recipient or "person", {}, 1, 8, UNIX_S, config_id=config_id)
+    to = recipient or "person"
+    plain = Delivery(nid(number), OrganizationId("acme"), channel, to, {}, 1, 8, UNIX_S, config_id=config_id)
     doubted: dict[str, Any] = (
         {} if doubt_s is None else {"unknowns": 1, "unknown_for_s": doubt_s, "unknown_last_s": doubt_s, "attempt": 2}
     )
