@@ -1,4 +1,4 @@
-"""The demo: a whole dispatcher with a sandbox for a provider, used through nothing but its public HTTP and websocket interface.
+"""The demo: a whole dispatcher with sandboxes for providers, used through nothing but its public HTTP and websocket interface.
 
 It starts everything in a scratch folder, tells the story of :mod:`dispatcher_http.demo_story`, shows what the event stream
 says while it happens, ends with what became of each group, and leaves nothing behind.
@@ -12,7 +12,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -26,9 +27,10 @@ from dispatcher.config import Config, from_mapping
 from dispatcher.errors import DispatcherError
 from dispatcher.ids import RANDOM_BITS, uuid7
 from dispatcher.model import OrganizationId
+from dispatcher_http import demo_providers
 from dispatcher_http.demo_story import TEMPLATES, Group, groups
 from dispatcher_http.listener import listen
-from dispatcher_http.serving import Service, open_servers, open_service
+from dispatcher_http.serving import Service, allowing, open_servers, open_service
 from dispatcher_sandbox.behaviour import Outage
 from dispatcher_sandbox.sandbox import Sandbox, open_sandbox
 
@@ -103,8 +105,8 @@ class Progress:
         """Count one event of the stream and show it."""
         self._counts[kind.removeprefix("notification.")] += 1
         now_s = time.monotonic()
-        if kind.startswith("channel."):
-            self.say(f"  stream: {kind.removeprefix('channel.').replace('_', ' ')}")
+        if kind.startswith(("channel.", "contact.")):
+            self.say(f"  stream: {kind.removeprefix('channel.').replace('_', ' ').replace('.', ' ')}")
         elif now_s - self._shown_at_s > (0.1 if self._live else 2.0):
             self._shown_at_s = now_s
             counts = "  ".join(f"{name} {count}" for name, count in sorted(self._counts.items()) if "." not in name)
@@ -118,15 +120,19 @@ class Progress:
 class Demo:
     """One telling of the story."""
 
-    def __init__(self, service: Service, sandbox: Sandbox, client: httpx.AsyncClient, key: str, progress: Progress) -> None:
+    def __init__(
+        self, service: Service, sandbox: Sandbox, others: Sandbox, client: httpx.AsyncClient, key: str, progress: Progress
+    ) -> None:
         self._service = service
-        self._sandbox = sandbox
+        self._sandbox = sandbox  # of the first choice for mail
+        self._others = others  # of everybody else
         self._client = client
         self._key = key
         self._progress = progress
         self._tallies: dict[str, Tally] = {}
         self._early: dict[str, list[Mapping[str, Any]]] = {}  # events that came before the answer that names their id
         self._breaker_opened = trio.Event()
+        self._contacts: set[str] = set()  # what contacts have become
         self._news = trio.Event()
 
     async def tell(self) -> list[Tally]:
@@ -135,42 +141,57 @@ class Demo:
         tallies = []
         async with listen(self._service.url, ORGANIZATION, self._key) as events, trio.open_nursery() as nursery:
             nursery.start_soon(self._follow, events)
-            for group in groups():
+            for group in groups(self._others.url):
                 tally = Tally(group)
                 tallies.append(tally)
                 self._progress.say(f"{group.name}: {group.story}")
                 await self._tell_group(tally)
-                with trio.move_on_after(STORY_DEADLINE_S):
-                    while not tally.finished:
-                        self._news = trio.Event()
-                        await self._news.wait()
+                await self._finished(tally)
             nursery.cancel_scope.cancel()
         for tally in tallies:
-            tally.effects = sum(self._sandbox.ledger.notifications[id] for id in tally.ids)
+            tally.effects = sum(sandbox.ledger.notifications[id] for sandbox in self._sandboxes for id in tally.ids)
         return tallies
 
+    @property
+    def _sandboxes(self) -> tuple[Sandbox, ...]:
+        return self._sandbox, self._others
+
     async def _set_up(self) -> None:
-        await self._post(
-            "providers",
-            {
-                "provider": "sendgrid",
-                "channel": "email",
-                "credentials": {"api_key": f"SG.{secrets.token_urlsafe(16)}.{secrets.token_urlsafe(32)}"},
-                "settings": {"from_email": "tickets@concert-hall.example", "base_url": self._sandbox.url},
-            },
-        )
+        for name, hooked in (("mail", self._sandbox), ("texts", self._others), ("whatsapp", self._others)):
+            await self._add_reporting(getattr(demo_providers, name)(hooked), hooked)
+        for document in demo_providers.devices(self._others):
+            await self._post("providers", document)
         for template in TEMPLATES:
             await self._post("templates", {name: value for name, value in template.items() if value is not None})
 
+    async def _add_reporting(self, document: Mapping[str, Any], sandbox: Sandbox) -> None:
+        """Add a provider, then tell it and its configuration where it reports to."""
+        id = (await self._post("providers", document))["id"]
+        url = f"{self._service.url}/v1/orgs/{ORGANIZATION}/providers/{id}/webhook"
+        settings = dict(document["settings"])
+        match document["provider"]:
+            case "sendgrid":
+                settings["event_webhook_public_key"] = sandbox.hook("sendgrid", url)["public_key"]
+            case "twilio_sms":
+                settings["status_callback_url"] = url
+            case "ses":  # the topic is known before its owner confirms the subscription
+                settings["sns_topic_arn"] = demo_providers.TOPIC
+            case _:
+                sandbox.hook("meta", url, None, **demo_providers.META_SECRETS)
+                return
+        await self._send("PUT", f"providers/{id}", {"settings": settings})
+        if document["provider"] == "ses":
+            sandbox.hook("ses", url, None, topic_arn=demo_providers.TOPIC, origin=sandbox.url)
+
     async def _tell_group(self, tally: Tally) -> None:
         group = tally.group
-        if group.outage:
+        if group.standby:
+            await self._add_reporting(demo_providers.standby(self._others), self._others)
+        if group.outage or group.standby:
             self._sandbox.change(outage=Outage.UNAVAILABLE)
         for _ in range(1 + group.repeats):
             if group.batch:
-                answer = await self._post("notifications", {"items": list(group.items)})
-                for verdict in answer["items"]:
-                    self._count(tally, verdict["status"], verdict.get("id"))
+                await self._hand_in(tally, group.items)
             else:
                 for item in group.items:
                     self._count(tally, "accepted", (await self._post("notifications", item))["id"])
@@ -180,6 +201,31 @@ class Demo:
             await trio.sleep(OUTAGE_S)
             self._sandbox.change(outage=Outage.NONE)
             self._progress.say("  the provider is back")
+        if group.standby:
+            await self._finished(tally)
+            self._sandbox.change(outage=Outage.NONE)
+        if group.later:
+            with trio.move_on_after(STORY_DEADLINE_S / 3):
+                while not (group.contacts <= self._contacts and tally.failed):
+                    self._news = trio.Event()
+                    await self._news.wait()
+            await self._hand_in(tally, group.later)
+
+    async def _hand_in(self, tally: Tally, items: Sequence[Mapping[str, Any]]) -> None:
+        answer = await self._post("notifications", {"items": list(items)})
+        for verdict in answer["items"]:
+            self._count(tally, verdict["status"], verdict.get("id"))
+            if "diverted" in verdict:
+                diverted = verdict["diverted"]
+                self._progress.say(f"  diverted: the {diverted['from']} contact is {diverted['reason']}")
+            elif tally.group.later and "problem" in verdict:
+                self._progress.say(f"  refused: {verdict['problem']['detail']}")
+
+    async def _finished(self, tally: Tally) -> None:
+        with trio.move_on_after(STORY_DEADLINE_S):
+            while not tally.finished:
+                self._news = trio.Event()
+                await self._news.wait()
 
     def _count(self, tally: Tally, status: str, id: str | None) -> None:
         if status == "rejected" or id is None:
@@ -202,27 +248,33 @@ class Demo:
         kind = event["type"]
         if kind == "channel.breaker_opened":
             self._breaker_opened.set()
+        if kind == "contact.changed":
+            self._contacts.add(event["status"])
         id = event.get("id")
         if id is not None:
             tally = self._tallies.get(id)
             if tally is None:
                 self._early.setdefault(id, []).append(event)
                 return
-            tally.states[id] = event["status"]
-            if kind != "notification.created":
+            tally.states[id] = event.get("status", tally.states.get(id, ""))
+            if kind not in ("notification.created", "notification.confirmed"):
                 tally.attempts += 1
         self._progress.note(kind)
         self._news.set()
 
     async def _post(self, resource: str, document: Mapping[str, Any]) -> Any:
-        response = await self._client.post(
+        return await self._send("POST", resource, document)
+
+    async def _send(self, method: str, resource: str, document: Mapping[str, Any]) -> Any:
+        response = await self._client.request(
+            method,
             f"{self._service.url}/v1/orgs/{ORGANIZATION}/{resource}",
             content=orjson.dumps(document),
             headers={"authorization": f"Bearer {self._key}", "content-type": "application/json"},
             timeout=30,
         )
         if response.status_code >= 300:
-            raise DemoFailed(f"POST {resource} was answered {response.status_code}: {response.json().get('detail')}")
+            raise DemoFailed(f"{method} {resource} was answered {response.status_code}: {response.json().get('detail')}")
         return response.json()
 
 
@@ -254,12 +306,12 @@ async def _run(write: Callable[[str], None]) -> bool:
     progress = Progress(write, sys.stdout.isatty())
     with tempfile.TemporaryDirectory(prefix="dispatcher-demo-") as folder:
         progress.say("Starting Postgres, Valkey, the sandbox and the dispatcher ...")
-        async with open_sandbox() as sandbox:
+        async with open_sandbox() as sandbox, open_sandbox() as others:
             sandbox.change(honour_idempotency_keys=True)
-            config = from_mapping({**SETTINGS, "DISPATCHER_DATA_DIR": folder, "DISPATCHER_PROVIDER_URLS_EXTRA": sandbox.url})
+            config = allowing(from_mapping({**SETTINGS, "DISPATCHER_DATA_DIR": folder}), (sandbox, others), Path(folder))
             async with open_servers(config) as complete, open_service(complete) as service:
                 began_s = time.monotonic()
-                tallies = await _tell(complete, service, sandbox, progress)
+                tallies = await _tell(complete, service, sandbox, others, progress)
                 seconds = time.monotonic() - began_s
     write(_table(tallies))
     good = all(tally.as_expected for tally in tallies)
@@ -269,7 +321,7 @@ async def _run(write: Callable[[str], None]) -> bool:
     return good
 
 
-async def _tell(config: Config, service: Service, sandbox: Sandbox, progress: Progress) -> list[Tally]:
+async def _tell(config: Config, service: Service, sandbox: Sandbox, others: Sandbox, progress: Progress) -> list[Tally]:
     key = api_keys.compose(secrets.token_bytes(api_keys.ENTROPY_BYTES))
     pool = service.node.pool
     await organizations.create(pool, ORGANIZATION, "The Concert Hall", "en")
@@ -279,7 +331,7 @@ async def _tell(config: Config, service: Service, sandbox: Sandbox, progress: Pr
         open_http_pool(limits=PoolLimits(), tls_context=None) as http_pool,
         httpx.AsyncClient(transport=TrioTransport(http_pool)) as client,
     ):
-        return await Demo(service, sandbox, client, key, progress).tell()
+        return await Demo(service, sandbox, others, client, key, progress).tell()
 
 
 def _table(tallies: list[Tally]) -> str:
