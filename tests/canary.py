@@ -35,6 +35,7 @@ WRONG_API_KEY = f"ndk_{MARK}".ljust(47, "A")
 
 ALLOWED_COLUMNS = {
     ("notifications", "recipient"),
+    ("contacts", "recipient"),
     ("notifications", "payload"),
     ("notifications", "user_id"),
     ("notifications", "idempotency_key"),
