@@ -285,3 +285,29 @@ def test_what_was_found_at_the_provider_proves_nothing_of_its_sending() -> None:
     assert broken.breaker_state == "half_open"
     assert rooms == [BREAKER.probes, 1, 1]
     assert [state.room(100.0) for state in states] == [BREAKER.probes, 1, 0]
+
+
+def test_where_a_call_carries_several_there_is_room_for_as_many_more() -> None:
+    assert started(evolve(POLICY, batch_max=100)).room(0.0) == FULL * 100
+    assert started(evolve(LIMITED, batch_max=100)).room(10.0) == LIMITED.burst
+
+
+def test_the_breaker_hears_of_a_call_once_however_many_it_carried() -> None:
+    """Else one refused request with many would be a provider that fails in a row; and the others give back what they held."""
+    state = started(evolve(POLICY, batch_max=100))
+    ids = begun(state, 100, 0.0)
+    for number, id in enumerate(ids):
+        outcome = Outcome(OutcomeClass.SOFT, "http_503")
+        assert state.conclude(id, outcome, 0.1, 1.0, lambda: 0.0, RETRY, number == 99) is None
+
+    assert state.breaker_state == "closed"
+    assert state.room(1.0) == FULL * 100
+
+
+def test_every_attempt_of_a_call_counts_for_quota_pace_and_pause() -> None:
+    state = started(evolve(POLICY, batch_max=100))
+    ids = begun(state, 2, 0.0)
+    state.conclude(ids[0], Outcome(OutcomeClass.RATE_LIMITED, "http_429"), 0.1, 1.0, lambda: 0.0, RETRY, False)
+
+    assert state.room(1.0) == 0
+    assert state.opens_in_s(1.0) == RATE_LIMITED_PAUSE_S
