@@ -254,6 +254,18 @@ async def test_what_happens_to_the_call_happens_to_all_of_it(
     assert "canary" not in caplog.text
 
 
+async def test_a_batch_that_can_not_be_written_down_as_http_is_tried_in_parts(autojump_clock: trio.testing.MockClock) -> None:
+    """Nothing was sent, and one of them may be why."""
+
+    def conduct(numbers: list[int], _: int) -> Reply:
+        return NotSent("protocol", "unwritable") if 2 in numbers else all_taken(numbers, 0)
+
+    ended = await World(conduct).run([delivery(number) for number in range(4)])
+
+    assert ended.pop(2) == Outcome(OutcomeClass.HARD, "unwritable")
+    assert {outcome.kind for outcome in ended.values()} == {OutcomeClass.DELIVERED}
+
+
 async def test_a_fault_in_building_a_batch_is_no_fault_of_its_members(autojump_clock: trio.testing.MockClock) -> None:
     world = World(all_taken)
 

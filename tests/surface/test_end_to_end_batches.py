@@ -8,6 +8,7 @@ import pytest
 
 from dispatcher_sandbox.sandbox import Sandbox, open_sandbox
 from dispatcher_sandbox.sendgrid.letters import Letter, letters_of
+from dispatcher_sandbox.ses.signature import SECRET
 from running import Customer, Running, dispatching, mail
 
 COUNT = 200
@@ -46,7 +47,9 @@ async def send(customer: Customer, recipients: Iterable[str]) -> dict[str, str]:
     return {recipient: item["id"] for recipient, item in zip(to, answer["items"], strict=True)}
 
 
-async def test_two_hundred_mails_take_few_requests_and_one_bad_one_spoils_none(running: Running, sandbox: Sandbox) -> None:
+async def test_two_hundred_mails_take_few_requests_and_one_bad_one_spoils_none(
+    running: Running, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
     """The bad one is told apart and ends as it would alone; the others arrive, each with the words meant for them."""
     acme = await running.customer("acme")
     recipients = [f"reader{number}@example.org" for number in range(COUNT)]
@@ -73,6 +76,7 @@ async def test_two_hundred_mails_take_few_requests_and_one_bad_one_spoils_none(r
                 (recipient,), ids[recipient], f"Seat {number}", {"text/plain": f"Dear {number}", "text/html": f"<p>{number}</p>"}
             )
     assert one["provider_message_id"] in {accepted.message_id for accepted in sandbox.ledger.recent}
+    assert [word for word in ("reader", "bounce@", "Dear", "Seat", "SG.tests") if word in caplog.text] == []
 
 
 async def test_a_batch_whose_answer_is_lost_leaves_a_doubt_for_each(running: Running, sandbox: Sandbox) -> None:
@@ -89,3 +93,26 @@ async def test_a_batch_whose_answer_is_lost_leaves_a_doubt_for_each(running: Run
     assert {item["reason"] for item in letters_held["items"]} == {"unknown"}
     assert len(letters_held["items"]) == 20
     assert all(sandbox.ledger.effects(id) == 1 for id in ids.values())
+
+
+async def test_entries_of_a_bulk_request_to_ses_end_each_in_its_own_way(running: Running, sandbox: Sandbox) -> None:
+    """The same calls, at a provider that answers for each entry: nothing has to be sent a second time."""
+    acme = await running.customer("acme")
+    document = {
+        "provider": "ses",
+        "channel": "email",
+        "credentials": {"access_key_id": "AKIASANDBOXSANDBOX00", "secret_access_key": SECRET},
+        "settings": {"region": "eu-central-1", "from_email": "tickets@example.org", "base_url": sandbox.url, "batch_max": 50},
+    }
+    await acme.post("providers", document)
+    recipients = [f"reader{number}@example.org" for number in range(COUNT)]
+    recipients[BAD] = "bounce@sandbox.test"
+    async with acme.listen() as feed:
+        ids = await send(acme, recipients)
+        ended = await feed.outcomes(ids.values())
+    bad = ids.pop(recipients[BAD])
+
+    assert ended.pop(bad) == "notification.failed"
+    assert set(ended.values()) == {"notification.delivered"}
+    assert all(sandbox.ledger.effects(id) == 1 for id in ids.values())
+    assert sandbox.ledger.requests <= 8  # four, if all of them wait when the first caller comes
