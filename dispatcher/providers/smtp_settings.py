@@ -27,7 +27,8 @@ BATCH_MAX_MAX: Final = 100
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,255}")
 _SECRET = re.compile(r"[^\x00-\x1f\x7f]{1,512}")
 _OWN = {"host", "port", "security", "from_email", "from_name", "reply_to", "envelope_from", "batch_max"}
-_SETTINGS = (COMMON_SETTINGS - {"base_url"}) | UNKNOWN_SETTINGS | _OWN
+_SETTINGS = (COMMON_SETTINGS | UNKNOWN_SETTINGS | _OWN) - {"base_url", "key_retention_s"}
+"""SMTP has no keys that anybody could honour."""
 
 
 def origin_of(settings: Mapping[str, Any]) -> Origin | None:

@@ -497,6 +497,7 @@ def test_where_a_configuration_leads(settings: dict[str, Any], origin: Origin) -
         ({"rate_per_s": -1}, "/settings/rate_per_s", "setting_invalid"),
         ({"on_unknown": "ask"}, "/settings/on_unknown", "setting_invalid"),
         ({"base_url": "http://127.0.0.1"}, "/settings", "setting_unknown"),
+        ({"key_retention_s": 60}, "/settings", "setting_unknown"),
     ],
 )
 def test_wrong_settings_are_pointed_at(settings: dict[str, Any], pointer: str, code: str) -> None:
