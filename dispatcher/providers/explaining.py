@@ -54,6 +54,9 @@ FAILURES: Final[Mapping[str, str]] = MappingProxyType(
         "timeout_write": "The provider took the request too slowly. Try again.",
         "timeout_read": "The provider did not answer in time. Try again; if it stays so, look at its status page.",
         "protocol_error": "What answers there does not speak the provider's protocol. Look at host, port and base URL.",
+        "starttls_injected": "Something speaks in the server's place before TLS begins. Look at the network on the way.",
+        "out_of_step": "What answers there says more than it is asked. Look at host and port.",
+        "reply_too_large": "What answers there does not come to an end. Look at host and port.",
         "body_too_large": "The answer is larger than any of this provider's. Look at whether the base URL leads to it.",
         "headers_too_large": "The answer is larger than any of this provider's. Look at whether the base URL leads to it.",
     }
