@@ -11,8 +11,9 @@ import pytest
 from canary import CONTENT, MARK, RECIPIENT, Watch, logged, monitored
 from dispatcher_sandbox.sandbox import Sandbox, open_sandbox
 from dispatcher_sandbox.ses import Mail, mails_of
+from dispatcher_sandbox.ses.events import TOPIC_ARN
 from dispatcher_sandbox.ses.signature import SECRET
-from running import Customer, Running, dispatching, mail
+from running import Customer, Running, dispatching, mail, until
 
 KEY_ID = "AKIASANDBOXSANDBOX00"
 
@@ -126,15 +127,21 @@ async def test_nothing_of_a_mail_or_a_credential_is_left_anywhere(
         ):
             sandbox.change(aws_keys={KEY_ID: secret})
             acme = await running.customer("acme")
-            added = await acme.call("POST", "providers", configuration(sandbox, secret, batch_max=10))
-            watch.answer(added)
+            wanted = configuration(sandbox, secret, batch_max=10, sns_topic_arn=TOPIC_ARN)
+            added = watch.answer(await acme.call("POST", "providers", wanted))
+            hook = f"{running.url}/v1/orgs/acme/providers/{added.json()['id']}/webhook"
+            sandbox.hook("ses", hook, origin=sandbox.url)
+            await until(lambda: sandbox.ledger.webhooks["confirmed"] == 1)
             watch.answer(await acme.call("POST", "providers", configuration(sandbox, f"{secret} ", from_name=f"{MARK}\n")))
             content = {"subject": CONTENT, "text": CONTENT, "html": CONTENT}
-            tricks = [f"{trick}+{MARK}@sandbox.test" for trick in ("bounce", "soft", "forbidden-1", "drop", "too-large")]
+            tricks = [
+                f"{trick}+{MARK}@sandbox.test" for trick in ("bounce", "soft", "forbidden-1", "drop", "too-large", "hard-bounce")
+            ]
             items = [mail(recipient, content=content) for recipient in (RECIPIENT, *tricks)]
             async with acme.listen() as feed:
                 answer = watch.answer(await acme.call("POST", "notifications", {"items": items}))
                 ended = await feed.outcomes([accepted["id"] for accepted in answer.json()["items"]])
+                await feed.until(type="contact.changed", status="bounced")
                 watch.events(feed.heard)
             watch.answer(await acme.call("GET", "dead-letters"))
             watch.answer(await acme.call("GET", "providers"))
@@ -162,3 +169,62 @@ async def test_a_configuration_can_be_tried_out(running: Running, sandbox: Sandb
     assert (refused["ok"], refused["code"]) == (False, "credentials_refused")
     assert (confined["ok"], confined["code"]) == (False, "account_in_sandbox")
     assert sandbox.ledger.accepted == 0
+
+
+async def hooked(running: Running, sandbox: Sandbox, **secrets: str) -> Customer:
+    """A customer whose SES reports to the dispatcher, once the subscription is confirmed."""
+    acme = await running.customer("acme")
+    settings = configuration(sandbox, batch_max=50, sns_topic_arn=TOPIC_ARN)
+    id = (await acme.post("providers", settings))["id"]
+    sandbox.hook("ses", f"{running.url}/v1/orgs/acme/providers/{id}/webhook", origin=sandbox.url, **secrets)
+    await until(lambda: sandbox.ledger.webhooks["confirmed"] == 1)
+    return acme
+
+
+@pytest.mark.parametrize("secrets", [{"signature_version": "1"}, {"signature_version": "2", "form": "notifications"}])
+async def test_reports_are_believed_joined_and_close_an_address(
+    running: Running, sandbox: Sandbox, secrets: dict[str, str]
+) -> None:
+    """By tag, and without tags by the id of each entry of a batch."""
+    acme = await hooked(running, sandbox, **secrets)
+    recipients = ["hard-bounce@sandbox.test", "complaint@sandbox.test", "ada@example.org"]
+    async with acme.listen() as feed:
+        ids = await handed_in(acme, recipients)
+        for recipient, state in zip(recipients, ("bounced", "complained", "delivered"), strict=True):
+            await feed.until(type="notification.confirmed", id=ids[recipient], state=state)
+        await feed.until(type="contact.changed", status="bounced")
+    again = await acme.call("POST", "notifications", mail("hard-bounce@sandbox.test"))
+
+    assert (again.status_code, again.json()["code"]) == (422, "recipient_suppressed")
+
+
+async def test_doubled_shuffled_late_and_early_reports_end_in_what_happened(running: Running, sandbox: Sandbox) -> None:
+    acme = await hooked(running, sandbox)
+    sandbox.change(
+        fate_mix={"bounced": 0.3, "complained": 0.2, "read": 0.2},
+        webhook_duplicate_share=0.5,
+        webhook_shuffle=True,
+        webhook_delay_s=0.2,
+        webhook_late_share=0.2,
+        webhook_late_s=0.3,
+        webhook_early_s=0.2,
+    )
+    async with acme.listen() as feed:
+        ids = await handed_in(acme, [f"guest{number}@example.com" for number in range(25)])
+        await feed.outcomes(ids.values())
+    counts = sandbox.ledger.webhooks
+    await until(lambda: counts["events"] >= 50 and sandbox.reports_pending == 0 and counts["acknowledged"] == counts["sent"])
+    states = {id: (await acme.get(f"notifications/{id}"))["confirmation"]["state"] for id in ids.values()}
+
+    assert states == {id: sandbox.ledger.fates[id] for id in ids.values()}
+    assert counts["failed"] == counts["retried"] == 0
+
+
+async def test_a_report_of_another_topic_is_refused_and_nothing_is_fetched_for_it(running: Running, sandbox: Sandbox) -> None:
+    acme = await running.customer("acme")
+    id = (await acme.post("providers", configuration(sandbox, sns_topic_arn=f"{TOPIC_ARN}-other")))["id"]
+    sandbox.change(webhook_attempts_max=1)
+    sandbox.hook("ses", f"{running.url}/v1/orgs/acme/providers/{id}/webhook", origin=sandbox.url)
+    await until(lambda: sandbox.ledger.webhooks["failed"] == 1)
+
+    assert sandbox.ledger.requests == 0
