@@ -93,7 +93,12 @@ class Loaders:
         except ConfigError as error:
             logger.error("organization %s: reports to provider configuration %s: %s", organization_id, id, error)
             return None
-        return WebhookConfig(stored.provider, stored.channel, source, stored.settings, orjson.loads(opened))
+        settings = stored.settings
+        problems = REGISTRY[stored.provider].settings_problems(settings, self.origins_extra)
+        if any(problem.pointer == "/settings/base_url" for problem in problems):
+            # An origin that is not allowed any more vouches for nothing: a source may believe what lies where mails are sent to.
+            settings = {name: value for name, value in settings.items() if name != "base_url"}
+        return WebhookConfig(stored.provider, stored.channel, source, settings, orjson.loads(opened))
 
     def _bind(self, stored: configurations.StoredProvider) -> Bound:
         if self.keys is None:
