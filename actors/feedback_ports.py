@@ -37,7 +37,8 @@ class Report:
     @property
     def key(self) -> str:
         """What its repetitions have in common: a UUIDv7 of when it happened, by the provider, and of its id there."""
-        at_ms = min(max(int(self.feedback.at_unix_s * 1000), 0), _LATEST_MS)
+        at_s = self.feedback.at_unix_s if self.feedback.key_unix_s is None else self.feedback.key_unix_s
+        at_ms = min(max(int(at_s * 1000), 0), _LATEST_MS)
         name = f"{self.config_id} {self.feedback.event_id}".encode("utf-8", "surrogatepass")
         digest = int.from_bytes(blake2b(name, digest_size=10).digest())
         return uuid7(at_ms, digest >> (80 - RANDOM_BITS))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from attrs import evolve
+
 from actors.feedback_ports import JOIN_WINDOW_S, KEPT_S, Confirmed, ContactChange, Report, Taken
 from actors.memory import Interrupt, Moment, checkpoint
 from actors.memory_tables import ContactName, MemoryDatabase, ReportRow, Row
@@ -29,10 +31,13 @@ class MemoryFeedback:
         now_s = self.database.unix_s()
         for report in reports:
             row = step.notification_of(report)
+            first = self.database.reports.get(report.key)
+            if first is not None and report.feedback.key_unix_s is not None:
+                report = evolve(report, feedback=evolve(report.feedback, at_unix_s=first.at_s))
             feedback = report.feedback
             message_id = feedback.provider_message_id if row is None and feedback.topic is None else None
             parked += message_id is not None
-            if report.key not in self.database.reports:
+            if first is None:
                 new += 1
                 self.database.reports[report.key] = ReportRow(
                     report.organization_id,

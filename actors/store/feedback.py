@@ -50,8 +50,9 @@ WITH u AS (
 SELECT m.ord, m.id, m.channel, m.recipient, kept.key IS NOT NULL, c.state, c.code, c.at,
     m.kind = ANY(%(clearing)s::text[]) AND EXISTS (
         SELECT FROM contacts k WHERE k.organization_id = m.organization_id AND k.channel = m.channel
-        AND k.address = contact_address(m.channel, m.recipient) AND k.soft_bounces <> '{{}}')
-FROM matched m LEFT JOIN kept USING (key) LEFT JOIN confirmed c ON c.notification_id = m.id
+        AND k.address = contact_address(m.channel, m.recipient) AND k.soft_bounces <> '{{}}'),
+    extract(epoch FROM f.at)::float8
+FROM matched m LEFT JOIN feedback f USING (key) LEFT JOIN kept USING (key) LEFT JOIN confirmed c ON c.notification_id = m.id
 ORDER BY m.ord
 """
 _KEPT = """kept AS (
@@ -134,7 +135,7 @@ class PostgresFeedback:
             new = parked = 0
             confirmed: dict[str, Confirmed] = {}
             events: dict[Address, list[Event]] = defaultdict(list)
-            for ord, id, channel, recipient, is_new, state, code, at, clears in rows:
+            for ord, id, channel, recipient, is_new, state, code, at, clears, first_at in rows:
                 report, reached = reports[ord], Channel(channel or reports[ord].channel)
                 feedback = report.feedback
                 new += is_new
@@ -143,9 +144,12 @@ class PostgresFeedback:
                     notification_id, organization_id = NotificationId(id), report.organization_id
                     confirmed[id] = Confirmed(organization_id, notification_id, reached, FeedbackKind(state), code, at)
                 whom = feedback.recipient if recipient is None else recipient
-                if whom is not None and (feedback.kind in CONTACT_KINDS or clears) and feedback.topic is None:
+                at = feedback.at_unix_s if feedback.key_unix_s is None or is_new else first_at
+                # Without a time of its own: a repetition that came in the same moment, and is merged by who took in the first.
+                is_told = at is not None and feedback.topic is None
+                if whom is not None and is_told and (feedback.kind in CONTACT_KINDS or clears):
                     address = Address(report.organization_id, reached, address_of(reached, whom))
-                    events[address].append(Event(whom, report.provider, feedback.kind, feedback.code, feedback.at_unix_s))
+                    events[address].append(Event(whom, report.provider, feedback.kind, feedback.code, at))
             changes = await self._merge(events) if events else ()
         return Taken(new, len(rows) - new, parked, list(confirmed.values()), changes)
 

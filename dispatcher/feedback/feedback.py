@@ -52,7 +52,9 @@ class Feedback:
     ``event_id`` is what the provider's repetitions of it have in common, at most 200 ASCII characters, unique within one
     configuration. ``code`` is a short token from our table, as in an ``Outcome``. ``at_unix_s`` is when it happened, by the
     provider's clock. At least one of ``notification_id`` (which came back in the field we sent it in), ``provider_message_id``
-    and ``recipient`` is there. ``topic`` names an unsubscribe group of the provider.
+    and ``recipient`` is there. ``topic`` names an unsubscribe group of the provider. Where a provider tells no time, ours stands
+    in for ``at_unix_s``, on whole milliseconds, and ``key_unix_s`` is an instant that all repetitions have in common: of such a
+    report the time of its first coming counts.
     """
 
     event_id: str
@@ -63,6 +65,7 @@ class Feedback:
     provider_message_id: str | None = None
     recipient: str | None = field(default=None, repr=False)
     topic: str | None = None
+    key_unix_s: float | None = None
 
 
 @frozen
@@ -120,6 +123,8 @@ class FeedbackSource(Protocol):
         """
 
 
+KEPT_FOR_EVER_UNIX_S = 281_474_976_000.0
+"""As ``key_unix_s``: later than any time at which old reports are forgotten."""
 SOFT_BOUNCES_MAX = 5
 """So many soft bounces without a delivery in between, within ``SOFT_BOUNCE_EXPIRY_S``, and a contact counts as bounced."""
 SOFT_BOUNCE_EXPIRY_S = 7 * 86_400.0

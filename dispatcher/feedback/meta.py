@@ -26,6 +26,8 @@ SIGNATURE: Final = "x-hub-signature-256"
 MARKETING: Final = "marketing"
 """The topic of those who have asked for no more marketing: it says nothing about other messages."""
 
+STOPPED: Final = ERRORS.rows[STOPPED_MARKETING].code
+
 _CHALLENGE = re.compile(r"[A-Za-z0-9._-]{1,256}")
 _MESSAGE_ID = re.compile(r"[\x21-\x7e]{1,180}")
 _REPORTED: Mapping[str, FeedbackKind] = MappingProxyType(
@@ -126,32 +128,23 @@ def _status(status: Mapping[str, Any], now_unix_s: float) -> Iterator[Feedback]:
     id, state = status.get("id"), status.get("status")
     if not isinstance(id, str) or _MESSAGE_ID.fullmatch(id) is None or not isinstance(state, str):
         return
-    kind, code, topic = _REPORTED.get(state), state, None
+    kind, code = _REPORTED.get(state), state
     if state == "failed":
-        kind, code, topic = _failure(status.get("errors"))
+        kind, code = _failure(status.get("errors"))
     if kind is None:
         return
+    at_unix_s, to = _instant(status.get("timestamp"), now_unix_s), number_of(status.get("recipient_id"))
     ours = status.get("biz_opaque_callback_data")
-    yield Feedback(
-        f"{id}:{state}",
-        kind,
-        code,
-        _instant(status.get("timestamp"), now_unix_s),
-        notification_id_in(ours) if isinstance(ours, str) else None,
-        id,
-        number_of(status.get("recipient_id")),
-        topic,
-    )
+    notification_id = notification_id_in(ours) if isinstance(ours, str) else None
+    yield Feedback(f"{id}:{state}", kind, code, at_unix_s, notification_id, id, to)
+    if code == STOPPED and to is not None:
+        yield Feedback(f"{id}:{state}:stopped", FeedbackKind.UNSUBSCRIBED, code, at_unix_s, recipient=to, topic=MARKETING)
 
 
-def _failure(errors: object) -> tuple[FeedbackKind, str, str | None]:
+def _failure(errors: object) -> tuple[FeedbackKind, str]:
     number = next((error.get("code") for error in _objects(errors)), None)
-    if type(number) is not int:
-        return FeedbackKind.REFUSED, "failed", None
-    row = ERRORS.row(number)
-    if number == STOPPED_MARKETING:
-        return FeedbackKind.UNSUBSCRIBED, row.code, MARKETING
-    return failed_as(row, counts=False), "failed" if row is ERRORS.other else row.code, None
+    row = ERRORS.row(number) if type(number) is int else ERRORS.other
+    return failed_as(row, counts=False), "failed" if row is ERRORS.other else row.code
 
 
 def _incoming(message: Mapping[str, Any], now_unix_s: float) -> Iterator[Feedback]:

@@ -1,8 +1,9 @@
 """Twilio's status callbacks and incoming messages, for texts and WhatsApp alike.
 
 Twilio signs the URL and every field of a form, or the URL and through its query the hash of another body. It signs no time, so
-there is no window outside of which a repetition is refused: that the same event id is taken in once is the whole defence, and
-enough of one, because what is told twice changes nothing.
+there is no window outside of which a repetition is refused. What is told again under the same event id counts as told once, at
+the time of its first coming; that is the whole defence. So a report is given an instant that its repetitions share: that of the
+notification's id, the day, or for what somebody wrote to us one that is never forgotten.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 import orjson
 
-from dispatcher.feedback.feedback import Feedback, FeedbackKind, WebhookRequest
+from dispatcher.feedback.feedback import KEPT_FOR_EVER_UNIX_S, Feedback, FeedbackKind, WebhookRequest
 from dispatcher.feedback.phones import failed_as, notification_id_in, number_of, opting, query_fields, refused
+from dispatcher.model import NotificationId
 from dispatcher.problems import Problem
 from dispatcher.providers.twilio_errors import BLOCKED_BY_RECIPIENT, ERRORS, OPTED_OUT, SOFT_BOUNCES
 
@@ -28,6 +30,7 @@ SIGNATURE_SETTINGS: Final = "x-twilio-webhooks-signature-settings"
 """There when an account signs with a key of its own: ``key=…,algorithm=HMAC_SHA256``."""
 FORM: Final = "application/x-www-form-urlencoded"
 FIELDS_MAX: Final = 500
+DAY_S: Final = 86_400.0
 
 _HASHES = MappingProxyType({"HMAC_SHA1": sha1, "HMAC_SHA256": sha256})
 _PORTS = {"http": 80, "https": 443}
@@ -56,7 +59,7 @@ class TwilioFeedback:
         fields = _fields(request)
         if isinstance(fields, Problem):
             return fields
-        problem = _unsigned(request, fields, credentials)
+        problem = _unsigned(request, fields, settings, credentials)
         if problem is not None:
             return problem
         told = dict(fields if _is_form(request) else _flat(request.body))
@@ -64,8 +67,8 @@ class TwilioFeedback:
         if account is not None and account != credentials.get("account_sid"):
             return refused(403, "webhook_of_another_account", "The report is about another Twilio account.")
         if "MessageStatus" in told:
-            return _status(told, notification_id_in(urlsplit(request.url).query), now_unix_s)
-        return _incoming(told, now_unix_s)
+            return _status(told, notification_id_in(urlsplit(request.url).query), round(now_unix_s, 3))
+        return _incoming(told, round(now_unix_s, 3))
 
 
 TWILIO_FEEDBACK: Final = TwilioFeedback()
@@ -77,7 +80,9 @@ def signature(secret: str, url: str, fields: Sequence[tuple[str, str]], algorith
     return b64encode(hmac.new(secret.encode(), written.encode("utf-8", "replace"), _HASHES[algorithm]).digest())
 
 
-def _unsigned(request: WebhookRequest, fields: Sequence[tuple[str, str]], credentials: Mapping[str, Any]) -> Problem | None:
+def _unsigned(
+    request: WebhookRequest, fields: Sequence[tuple[str, str]], settings: Mapping[str, Any], credentials: Mapping[str, Any]
+) -> Problem | None:
     """Why a request is not from Twilio, as far as anybody can tell."""
     given = request.headers.get(SIGNATURE)
     if given is None:
@@ -96,9 +101,18 @@ def _unsigned(request: WebhookRequest, fields: Sequence[tuple[str, str]], creden
         claimed = query_fields(urlsplit(request.url).query).get("bodySHA256", "")
         if not _same(sha256(request.body).hexdigest().encode(), claimed):
             return refused(401, "webhook_signature_wrong", "The body is not the one that was signed.")
-    if not any(_same(signature(secret, url, fields, algorithm), given) for url in _spellings(request.url)):
+    urls = _spellings(request.url) + _spellings(_as_given(request.url, settings.get("status_callback_url")))
+    if not any(_same(signature(secret, url, fields, algorithm), given) for url in dict.fromkeys(urls)):
         return refused(401, "webhook_signature_wrong", "The signature does not fit: another auth token, or another URL.")
     return None
+
+
+def _as_given(seen: str, url: object) -> str:
+    """The URL that Twilio was given: behind a proxy it looks different from here, but for its query."""
+    if not isinstance(url, str):
+        return seen
+    query = seen.partition("#")[0].partition("?")[2]
+    return url.partition("?")[0] + ("?" + query if query else "")
 
 
 def _spellings(url: str) -> list[str]:
@@ -141,14 +155,24 @@ def _flat(body: bytes) -> Mapping[str, str]:
     return {name: value for name, value in document.items() if isinstance(value, str)} if isinstance(document, dict) else {}
 
 
-def _status(told: Mapping[str, str], notification_id: Any, now_unix_s: float) -> Sequence[Feedback]:
+def _status(told: Mapping[str, str], notification_id: NotificationId | None, now_unix_s: float) -> Sequence[Feedback]:
     sid, state = told.get("MessageSid", ""), told["MessageStatus"]
     kind, code = _REPORTED.get(state), state
     if _SID.fullmatch(sid) is None or (kind is None and state not in _FAILED):
         return ()
     if kind is None:
         kind, code = _failure(told.get("ErrorCode", ""), state)
-    return [Feedback(f"{sid}:{state}", kind, code, now_unix_s, notification_id, sid, number_of(told.get("To")))]
+    key_unix_s = now_unix_s // DAY_S * DAY_S if notification_id is None else _made_unix_s(notification_id)
+    about = (now_unix_s, notification_id, sid, number_of(told.get("To")))
+    found = [Feedback(f"{sid}:{state}", kind, code, *about, key_unix_s=key_unix_s)]
+    if kind is FeedbackKind.UNSUBSCRIBED:  # which says nothing of the message: it has not arrived
+        found.append(Feedback(f"{sid}:{state}:message", FeedbackKind.REFUSED, code, *about, key_unix_s=key_unix_s))
+    return found
+
+
+def _made_unix_s(id: NotificationId) -> float:
+    """When a notification was accepted, which its id begins with, in milliseconds."""
+    return int(id[:8] + id[9:13], 16) / 1000
 
 
 def _failure(error_code: str, state: str) -> tuple[FeedbackKind, str]:
@@ -168,4 +192,4 @@ def _incoming(told: Mapping[str, str], now_unix_s: float) -> Sequence[Feedback]:
     if meant is None or sender is None or _SID.fullmatch(sid) is None:
         return ()
     kind, code = meant
-    return [Feedback(f"{sid}:received", kind, code, now_unix_s, recipient=sender)]
+    return [Feedback(f"{sid}:received", kind, code, now_unix_s, recipient=sender, key_unix_s=KEPT_FOR_EVER_UNIX_S)]

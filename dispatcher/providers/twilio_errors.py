@@ -141,7 +141,7 @@ _ENTRIES: Final = (
     _Entry(_codes(63022), _CONFIG, "display_name", "The sender's display name has no valid certificate."),
     _Entry(_codes(63051), _CONFIG, "business_locked", "WhatsApp has locked the business account. Its manager shows the reason."),
     _Entry(_codes(63003, 63024), _SUPPRESS, "not_on_whatsapp", "The number is not on WhatsApp, or is not valid."),
-    _Entry(_codes(63014, 63033), _SUPPRESS, "blocked_by_recipient", "The recipient has blocked this sender on WhatsApp."),
+    _Entry(_codes(63014, 63033), _SUPPRESS, "opted_out_by_block", "The recipient has blocked this sender on WhatsApp."),
     _Entry(_codes(63005, 63021, 63026, 63030), _HARD, "content_refused", "WhatsApp does not take this content."),
     _Entry(_codes(63013), _HARD, "policy", "The message breaks a rule of WhatsApp."),
     _Entry(_codes(63019, 63034), _HARD, "media_refused", "The media could not be fetched, or are too large."),

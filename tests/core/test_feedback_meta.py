@@ -152,12 +152,14 @@ def test_a_status_tells_of_its_message(state: str, kind: FeedbackKind) -> None:
 
 @pytest.mark.parametrize("number", sorted(ERRORS.rows))
 def test_every_code_of_the_table_tells_something(number: int) -> None:
-    kind = {131026: FeedbackKind.INVALID, 131050: FeedbackKind.UNSUBSCRIBED}.get(number, FeedbackKind.REFUSED)
+    kind = FeedbackKind.INVALID if number == 131026 else FeedbackKind.REFUSED
     error = {"code": number, "title": "x", "message": f"to {NUMBER}", "error_data": {"details": NUMBER}, "href": "…"}
-    found = one(status="failed", errors=[error])
+    found, *more = told(document(statuses=[{**STATUS, "status": "failed", "errors": [error]}]))
 
-    assert (found.kind, found.code) == (kind, ERRORS.rows[number].code)
-    assert found.topic == ("marketing" if number == 131050 else None)
+    assert (found.kind, found.code, found.topic) == (kind, ERRORS.rows[number].code, None)
+    assert [(one.kind, one.recipient, one.topic) for one in more] == (
+        [(FeedbackKind.UNSUBSCRIBED, NUMBER, "marketing")] if number == 131050 else []
+    )
 
 
 @pytest.mark.parametrize("errors", [None, [], [{}], "x", [{"code": "131026"}], [{"code": 5_000_000}], [7]])

@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twilio.request_validator import RequestValidator
 
-from dispatcher.feedback.feedback import Feedback, FeedbackKind, WebhookRequest
+from actors.feedback_ports import Report
+from dispatcher.feedback.feedback import KEPT_FOR_EVER_UNIX_S, Feedback, FeedbackKind, WebhookRequest
 from dispatcher.feedback.twilio import TWILIO_FEEDBACK, signature
+from dispatcher.model import Channel, OrganizationId
 from dispatcher.problems import Problem
 from dispatcher.providers.registry import REGISTRY
 from dispatcher.providers.twilio_errors import ERRORS
@@ -21,6 +23,7 @@ from twilio_world import ACCOUNT, CREDENTIALS, ID, NOW, NUMBER, SETTINGS, TOKEN
 
 URL = f"https://dispatcher.example/hooks/7?organization_id=acme&notification_id={ID}"
 SID = "SM" + "1f" * 16
+MADE_UNIX_S = int(ID[:8] + ID[9:13], 16) / 1000
 STATUS = {
     "AccountSid": ACCOUNT,
     "ApiVersion": "2010-04-01",
@@ -60,6 +63,11 @@ def came(**fields: str) -> Feedback | None:
     found = read(form(list({**INCOMING, **fields}.items())))
     assert not isinstance(found, Problem)
     return found[0] if found else None
+
+
+def said(kind: FeedbackKind, code: str) -> Feedback:
+    """What somebody's word comes to."""
+    return Feedback(f"{SID}:received", kind, code, NOW, recipient=NUMBER, key_unix_s=KEPT_FOR_EVER_UNIX_S)
 
 
 def code(found: Sequence[Feedback] | Problem) -> str:
@@ -210,7 +218,9 @@ def test_another_account_is_refused() -> None:
     [("sent", FeedbackKind.SENT), ("delivered", FeedbackKind.DELIVERED), ("read", FeedbackKind.READ)],
 )
 def test_a_status_tells_of_its_message(state: str, kind: FeedbackKind) -> None:
-    assert told(MessageStatus=state) == Feedback(f"{SID}:{state}", kind, state, NOW, ID, SID, NUMBER)
+    found = told(MessageStatus=state)
+
+    assert found == Feedback(f"{SID}:{state}", kind, state, NOW, ID, SID, NUMBER, key_unix_s=MADE_UNIX_S)
 
 
 @pytest.mark.parametrize("state", ["queued", "accepted", "scheduled", "sending", "receiving", "partially_delivered", "other"])
@@ -262,6 +272,40 @@ def test_a_repetition_has_the_same_id_and_another_status_has_not() -> None:
     assert first.event_id == again.event_id != other.event_id
 
 
+@pytest.mark.parametrize("url", [URL, "https://dispatcher.example/hooks/7"])
+@pytest.mark.parametrize("fields", [STATUS, INCOMING])
+def test_a_repetition_is_known_by_its_key_although_it_comes_later(url: str, fields: dict[str, str]) -> None:
+    """Twilio signs no time, so that what it has signed once is good for ever."""
+    request = form(list(fields.items()), url)
+    reports = []
+    for later_s in (0.0, 3.0, 3600.0):
+        found = TWILIO_FEEDBACK.read(request, SETTINGS, CREDENTIALS, NOW + later_s, {})
+        assert not isinstance(found, Problem)
+        reports += [Report(OrganizationId("acme"), "config", "twilio_sms", Channel.SMS, one) for one in found]
+
+    assert len(reports) == 3
+    assert len({report.key for report in reports}) == 1
+
+
+@pytest.mark.parametrize("number", [21610, 63014, 63033])
+def test_a_message_to_who_has_opted_out_has_not_arrived(number: int) -> None:
+    found = read(form(list({**STATUS, "MessageStatus": "failed", "ErrorCode": str(number)}.items())))
+
+    assert not isinstance(found, Problem)
+    assert [one.kind for one in found] == [FeedbackKind.UNSUBSCRIBED, FeedbackKind.REFUSED]
+    assert len({one.event_id for one in found}) == 2
+
+
+def test_behind_a_proxy_the_address_that_was_given_counts() -> None:
+    signed = form(list(STATUS.items()))
+    seen = f"http://10.0.0.7:8080/hooks/7?organization_id=acme&notification_id={ID}"
+    request = WebhookRequest("POST", seen, signed.headers, signed.body)
+    settings = {**SETTINGS, "status_callback_url": "https://dispatcher.example/hooks/7"}
+
+    assert code(read(request)) == "webhook_signature_wrong"
+    assert TWILIO_FEEDBACK.read(request, settings, CREDENTIALS, NOW, {}) == read(signed)
+
+
 def test_a_message_of_somebody_elses_is_told_by_its_id_alone() -> None:
     found = read(form(list(STATUS.items()), url="https://dispatcher.example/hooks/7?notification_id=x"))
 
@@ -279,14 +323,12 @@ def test_a_status_of_no_message_tells_nothing(sid: str) -> None:
 
 @pytest.mark.parametrize("word", ["STOP", "stop", " Stop. ", "stopall", "unsubscribe", "Cancel", "END", "quit", "opt out"])
 def test_a_word_opts_out(word: str) -> None:
-    assert came(Body=word) == Feedback(f"{SID}:received", FeedbackKind.UNSUBSCRIBED, "stop_received", NOW, recipient=NUMBER)
+    assert came(Body=word) == said(FeedbackKind.UNSUBSCRIBED, "stop_received")
 
 
 @pytest.mark.parametrize("word", ["START", "unstop", "Yes"])
 def test_a_word_opts_in_again(word: str) -> None:
-    found = came(Body=word, From=f"whatsapp:{NUMBER}")
-
-    assert found == Feedback(f"{SID}:received", FeedbackKind.RESUBSCRIBED, "start_received", NOW, recipient=NUMBER)
+    assert came(Body=word, From=f"whatsapp:{NUMBER}") == said(FeedbackKind.RESUBSCRIBED, "start_received")
 
 
 @pytest.mark.parametrize("body", ["please stop", "STOP it now", "", "help", "yes please", "stop" * 1000])

@@ -231,7 +231,7 @@ def test_a_magic_number_may_get_no_answer(digits: str) -> None:
         ("0011", "invalid"),
         ("0012", "invalid"),
         ("0013", "refused"),
-        ("0014", "unsubscribed"),
+        ("0014", "refused unsubscribed"),
         ("0015", "sent delivered read"),
         ("0016", "sent delivered unsubscribed"),
         ("0017", ""),

@@ -287,7 +287,7 @@ def sent(exchange: Exchange, channel: Channel = Channel.SMS, number: str = NUMBE
         ("0011", "sent invalid", "invalid"),
         ("0012", "sent invalid", "invalid"),
         ("0013", "sent refused", "refused"),
-        ("0014", "unsubscribed", "unsubscribed"),
+        ("0014", "unsubscribed refused", "unsubscribed refused"),
         ("0015", "sent delivered", "sent delivered read"),
         ("0016", "sent delivered unsubscribed", "sent delivered unsubscribed"),
         ("0017", "", ""),
