@@ -19,7 +19,7 @@ from attrs import evolve, field, frozen
 from dispatcher.locales import normalize
 from dispatcher.model import Channel
 from dispatcher.problems import Problem, Refused
-from dispatcher.subscriptions import parse_subscription
+from dispatcher.subscriptions import normal_subscription, parse_subscription
 from dispatcher.whatsapp import template_faults
 
 HASH_BYTES = 16
@@ -201,7 +201,7 @@ def parse_item(row: Any, limits: AcceptLimits) -> Item | Problem:
     assert isinstance(recipient, str)
     return Item(
         channel,
-        recipient,
+        normal_subscription(recipient) if channel is Channel.PUSH else recipient,
         user_id,
         template,
         normal_locale,

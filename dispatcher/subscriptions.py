@@ -50,6 +50,17 @@ def parse_subscription(text: str) -> Subscription | None:
     return Subscription(*place, public_key, auth)
 
 
+def normal_subscription(recipient: str) -> str:
+    """A recipient of push as it is kept: of a subscription only endpoint and keys, always in the same order, so that one browser
+    is one recipient however its page wrote it down. Any other token as it is. Only for what is known to be a recipient.
+    """
+    if not recipient.startswith("{"):
+        return recipient
+    document = orjson.loads(recipient)
+    keys = {name: document["keys"][name] for name in ("p256dh", "auth")}
+    return orjson.dumps({"endpoint": document["endpoint"], "keys": keys}).decode()
+
+
 def _place(endpoint: Any) -> tuple[Origin, bytes] | None:
     """Where an endpoint is. It is kept to the letter: a path may end in a slash, and a query is part of the name."""
     if not isinstance(endpoint, str) or len(endpoint) > ENDPOINT_CHARS_MAX or "#" in endpoint or "\\" in endpoint:

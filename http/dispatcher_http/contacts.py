@@ -17,6 +17,7 @@ from dispatcher.acceptance import is_recipient, recipient_rule
 from dispatcher.contacts import ContactStatus
 from dispatcher.model import Channel
 from dispatcher.problems import Refused
+from dispatcher.subscriptions import normal_subscription
 from dispatcher_http import wire
 from dispatcher_http.problems import resource_not_found
 from dispatcher_http.routing import Call, Route, announce, answer, whole_change
@@ -95,7 +96,7 @@ def _address(fields: wire.Fields, faults: wire.Faults, pointer: str = "") -> tup
     recipient = fields.text("recipient", 4096)
     if not faults and not is_recipient(recipient, channel):
         faults.add(f"{pointer}/recipient", "field_invalid", f"This {recipient_rule(channel)}.")
-    return channel, recipient
+    return channel, normal_subscription(recipient) if channel is Channel.PUSH and not faults else recipient
 
 
 def _wanted(fields: wire.Fields, faults: wire.Faults, pointer: str = "") -> Wanted:

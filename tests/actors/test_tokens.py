@@ -320,6 +320,19 @@ async def test_nobody_waits_longer_for_a_token_than_for_a_call(autojump_clock: M
     assert took_s < 3.5
 
 
+async def test_a_hurried_call_waits_no_longer_than_it_may_and_leaves_the_fetch_to_others(autojump_clock: MockClock) -> None:
+    async with world(Peer(takes_s=5.0)) as it:
+        it.actor.send([it.delivery()], 1.0)
+        it.actor.send([it.delivery()])
+        await trio.sleep(10.0)
+
+    first, second = [concluded.outcome for concluded in it.heard.all]
+    assert (first.kind, first.code) == (OutcomeClass.SOFT, "token_timeout")
+    assert it.heard.all[0].duration_s == pytest.approx(1.0)
+    assert second.kind is OutcomeClass.DELIVERED
+    assert it.peer.fetched == 1
+
+
 async def test_whoever_is_cancelled_while_waiting_takes_the_fetch_from_nobody(autojump_clock: MockClock) -> None:
     async with world(Peer(takes_s=2.0)) as it:
         it.actor.send([it.delivery()])

@@ -23,6 +23,7 @@ from dispatcher.acceptance import (
 )
 from dispatcher.model import Channel
 from dispatcher.problems import Problem, Refused
+from dispatcher.subscriptions import normal_subscription
 from push_accounts import browser
 
 LIMITS = AcceptLimits(items_max=10, item_bytes_max=2_000)
@@ -52,12 +53,12 @@ def envelope(document: Any) -> HandedIn:
     return parse(orjson.dumps(document), LIMITS)
 
 
-@pytest.mark.parametrize("recipient", [browser(), "740f4707bebcf74f9b7c25d48e3358945f6aa01da5ddb387462c7eaf61bb78ad", "a:APA91b"])
+@pytest.mark.parametrize("recipient", ["740f4707bebcf74f9b7c25d48e3358945f6aa01da5ddb387462c7eaf61bb78ad", "a:APA91b", browser()])
 def test_a_push_goes_to_a_token_or_to_a_subscription(recipient: str) -> None:
     item = checked(channel="push", recipient=recipient)
 
     assert isinstance(item, Item)
-    assert item.recipient == recipient
+    assert item.recipient == normal_subscription(recipient)
 
 
 def test_a_good_item_becomes_an_item() -> None:

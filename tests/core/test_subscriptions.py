@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.http_message import Origin
-from dispatcher.subscriptions import parse_subscription
+from dispatcher.subscriptions import normal_subscription, parse_subscription
 from push_accounts import BROWSER_AUTH, BROWSER_PUBLIC_KEY, browser, raw
 
 
@@ -48,6 +48,7 @@ def test_either_alphabet_of_base64_is_read() -> None:
         "https://push.example/a\r\nx: y",
         "https://push.example/\u00fc",
         "https://push.example\\@elsewhere/a",
+        "https://push.example/a\\b",
         "https://push.example:0/a",
         "https://push.example:99999/a",
         "https://[::1/a",
@@ -91,6 +92,17 @@ DOCUMENTS = st.fixed_dictionaries({"endpoint": PLAIN.map("https://{}".format), "
 @given(st.text() | DOCUMENTS | PLAIN.map(browser))
 def test_nothing_makes_it_raise(text: str) -> None:
     parse_subscription(text)
+
+
+def test_one_browser_is_one_recipient_however_its_page_wrote_it_down() -> None:
+    document = orjson.loads(browser())
+    turned = {"keys": dict(reversed(document["keys"].items())), "endpoint": document["endpoint"], "options": {"a": 1}}
+    normal = normal_subscription(browser())
+
+    assert normal_subscription(orjson.dumps(turned, option=orjson.OPT_INDENT_2).decode()) == normal == normal_subscription(normal)
+    assert parse_subscription(normal) == parse_subscription(browser())
+    assert "expirationTime" not in normal
+    assert normal_subscription("a:APA91b") == "a:APA91b"
 
 
 def test_it_shows_nothing_of_itself() -> None:

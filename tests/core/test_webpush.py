@@ -485,8 +485,9 @@ def test_every_code_has_words() -> None:
 
 def test_nothing_shows_the_key_or_the_browser() -> None:
     it = bound()
-    shown = repr(it) + repr(it.request(DELIVERY, MOMENT)) + repr(DELIVERY)
+    shown = repr(it.request(DELIVERY, MOMENT)) + repr(it) + repr(DELIVERY)
 
     assert VAPID_PRIVATE_KEY not in shown
     assert "gAAAA" not in shown
+    assert "eyJ" not in shown, "how a token begins"
     assert BROWSER_AUTH not in shown

@@ -197,6 +197,17 @@ async def test_browsers_that_fail_do_so_each_in_its_way(acme: Customer, sandbox:
     }
 
 
+async def test_a_browser_that_is_gone_is_known_however_its_subscription_is_written(acme: Customer, sandbox: Sandbox) -> None:
+    await add_webpush(acme)
+    gone = subscription(sandbox.url, "sandbox-gone-a", VAPID_PUBLIC_KEY)
+    otherwise = orjson.dumps({**dict(reversed(gone.items())), "expirationTime": None}, option=orjson.OPT_INDENT_2).decode()
+    (found,) = await outcomes(acme, push(orjson.dumps(gone).decode()))
+    contact = await acme.post("contacts/find", {"channel": "push", "recipient": otherwise.replace("\n", " ")})
+
+    assert story(found) == [("suppress", "subscription_gone")]
+    assert contact["status"] == "invalid"
+
+
 async def test_a_subscription_that_is_none_is_refused_when_it_is_handed_in(acme: Customer) -> None:
     await add_webpush(acme)
     answer: httpx.Response = await acme.call("POST", "notifications", push('{"endpoint":"https://web.push.apple.com/x"}'))
