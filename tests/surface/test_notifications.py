@@ -49,6 +49,7 @@ async def test_one_is_read_whole(surface: Surface) -> None:
         "expires_at": None,
         "created_at": "2026-03-01T12:00:00.000000Z",
         "updated_at": "2026-03-01T12:00:00.000000Z",
+        "confirmation": None,
         "payload": {"subject": "Hello", "text": "Hello there"},
         "timeline": [{"at": "2026-03-01T12:00:00.000000Z", "event": "created"}],
     }
