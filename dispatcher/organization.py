@@ -359,7 +359,8 @@ class Organization:
                 commands.append(LoadProviders())
             return
         may_claim = self._hinted and not self._claiming_n
-        commands += self.routes.news(now.s)
+        if self.routes.forks:
+            commands += self.routes.news(now.s)
         if not (may_claim or self._parked):
             return
         budget = self._look_at_lanes(now, commands)

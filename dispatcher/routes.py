@@ -38,7 +38,8 @@ class Routes:
     gone: frozenset[str] = field(default=frozenset(), init=False)
     """Configurations that were looked for, and do not exist any more or can not be used."""
     _unbound: frozenset[str] = field(default=frozenset(), init=False)
-    _forks: tuple[tuple[Lane, LaneRoutes], ...] = field(default=(), init=False)  # lanes with several ways
+    forks: tuple[tuple[Lane, LaneRoutes], ...] = field(default=(), init=False)
+    """The lanes that have several ways."""
     _sought: set[str] = field(factory=set, init=False)
 
     def load(self, event: ProvidersLoaded, now_s: float, commands: list[Command]) -> None:
@@ -74,14 +75,14 @@ class Routes:
                     self.lanes[name] = LaneRoutes(fitting)
                     self.lanes[name].inherit(before.get(name), now_s)
         self.gated = tuple(gated)
-        self._forks = tuple((name, self.lanes[name]) for name in gated if name in self.lanes and not self.lanes[name].only)
+        self.forks = tuple((name, self.lanes[name]) for name in gated if name in self.lanes and not self.lanes[name].only)
 
     # --- before the gate ------------------------------------------------------------------------------------------------
 
     def gates(self, ids: Sequence[NotificationId], closed: frozenset[Lane], now_s: float, room_of: RoomOf) -> list[Gate]:
         """Send ids to the gate, each part of them with its ways. No lane that is not in ``closed`` is without one."""
         through = {name: self.lanes[name].routes[0].config_id for name in self.gated if name not in closed}
-        shares = {name: ways.share(len(ids), now_s, room_of) for name, ways in self._forks if name not in closed}
+        shares = {name: ways.share(len(ids), now_s, room_of) for name, ways in self.forks if name not in closed}
         if not shares:
             return [Gate(ids, closed, through, self._unbound)]
         changes: dict[int, dict[Lane, str]] = {0: {}}
@@ -108,7 +109,7 @@ class Routes:
 
     def fork_of(self, delivery: Delivery) -> LaneRoutes | None:
         """The ways of a delivery's lane, if there are several."""
-        if not self._forks:
+        if not self.forks:
             return None
         name = lane(delivery.channel, audience_of(delivery.channel, delivery.recipient))
         ways = self.lanes.get(name if name in self.gated else delivery.channel)
@@ -123,7 +124,7 @@ class Routes:
     def news(self, now_s: float) -> list[Alarm]:
         """Traffic that has moved since the last look. Each move is told once, in however many lanes it happened."""
         alarms: list[Alarm] = []
-        for _, ways in self._forks:
+        for _, ways in self.forks:
             for config_id, to in ways.news(now_s):
                 channel = self.states[config_id].policy.channel
                 alarm = Alarm("failed_over" if to else "failed_back", channel, config_id, to)

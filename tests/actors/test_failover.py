@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from actor_world import ACME, MAIL, ORIGIN, ActorWorld, Bound
 from actors.io.http import Deadlines, MaybeSent
 from dispatcher.http_message import HttpRequest, HttpResponse
-from dispatcher.messages import ProviderPolicy
+from dispatcher.messages import Event, Gated, ProviderPolicy
 from dispatcher.model import Channel, Delivery, NotificationId
 from dispatcher.outcome import OnUnknown
 
@@ -209,6 +209,22 @@ async def test_each_has_a_quota_of_its_own_and_the_next_sends_what_is_beyond_it(
         MAIL.config_id,
         NEXT.config_id,
     }
+
+
+async def test_parts_of_one_claim_that_go_different_ways_do_so_although_the_ledger_gets_them_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    world = ActorWorld()
+    told: list[Event] = []
+    ids = await world.store_rows(6)
+    async with world.running():
+        for part, way in ((ids[:2], "one"), (ids[2:4], "other"), (ids[4:], "one")):
+            world.ledger.gate(ACME, part, frozenset(), told.append, {Channel.EMAIL: way})
+        await trio.sleep(1.0)
+    ways = {each.id: each.config_id for event in told if isinstance(event, Gated) for each in event.deliveries}
+
+    assert [ways[id] for id in ids] == ["one", "one", "other", "other", "one", "one"]
+    assert [world.row(id).provider_config_id for id in ids] == [ways[id] for id in ids]
 
 
 async def test_an_audience_without_a_configuration_waits_quietly_until_there_is_one(autojump_clock: MockClock) -> None:
