@@ -215,6 +215,8 @@ def a_poisonous_notification(after_s: float, channel: Channel) -> Play:
             world.nursery.start_soon(die, process)
             return Answering(Reply.SILENCE)
 
+        # What is rescued comes back spread over minutes: its key has to be honoured for as long as all of that may take.
+        world.configure(ACME, evolve(MAIL, key_retention_s=86_400.0), TEXT)
         world.network.conduct = conduct
         first = await world.started()
         await world.send(first, ACME, channel, ["poison", *texts(3)])
