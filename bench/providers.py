@@ -2,7 +2,8 @@
 
 For every provider of the registry, in turns, round after round: building the request and reading the answer alone (*words*), and
 the whole exchange over the dispatcher's own transport with the sandbox in another process (*exchange*); only the CPU of this
-process counts. The connections are plain, kept and warm, so TLS is not in it. What is not called over HTTP/1.1 has no exchange.
+process counts. The connections are plain, kept and warm, so TLS is not in it. What is not called over HTTP/1.1 has no
+exchange; APNs is measured by itself, over one connection of HTTP/2, see ``apns``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from attrs import define, field
 from actors.io.http import Deadlines, PoolLimits, open_http_pool
 from actors.tokens import fetch_token
 from actors.transports import Transports
-from bench import batches
+from bench import apns, batches
 from bench.provider_samples import SAMPLES, Sample
 from bench.rig import ROOT, contestant, servers, spread
 from dispatcher.ids import RANDOM_BITS, uuid7
@@ -157,6 +158,8 @@ def costs(*, rounds: int, count: int, seed: int) -> list[Subject]:
         print(f"{subject.name:<18}{spread(subject.words_us, 1):>24}{whole:>26}")
     if left_out := sorted(REGISTRY.keys() - SAMPLES.keys()):
         print(f"no sample: {', '.join(left_out)}")
+    print()
+    apns.report(apns.run(count=count))
     return subjects
 
 
