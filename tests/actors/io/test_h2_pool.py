@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -302,6 +303,24 @@ async def test_a_connection_that_ended_while_idle_is_not_used_again(tls: Tls) ->
             await server.empty()
 
         assert server.accepted == 5
+
+
+async def test_a_connection_closed_at_the_very_moment_of_use_is_noticed_before_anything_is_sent(tls: Tls) -> None:
+    peers: list[H2Peer] = []
+
+    async def script(peer: H2Peer) -> None:
+        peers.append(peer)
+        received = await peer.request()
+        await peer.settled()
+        await peer.answer(received.number)
+        await trio.sleep_forever()
+
+    async with meeting(script, tls) as (pool, server):
+        for _ in range(12):
+            assert (await pool.exchange(server.post(), Deadlines())).status == 200
+            peers[-1].stream.transport_stream.socket.shutdown(socket.SHUT_RDWR)  # and nobody runs in between
+
+        assert server.accepted == 12
 
 
 async def test_a_body_larger_than_the_windows_goes_on_as_they_open(tls: Tls) -> None:
