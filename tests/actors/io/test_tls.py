@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from actors.io.tls import RECORD_BYTES_MAX, TlsChannel, client_context
+from actors.io.tls import RECORD_BYTES_MAX, TlsChannel, client_context, trusting
 from dispatcher.errors import ConfigError
 from house import Tls
 
@@ -175,3 +175,16 @@ def test_the_default_context_verifies_and_is_at_least_tls_1_2() -> None:
     assert context.check_hostname
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
     assert context.options & ssl.OP_NO_RENEGOTIATION
+
+
+def test_a_further_authority_is_trusted_beside_the_systems(tls: Tls) -> None:
+    known = len(ssl.create_default_context().get_ca_certs())
+
+    assert len(trusting("").get_ca_certs()) == known
+    assert len(trusting(str(tls.ca_file)).get_ca_certs()) == known + 1
+
+
+def test_an_authority_that_can_not_be_read_is_a_fault_of_the_configuration(tls: Tls) -> None:
+    for file in ("/nowhere.pem", str(tls.key_file)):
+        with pytest.raises(ConfigError, match="DISPATCHER_PROVIDER_CA_FILE"):
+            trusting(file)
