@@ -618,3 +618,27 @@ def test_a_context_that_trusts_anybody_is_refused() -> None:
     context.check_hostname = False
     with pytest.raises(ConfigError):
         smtp_client_context(context)
+
+
+async def test_wherever_a_cancellation_lands_every_place_is_given_back(tls: Tls) -> None:
+    async def script(peer: MailPeer) -> None:
+        await peer.greet(b"STARTTLS")
+        await peer.hear(b"STARTTLS", b"220 go")
+        await peer.peer.shake_hands(tls.server_context())
+        await peer.hear(b"EHLO", b"250-test", b"250 AUTH PLAIN")
+        await peer.hear(b"AUTH", b"235 Ok")
+        while True:
+            await peer.take()
+
+    async with talk(script, "smtp", tls, connections_per_login_max=1) as (pool, server):
+        for turns in range(60):
+            async with trio.open_nursery() as nursery:
+                for _ in range(2):  # the second waits for the place of the first
+                    nursery.start_soon(pool.exchange, mail(server, login=LOGIN), PATIENT)
+                for _ in range(turns):
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+            statistics = pool.statistics()
+            assert (statistics.in_use, statistics.waiting) == (0, 0)
+            assert statistics.connections == statistics.idle <= 1
+        assert (await pool.exchange(mail(server, login=LOGIN), PATIENT)).stage is Stage.MESSAGE
