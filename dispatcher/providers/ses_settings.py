@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from dispatcher.http_message import Origin
 from dispatcher.problems import Problem
-from dispatcher.providers.inquiry import UNKNOWN_SETTINGS, unknown_problems
+from dispatcher.providers.inquiry import unknown_problems
 from dispatcher.providers.provider import COMMON_SETTINGS, common_problems, invalid, missing, unknown_fields
 
 ENTRIES_MAX: Final = 50
@@ -38,7 +38,7 @@ _SECRET = re.compile(r"[!-~]{16,256}")
 _TOKEN = re.compile(r"[!-~]{1,8192}")
 _SETTINGS = (
     COMMON_SETTINGS
-    | UNKNOWN_SETTINGS
+    | {"on_unknown"}  # and no key_retention_s: no key is sent that anybody could honour
     | {"region", "from_email", "from_name", "reply_to", "configuration_set", "tags", "batch_max", "sns_topic_arn", "account_id"}
 )
 

@@ -105,6 +105,7 @@ WRONG: list[tuple[str, Any]] = [
     ("base_url", "https://email.us-east-1.amazonaws.com"),
     ("base_url", "https://evil.example"),
     ("base_url", "http://127.0.0.1:8025"),
+    ("key_retention_s", 60),
     ("nonsense", 1),
 ]
 
@@ -113,7 +114,9 @@ WRONG: list[tuple[str, Any]] = [
 def test_a_wrong_setting_is_pointed_at_and_not_repeated(name: str, value: Any) -> None:
     problems = settings_problems({**SETTINGS, name: value})
 
-    assert [problem.pointer for problem in problems] == ["/settings" if name == "nonsense" else f"/settings/{name}"]
+    assert [problem.pointer for problem in problems] == [
+        "/settings" if name in ("nonsense", "key_retention_s") else f"/settings/{name}"
+    ]
     assert not [problem for problem in problems if isinstance(value, str) and len(value) > 5 and value in problem.detail]
     with pytest.raises(Unbindable):
         bind(evolve(CONFIG, settings={**SETTINGS, name: value}))
