@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import orjson
 import pytest
@@ -119,3 +120,12 @@ def test_a_region_or_a_template_never_stops_the_whole_account() -> None:
     narrow = (21408, 63027, 63028, 63040, 63041, 63042)
 
     assert OutcomeClass.MISCONFIGURED not in {answered(code).kind for code in narrow}
+
+
+def test_every_code_stands_in_the_documents() -> None:
+    folder = Path(__file__).parents[2] / "docs" / "providers"
+    text = "".join((folder / f"{name}.md").read_text() for name in ("twilio-sms", "twilio-whatsapp"))
+    named = {row.split("|")[1].strip() for row in text.splitlines() if row.startswith("| ")}
+    codes_named = {code for cell in named for code in cell.split(", ")}
+
+    assert {str(code) for code in ERRORS.rows} <= codes_named

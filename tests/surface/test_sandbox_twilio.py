@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -267,7 +268,10 @@ def test_without_a_callback_the_key_names_the_notification() -> None:
 def test_the_table_can_be_asked_for() -> None:
     answer = Control(sandbox(), dict, {}, b"").answer(Request(b"GET", b"/_sandbox/magic", {}, b""))
 
+    text = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text()
+
     assert orjson.loads(answer.body)["+15005550001"] == TABLE["0001"].explanation
+    assert [digits for digits, row in TABLE.items() if f"| `{MAGIC}{digits}` | {row.explanation} |" not in text] == []
     assert magic_phone(NUMBER) is None
 
 
