@@ -222,6 +222,7 @@ def test_what_does_not_pass_the_checks_is_not_bound() -> None:
 def test_nothing_shows_what_it_holds() -> None:
     shown = repr(meta()) + repr(meta().request(DELIVERY, MOMENT)) + repr(CONFIG)
 
+    assert repr(meta()) == "<BoundMetaWhatsApp https://graph.facebook.com:443>"
     assert [word for word in ("hush", NUMBER, "Doors") if word in shown] == []
 
 

@@ -366,6 +366,7 @@ def test_nothing_shows_what_it_holds() -> None:
     bound = sms(status_callback_url=CALLBACK)
     shown = repr(bound) + repr(bound.request(DELIVERY, MOMENT)) + repr(SMS)
 
+    assert repr(bound) == "<BoundTwilio sms https://api.twilio.com:443>"
     assert [word for word in (TOKEN, NUMBER, ACCOUNT, "Doors") if word in shown] == []
 
 
