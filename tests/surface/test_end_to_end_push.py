@@ -17,6 +17,9 @@ from running import Customer, Running, dispatching
 DEVICE = "cRx0000Device:APA91b" + "x" * 120
 
 
+SETTINGS: list[dict[str, str]] = [{}, {"project_id": "missing-hall"}, {"project_id": "other-hall"}]
+
+
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
     async with open_sandbox() as sandbox:
@@ -141,10 +144,38 @@ async def test_a_key_file_that_leads_elsewhere_is_not_followed(acme: Customer, s
             "credentials": {"service_account": key_file},
             "settings": {"base_url": sandbox.url},
         }
-        await acme.post("providers", document)
+        id = (await acme.post("providers", document))["id"]
         await acme.call("POST", "notifications", push(DEVICE))
+        tried = await acme.post(f"providers/{id}/test")
 
+        assert (tried["ok"], tried["code"]) == (False, "base_url_not_allowed")
+        assert "/credentials/service_account/token_uri" in tried["detail"]
         assert (elsewhere.ledger.requests, sandbox.ledger.requests) == (0, 0)
+
+
+async def test_a_configuration_of_fcm_is_tried_out_without_sending(acme: Customer, sandbox: Sandbox) -> None:
+    good, missing, foreign = [await add_fcm(acme, sandbox, **settings) for settings in SETTINGS]
+    answers = [await acme.post(f"providers/{id}/test") for id in (good, missing, foreign)]
+
+    assert [(answer["ok"], answer["code"]) for answer in answers] == [
+        (True, "accepted"),
+        (False, "project_not_found"),
+        (False, "permission_denied"),
+    ]
+    assert sandbox.ledger.accepted == 0
+
+
+async def test_web_push_is_tried_out_with_a_browser_of_ones_own(acme: Customer, sandbox: Sandbox) -> None:
+    id = await add_webpush(acme)
+    alone = await acme.post(f"providers/{id}/test")
+    sent = await acme.post(f"providers/{id}/test", {"recipient": browser(sandbox, "firefox")})
+    gone = await acme.post(f"providers/{id}/test", {"recipient": browser(sandbox, "sandbox-gone")})
+
+    assert [(answer["ok"], answer["code"]) for answer in (alone, sent, gone)] == [
+        (False, "not_probeable"),
+        (True, "accepted"),
+        (False, "subscription_gone"),
+    ]
 
 
 async def test_browsers_read_what_is_sent_to_them(acme: Customer, sandbox: Sandbox) -> None:
