@@ -115,7 +115,7 @@ class Ingest:
 
     async def contacts_changed(self, changes: Sequence[ContactChange]) -> None:
         """Announce what was decided by hand."""
-        await self._announce(Taken(0, 0, 0, (), changes))
+        await self._announce(Taken((), 0, 0, (), changes))
 
     async def sweep(self) -> None:
         """Look again for what parked reports are about, and forget what is old. Raises StoreUnavailable."""
@@ -158,7 +158,7 @@ class Ingest:
             _end(batch, StoreUnavailable("taking reports in failed unexpectedly; the log says where"))
             return
         _end(batch, None)
-        self._count(batch, taken)
+        self._count(taken)
         await self._announce(taken)
 
     async def _flush_by_halves(self, batch: list[_Request], error: StoreRefused) -> None:
@@ -178,10 +178,12 @@ class Ingest:
             self._metrics.events["feedback_refused"] += 1
             _end(batch, None)
 
-    def _count(self, batch: Sequence[_Request], taken: Taken) -> None:
-        for request in batch:
-            for report in request.reports:
-                self._metrics.feedback[report.channel.value, report.feedback.kind.value] += 1
+    def _count(self, taken: Taken) -> None:
+        for report in taken.fresh:
+            feedback = report.feedback
+            self._metrics.deliveries.reported(
+                report.organization_id, report.provider, report.channel.value, feedback.kind, feedback.code, None
+            )
         self._metrics.events["feedback_repeated"] += taken.known
         self._metrics.events["feedback_parked"] += taken.parked
 

@@ -66,13 +66,20 @@ class Confirmed(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """What taking in some reports has changed. ``known`` had been taken in before, ``parked`` wait for their notification."""
+    """What taking in some reports has changed. ``fresh`` had not been taken in before, ``known`` had; ``parked`` wait for their
+    notification.
+    """
 
-    new: int
+    fresh: Sequence[Report]
     known: int
     parked: int
     confirmed: Sequence[Confirmed]
     contacts: Sequence[ContactChange]
+
+    @property
+    def new(self) -> int:
+        """How many had not been taken in before; of parked ones, how many have found their notification."""
+        return len(self.fresh)
 
 
 class FeedbackStore(Protocol):

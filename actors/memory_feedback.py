@@ -27,7 +27,8 @@ class MemoryFeedback:
         """Take reports in; they are durable when this returns."""
         await self.interrupt("take", Moment.BEFORE)
         step = _Step(self.database)
-        new = parked = 0
+        fresh: list[Report] = []
+        parked = 0
         now_s = self.database.unix_s()
         for report in reports:
             row = step.notification_of(report)
@@ -38,7 +39,7 @@ class MemoryFeedback:
             message_id = feedback.provider_message_id if row is None and feedback.topic is None else None
             parked += message_id is not None
             if first is None:
-                new += 1
+                fresh.append(report)
                 self.database.reports[report.key] = ReportRow(
                     report.organization_id,
                     report.config_id,
@@ -53,13 +54,14 @@ class MemoryFeedback:
                 )
             step.apply(report, row)
         await self.interrupt("take", Moment.AFTER)
-        return Taken(new, len(reports) - new, parked, step.confirmed(), step.changes())
+        return Taken(fresh, len(reports) - len(fresh), parked, step.confirmed(), step.changes())
 
     async def join(self, limit: int) -> tuple[Taken, int]:
         """Look again for the notifications of parked reports; and how many were given up as unmatched."""
         await self.interrupt("join", Moment.BEFORE)
         step = _Step(self.database)
-        new = parked = given_up = 0
+        fresh: list[Report] = []
+        parked = given_up = 0
         late_s = self.database.unix_s() - JOIN_WINDOW_S
         waiting = sorted((r.received_at_s, key) for key, r in self.database.reports.items() if r.message_id is not None)
         for _, key in waiting[:limit]:
@@ -68,7 +70,7 @@ class MemoryFeedback:
             report = Report(known.organization_id, known.config_id, known.provider, known.channel, feedback)
             row = step.notification_of(report)
             if row is not None:
-                new += 1
+                fresh.append(report)
                 known.notification_id, known.message_id = row.id, None
                 step.apply(report, row)
             elif known.received_at_s < late_s:
@@ -77,7 +79,7 @@ class MemoryFeedback:
             else:
                 parked += 1
         await self.interrupt("join", Moment.AFTER)
-        return Taken(new, 0, parked, step.confirmed(), step.changes()), given_up
+        return Taken(fresh, 0, parked, step.confirmed(), step.changes()), given_up
 
     async def prune(self, limit: int) -> int:
         """Delete the oldest reports past ``KEPT_S``, at most ``limit``; how many there were."""

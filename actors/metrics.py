@@ -62,7 +62,6 @@ class Metrics:
     codes: Counter[tuple[str, str]] = field(factory=Counter)  # ledger, by (channel, provider code) of failed attempts
     dead_letters: Counter[tuple[str, str]] = field(factory=Counter)  # ledger, by (channel, reason)
     alarms: Counter[tuple[str, str]] = field(factory=Counter)  # organizations, by (code, channel)
-    feedback: Counter[tuple[str, str]] = field(factory=Counter)  # feedback, by (channel, kind of report)
     contacts: Counter[tuple[str, str]] = field(factory=Counter)  # feedback, by (channel, new status)
     events: Counter[str] = field(factory=Counter)  # anybody: stale_record, rescued, restored, actor_restart …
     delivery_latency: dict[str, Histogram] = field(factory=dict)  # ledger, by channel: accepted until delivered
@@ -102,7 +101,6 @@ class MetricsCollector(Collector):
         yield count_family("dispatcher_provider_codes", "Codes of attempts that did not deliver.", ("channel", "code"), m.codes)
         yield count_family("dispatcher_dead_letters", "Notifications that failed.", ("channel", "reason"), m.dead_letters)
         yield count_family("dispatcher_alarms", "What a person should know.", ("code", "channel"), m.alarms)
-        yield count_family("dispatcher_feedback", "Reports of providers taken in.", ("channel", "kind"), m.feedback)
         yield count_family("dispatcher_contact_changes", "Contacts by new status.", ("channel", "status"), m.contacts)
         yield count_family("dispatcher_events", "Rare events inside the process.", ("event",), _single(m.events))
         latencies, calls = _single(m.delivery_latency), _single(m.call_duration)

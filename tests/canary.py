@@ -39,6 +39,8 @@ ALLOWED_COLUMNS = {
     ("notifications", "payload"),
     ("notifications", "user_id"),
     ("notifications", "idempotency_key"),
+    ("contacts", "recipient"),
+    ("contacts", "note"),
     ("notification_templates", "subject"),
     ("notification_templates", "body_template"),
     ("notification_templates", "html_template"),

@@ -102,7 +102,7 @@ class PostgresFeedback:
         """Look again for the notifications of parked reports; and how many were given up as unmatched."""
         rows = await self._pool.fetch(PARKED, (JOIN_WINDOW_S, limit))
         if not rows:
-            return Taken(0, 0, 0, (), ()), 0
+            return Taken((), 0, 0, (), ()), 0
         documents = [
             {
                 "key": key,
@@ -132,13 +132,15 @@ class PostgresFeedback:
         parameters = {"reports": orjson.dumps(documents).decode(), "clearing": [str(kind) for kind in CLEARING_KINDS]}
         with translated("reports"):
             rows = await self._pool.fetch(statement, parameters)
-            new = parked = 0
+            parked = 0
+            fresh: list[Report] = []
             confirmed: dict[str, Confirmed] = {}
             events: dict[Address, list[Event]] = defaultdict(list)
             for ord, id, channel, recipient, is_new, state, code, at, clears, first_at in rows:
                 report, reached = reports[ord], Channel(channel or reports[ord].channel)
                 feedback = report.feedback
-                new += is_new
+                if is_new:
+                    fresh.append(report)
                 parked += id is None and documents[ord]["message_id"] is not None
                 if state is not None:
                     notification_id, organization_id = NotificationId(id), report.organization_id
@@ -151,7 +153,7 @@ class PostgresFeedback:
                     address = Address(report.organization_id, reached, address_of(reached, whom))
                     events[address].append(Event(whom, report.provider, feedback.kind, feedback.code, at))
             changes = await self._merge(events) if events else ()
-        return Taken(new, len(rows) - new, parked, list(confirmed.values()), changes)
+        return Taken(fresh, len(rows) - len(fresh), parked, list(confirmed.values()), changes)
 
     async def _merge(self, events: Mapping[Address, Sequence[Event]]) -> Sequence[ContactChange]:
         """What events say of contacts. Rows are locked in one order, so that two of us never wait for each other."""

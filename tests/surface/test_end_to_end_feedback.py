@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from attrs import frozen
 
+from canary import MARK, Watch, logged, monitored
 from dispatcher_sandbox.fates import Fate
 from dispatcher_sandbox.sandbox import Sandbox, open_sandbox
-from running import Customer, Feed, Running, dispatching, until
+from running import Customer, Feed, Running, dispatching, mail, until
 
 
 @frozen
@@ -189,3 +190,27 @@ async def test_who_has_no_signature_or_no_address_is_turned_away_alike(hooked: H
 
     assert (unsigned.status_code, unsigned.json()["code"]) == (403, "signature_invalid")
     assert {(answer.status_code, answer.text) for answer in unknown} == {(404, unknown[0].text)}
+
+
+async def test_nothing_of_a_report_is_left_where_it_should_not_be(
+    database_url: str, redis_url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    watch = Watch()
+    with logged(watch), monitored(watch, redis_url):
+        async with open_hooked(database_url, redis_url) as world:
+            for name in ("hard-bounce", "complaint", "unsubscribe", "dropped", "read"):
+                await world.customer.send(f"{name}+{MARK}@sandbox.test")
+            await world.feed.until(type="contact.changed", status="complained")
+            await until(lambda: world.sandbox.ledger.webhooks["acknowledged"] >= 1 and world.sandbox.reports_pending == 0)
+            url = f"{world.running.url}/v1/orgs/acme/providers/{world.config_id}/webhook"
+            for body in (f"[{MARK}", f'[{{"email":"{MARK}"}}]'):
+                watch.answer(await world.running.client.post(url, content=body.encode(), headers={"x-secret": MARK}))
+            watch.answer(await world.customer.call("POST", "notifications", mail(f"complaint+{MARK}@sandbox.test")))
+            watch.events(world.feed.heard)
+            watch.saw("the metrics", (await world.running.client.get(f"{world.running.url}/metrics")).content)
+            watch.postgres(database_url)
+            watch.redis(redis_url)
+    for name, text in zip(("standard output", "standard error"), capfd.readouterr(), strict=True):
+        watch.saw(name, text)
+
+    assert watch.found() == []
