@@ -175,7 +175,7 @@ async def test_what_one_organizations_provider_reports_is_nothing_to_another(hoo
     before = hooked.sandbox.ledger.webhooks["acknowledged"]
     hooked.sandbox.change(webhook_attempts_max=1)
     assert hooked.sandbox.report(id, Fate.DELIVERED)
-    await until(lambda: hooked.sandbox.ledger.webhooks["failed"] == 1)
+    await until(lambda: hooked.sandbox.ledger.webhooks["failed"] >= 1)
     assert hooked.sandbox.ledger.webhooks["acknowledged"] >= before
     assert (await hooked.confirmed(id))["state"] == "bounced"
 
