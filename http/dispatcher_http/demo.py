@@ -305,7 +305,7 @@ async def _run(write: Callable[[str], None]) -> bool:
     """Tell the story in a scratch folder."""
     progress = Progress(write, sys.stdout.isatty())
     with tempfile.TemporaryDirectory(prefix="dispatcher-demo-") as folder:
-        progress.say("Starting Postgres, Valkey, the sandbox and the dispatcher ...")
+        progress.say("Starting Postgres, Valkey, two sandboxes and the dispatcher ...")
         async with open_sandbox() as sandbox, open_sandbox() as others:
             sandbox.change(honour_idempotency_keys=True)
             config = allowing(from_mapping({**SETTINGS, "DISPATCHER_DATA_DIR": folder}), (sandbox, others), Path(folder))

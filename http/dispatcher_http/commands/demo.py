@@ -13,7 +13,7 @@ from dispatcher_http import demo, logs
 @click.command("demo")
 @click.pass_context
 def command(context: click.Context) -> None:
-    """Send a few hundred mails through a sandbox and show what becomes of them."""
+    """Send a few hundred notifications through sandboxes of every channel and show what becomes of them."""
     logs.configure("error")
 
     def write(text: str) -> None:
