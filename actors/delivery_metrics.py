@@ -84,19 +84,16 @@ class DeliveryMetrics:
         channel: str,
         kind: FeedbackKind,
         code: str,
-        since_taken_s: float | None,
     ) -> None:
-        """A provider has reported, for the first time, what became of a message.
-
-        ``since_taken_s`` is how long before that it had taken the message on; None when that is not known.
-        """
+        """A provider has reported, for the first time, what became of a message."""
         self.feedback[provider, channel, kind.value] += 1
         self._count_organization(organization_id, channel, kind.value)
-        if kind is FeedbackKind.DELIVERED:
-            if since_taken_s is not None:
-                self._observe(self.to_confirmation, provider, channel, max(0.0, since_taken_s))
-        elif kind not in (FeedbackKind.SENT, FeedbackKind.READ):
+        if kind not in (FeedbackKind.SENT, FeedbackKind.DELIVERED, FeedbackKind.READ):
             self._count_code(provider, code)
+
+    def confirmed(self, provider: str, channel: str, after_s: float) -> None:
+        """A message has been delivered, so long after its provider took it on."""
+        self._observe(self.to_confirmation, provider, channel, after_s)
 
     def families(self) -> Iterator[Metric]:
         """For a scrape."""

@@ -182,8 +182,11 @@ class Ingest:
         for report in taken.fresh:
             feedback = report.feedback
             self._metrics.deliveries.reported(
-                report.organization_id, report.provider, report.channel.value, feedback.kind, feedback.code, None
+                report.organization_id, report.provider, report.channel.value, feedback.kind, feedback.code
             )
+        for confirmed in taken.confirmed:
+            if confirmed.after_s is not None:
+                self._metrics.deliveries.confirmed(confirmed.provider, confirmed.channel.value, confirmed.after_s)
         self._metrics.events["feedback_repeated"] += taken.known
         self._metrics.events["feedback_parked"] += taken.parked
 

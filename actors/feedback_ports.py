@@ -55,7 +55,10 @@ class ContactChange(NamedTuple):
 
 
 class Confirmed(NamedTuple):
-    """A notification of which more is known now than before."""
+    """A notification of which more is known now than before.
+
+    ``after_s`` is how long it took from being taken on by ``provider`` to being delivered, by two clocks; None for another state.
+    """
 
     organization_id: OrganizationId
     id: NotificationId
@@ -63,6 +66,8 @@ class Confirmed(NamedTuple):
     state: FeedbackKind
     code: str
     at_unix_s: float
+    provider: str
+    after_s: float | None
 
 
 class Taken(NamedTuple):

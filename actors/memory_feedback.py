@@ -11,9 +11,9 @@ from actors.memory import Interrupt, Moment, checkpoint
 from actors.memory_tables import ContactName, MemoryDatabase, ReportRow, Row
 from dispatcher.contacts import CLEARING_KINDS, CONTACT_KINDS, ContactStatus, address_of
 from dispatcher.feedback.confirmation import confirmation_of, furthest
-from dispatcher.feedback.feedback import Feedback
+from dispatcher.feedback.feedback import Feedback, FeedbackKind
 from dispatcher.ids import uuid7
-from dispatcher.model import NotificationId
+from dispatcher.model import NotificationId, Status
 
 
 class MemoryFeedback:
@@ -122,7 +122,11 @@ class _Step:
             now = furthest(known, confirmation_of(feedback))
             if now is not None and now != known:
                 database.confirmations[row.id] = now
-                self._confirmed[row.id] = Confirmed(row.organization_id, row.id, row.channel, now.state, now.code, now.at_unix_s)
+                is_timed = now.state is FeedbackKind.DELIVERED and row.status is Status.DELIVERED
+                after_s = max(0.0, now.at_unix_s - row.updated_at_s) if is_timed else None
+                self._confirmed[row.id] = Confirmed(
+                    row.organization_id, row.id, row.channel, now.state, now.code, now.at_unix_s, report.provider, after_s
+                )
         channel = report.channel if row is None else row.channel
         recipient = feedback.recipient if row is None else row.recipient
         if recipient is None or feedback.topic is not None:

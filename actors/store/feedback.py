@@ -28,15 +28,15 @@ WITH u AS (
     SELECT * FROM json_to_recordset(%(reports)s::json) AS u(ord int, key uuid, organization_id text, config_id uuid,
         notification_id uuid, message_id text, kind text, rank smallint, code text, at float8)
 ), named AS (
-    SELECT u.ord, n.id, n.channel, n.recipient FROM u
+    SELECT u.ord, n.id, n.channel, n.recipient, {taken_at} FROM u
     JOIN notifications n ON n.id = u.notification_id AND n.organization_id = u.organization_id
     UNION ALL
-    SELECT u.ord, n.id, n.channel, n.recipient FROM u
+    SELECT u.ord, n.id, n.channel, n.recipient, {taken_at} FROM u
     JOIN notifications n ON n.provider_message_id = u.message_id AND n.provider <> 'sendgrid'
         AND n.organization_id = u.organization_id AND n.provider_config_id = u.config_id
     WHERE u.notification_id IS NULL AND u.message_id IS NOT NULL
 ), matched AS (
-    SELECT DISTINCT ON (u.ord) u.*, named.id, named.channel, named.recipient
+    SELECT DISTINCT ON (u.ord) u.*, named.id, named.channel, named.recipient, named.taken_at
     FROM u LEFT JOIN named USING (ord) ORDER BY u.ord, named.id
 ), {kept}, confirmed AS (
     INSERT INTO confirmations AS c (notification_id, state, rank, code, at)
@@ -51,7 +51,7 @@ SELECT m.ord, m.id, m.channel, m.recipient, kept.key IS NOT NULL, c.state, c.cod
     m.kind = ANY(%(clearing)s::text[]) AND EXISTS (
         SELECT FROM contacts k WHERE k.organization_id = m.organization_id AND k.channel = m.channel
         AND k.address = contact_address(m.channel, m.recipient) AND k.soft_bounces <> '{{}}'),
-    extract(epoch FROM f.at)::float8
+    extract(epoch FROM f.at)::float8, c.at - m.taken_at
 FROM matched m LEFT JOIN feedback f USING (key) LEFT JOIN kept USING (key) LEFT JOIN confirmed c ON c.notification_id = m.id
 ORDER BY m.ord
 """
@@ -65,8 +65,10 @@ _FOUND = """kept AS (
     UPDATE feedback f SET notification_id = m.id, message_id = NULL FROM matched m
     WHERE f.key = m.key AND f.message_id IS NOT NULL AND m.id IS NOT NULL RETURNING f.key
 )"""
-TAKE = _TAKE.format(kept=_KEPT)
-JOIN = _TAKE.format(kept=_FOUND)
+# Nothing but an attempt changes a row's last date, so that of a delivered one is when its provider took it on.
+_TAKEN_AT = "CASE WHEN n.status = 'delivered' THEN extract(epoch FROM n.updated_at)::float8 END AS taken_at"
+TAKE = _TAKE.format(kept=_KEPT, taken_at=_TAKEN_AT)
+JOIN = _TAKE.format(kept=_FOUND, taken_at=_TAKEN_AT)
 PARKED = """
 SELECT f.key, f.organization_id, f.config_id, p.provider, p.channel, f.message_id, f.kind, f.code,
     extract(epoch FROM f.at)::float8, f.received_at < now() - make_interval(secs => %s)
@@ -136,7 +138,7 @@ class PostgresFeedback:
             fresh: list[Report] = []
             confirmed: dict[str, Confirmed] = {}
             events: dict[Address, list[Event]] = defaultdict(list)
-            for ord, id, channel, recipient, is_new, state, code, at, clears, first_at in rows:
+            for ord, id, channel, recipient, is_new, state, code, at, clears, first_at, after_s in rows:
                 report, reached = reports[ord], Channel(channel or reports[ord].channel)
                 feedback = report.feedback
                 if is_new:
@@ -144,7 +146,9 @@ class PostgresFeedback:
                 parked += id is None and documents[ord]["message_id"] is not None
                 if state is not None:
                     notification_id, organization_id = NotificationId(id), report.organization_id
-                    confirmed[id] = Confirmed(organization_id, notification_id, reached, FeedbackKind(state), code, at)
+                    kind = FeedbackKind(state)
+                    after_s = None if kind is not FeedbackKind.DELIVERED or after_s is None else max(0.0, after_s)
+                    confirmed[id] = Confirmed(organization_id, notification_id, reached, kind, code, at, report.provider, after_s)
                 whom = feedback.recipient if recipient is None else recipient
                 at = feedback.at_unix_s if feedback.key_unix_s is None or is_new else first_at
                 # Without a time of its own: a repetition that came in the same moment, and is merged by who took in the first.

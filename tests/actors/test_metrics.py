@@ -85,9 +85,10 @@ def test_attempts_are_counted_by_provider_and_organization() -> None:
 def test_feedback_gives_rates_and_the_time_to_confirmation() -> None:
     metrics = Metrics()
     acme = OrganizationId("acme")
-    metrics.deliveries.reported(acme, "sendgrid", "email", FeedbackKind.DELIVERED, "delivered", 2.5)
-    metrics.deliveries.reported(acme, "sendgrid", "email", FeedbackKind.BOUNCED, "address_unknown", None)
-    metrics.deliveries.reported(acme, "sendgrid", "email", FeedbackKind.COMPLAINED, "spam_report", None)
+    metrics.deliveries.reported(acme, "sendgrid", "email", FeedbackKind.DELIVERED, "delivered")
+    metrics.deliveries.confirmed("sendgrid", "email", 2.5)
+    metrics.deliveries.reported(acme, "sendgrid", "email", FeedbackKind.BOUNCED, "address_unknown")
+    metrics.deliveries.reported(acme, "sendgrid", "email", FeedbackKind.COMPLAINED, "spam_report")
 
     text = shown(metrics)
 

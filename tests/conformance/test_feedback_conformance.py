@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from attrs import frozen
+from attrs import evolve, frozen
 
 from actors.feedback_ports import JOIN_WINDOW_S, KEPT_S, FeedbackStore, Report
 from actors.io.postgres import Pool, open_pool
@@ -179,6 +179,21 @@ async def test_what_comes_twice_is_told_from_what_is_new(world: World) -> None:
     assert (first.new, first.known, [one.state for one in first.confirmed]) == (1, 1, ["delivered"])
     assert (second.new, second.known, [one.state for one in second.confirmed]) == (1, 1, ["read"])
     assert (await world.feedback.take([delivered])).confirmed == []
+
+
+async def test_a_delivery_is_timed_from_when_its_provider_took_it_on(world: World) -> None:
+    id, early = await accepted(world, 1), await accepted(world, 2)
+    await sent(world, id, Outcome(OutcomeClass.DELIVERED, "accepted", "m-1"))
+    after = report(world, FeedbackKind.DELIVERED, notification_id=id)
+    after = evolve(after, feedback=evolve(after.feedback, at_unix_s=world.now_s + 90.0))
+
+    (timed,) = (await world.feedback.take([after])).confirmed
+    (untimed,) = (await world.feedback.take([report(world, FeedbackKind.DELIVERED, 2, notification_id=early)])).confirmed
+
+    assert timed.provider == "twilio"
+    assert timed.after_s is not None
+    assert 60.0 < timed.after_s < 120.0
+    assert untimed.after_s is None  # it is not on record yet that it was taken on
 
 
 async def test_a_report_that_comes_first_waits_for_its_notification(world: World) -> None:
