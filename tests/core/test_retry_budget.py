@@ -230,7 +230,7 @@ def test_what_others_owe_puts_a_stranger_off_for_a_minute_at_most() -> None:
 
 def test_without_a_budget_the_same_failure_would_multiply_the_calls() -> None:
     fleet = Fleet(3, 1.0, RetryBudgets(1e9, 1e9))
-    fleet.run(20.0, 60.0)
+    fleet.run(2.0, 60.0)
 
     assert len(fleet.calls) > 7 * fleet.firsts
 
