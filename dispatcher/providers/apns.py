@@ -21,7 +21,7 @@ from dispatcher.origins import BaseUrl, parse_base_url
 from dispatcher.outcome import Outcome, OutcomeClass
 from dispatcher.problems import Problem
 from dispatcher.providers.apns_errors import EXPLANATIONS, read_refusal, row_of
-from dispatcher.providers.inquiry import UNKNOWN_SETTINGS, unknown_problems
+from dispatcher.providers.inquiry import unknown_problems
 from dispatcher.providers.probing import Probed
 from dispatcher.providers.provider import (
     COMMON_SETTINGS,
@@ -64,7 +64,7 @@ _SHORT = re.compile(r"[!-~](?:[ -~]{0,62}[!-~])?")
 _MESSAGE_ID = re.compile(rb"[0-9A-Fa-f-]{36}")
 _SETTINGS = (
     COMMON_SETTINGS
-    | UNKNOWN_SETTINGS
+    | {"on_unknown"}  # and no key_retention_s: no key is sent that anybody could honour
     | {"topic", "environment", "push_type", "priority", "ttl_s", "collapse_id", "sound", "category", "thread_id"}
 )
 

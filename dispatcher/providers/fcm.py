@@ -27,7 +27,7 @@ from dispatcher.outcome import Outcome, OutcomeClass
 from dispatcher.problems import Problem
 from dispatcher.providers.fcm_errors import ACCESS_TOKEN_REFUSED, EXPLANATIONS, read_error, row_of, token_refusal
 from dispatcher.providers.hints import retry_after_s
-from dispatcher.providers.inquiry import UNKNOWN_SETTINGS, unknown_problems
+from dispatcher.providers.inquiry import unknown_problems
 from dispatcher.providers.probing import Probed
 from dispatcher.providers.provider import (
     COMMON_SETTINGS,
@@ -83,7 +83,7 @@ _PRIORITIES: Mapping[str, str] = MappingProxyType({"normal": "5", "high": "10"})
 """Ours and Android's word for it, and Apple's number."""
 _SETTINGS = (
     COMMON_SETTINGS
-    | UNKNOWN_SETTINGS
+    | {"on_unknown"}  # and no key_retention_s: no key is sent that anybody could honour
     | {"project_id", "priority", "ttl_s", "collapse_key", "analytics_label", "restricted_package_name"}
 )
 

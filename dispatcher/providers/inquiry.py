@@ -20,7 +20,7 @@ from dispatcher.problems import Problem
 from dispatcher.providers.provider import Provider, invalid
 
 UNKNOWN_SETTINGS = frozenset({"on_unknown", "key_retention_s"})
-"""Settings of every provider about attempts with an unknown effect."""
+"""Settings about attempts with an unknown effect, of providers that are sent a key; where none is sent, the first only."""
 KEY_RETENTION_S_MAX = 366 * 86_400
 
 

@@ -25,7 +25,7 @@ from dispatcher.model import Channel, Delivery, ProviderConfig
 from dispatcher.outcome import Outcome, OutcomeClass
 from dispatcher.problems import Problem
 from dispatcher.providers.hints import retry_after_s
-from dispatcher.providers.inquiry import UNKNOWN_SETTINGS, unknown_problems
+from dispatcher.providers.inquiry import unknown_problems
 from dispatcher.providers.provider import (
     COMMON_SETTINGS,
     Limits,
@@ -63,7 +63,7 @@ _SUBJECT = re.compile(r"mailto:[^\s@,;<>]{1,64}@[^\s@,;<>]{1,255}|https://[!-~]{
 _MESSAGE_ID = re.compile(rb"[!-~]{1,128}")
 _SCALAR_BYTES = 32
 _KNOWN_COMMON = COMMON_SETTINGS - {"base_url"}
-_SETTINGS = _KNOWN_COMMON | UNKNOWN_SETTINGS | {"subject", "ttl_s", "urgency"}
+_SETTINGS = _KNOWN_COMMON | {"on_unknown", "subject", "ttl_s", "urgency"}  # no key is sent, so there is no key_retention_s
 
 
 class BoundWebPush:
