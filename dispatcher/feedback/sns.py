@@ -46,7 +46,9 @@ SIGNED_FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """What is signed, by ``Type`` and in order. Only ``Subject`` may be missing."""
 
-_OF_AMAZON = r"https://sns\.[a-zA-Z0-9-]{3,63}\.amazonaws\.com(?:\.cn)?"
+# A region, spelled as regions are: what is merely some label would also be ``sns.s3-us-west-2.amazonaws.com``, where anybody may
+# have the bucket ``sns`` and put a certificate of their own into it.
+_OF_AMAZON = r"https://sns\.[a-z]{2}(?:-[a-z]{2,12}){1,3}-[0-9]{1,2}\.amazonaws\.com(?:\.cn)?"
 _CERTIFICATE_URL = re.compile(_OF_AMAZON + r"/[A-Za-z0-9._/-]{1,256}\.pem")
 _CONFIRMATION_URL = re.compile(_OF_AMAZON + r"/(?:\?[A-Za-z0-9._~!$&'()*+,;=:@/?%-]{1,4096})?")
 _QUERY = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@/?%-]{0,4096}")

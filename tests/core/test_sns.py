@@ -119,6 +119,9 @@ def test_certificates_come_from_sns(url: str) -> None:
         "https://evil.example\\sns.us-east-1.amazonaws.com/x.pem",
         "https://sns.evil.s3.amazonaws.com/x.pem",
         "https://sns.xx.amazonaws.com/x.pem",
+        "https://sns.s3-us-west-2.amazonaws.com/x.pem",
+        "https://sns.s3-website-us-west-2.amazonaws.com/x.pem",
+        "https://sns.s3-accelerate.amazonaws.com/x.pem",
         "https://xsns.us-east-1.amazonaws.com/x.pem",
         "https://sns.us-east-1.amazonaws.com/?x.pem",
         "https://sns.us-east-1.amazonaws.com/x#.pem",
@@ -206,6 +209,7 @@ def test_a_subscription_is_confirmed_by_a_visit(version: str) -> None:
     "url",
     [
         "http://sns.eu-central-1.amazonaws.com/?Action=ConfirmSubscription",
+        "https://sns.s3-us-west-2.amazonaws.com/?Action=ConfirmSubscription",
         "https://sns.eu-central-1.amazonaws.com.evil.example/?Action=ConfirmSubscription",
         "https://sns.eu-central-1.amazonaws.com@evil.example/",
         "https://127.0.0.1/",
