@@ -92,6 +92,17 @@ def test_even_a_library_that_logs_an_exception_cannot_log_its_text(json_lines: b
     assert CANARY not in line
 
 
+@pytest.mark.parametrize("name", ["httpx", "httpcore.connection"])
+def test_urls_that_a_client_library_calls_are_not_logged(name: str) -> None:
+    """The query of a webhook's URL holds the word by which it makes sure of its caller."""
+    stream = io.StringIO()
+    logs.configure("debug", stream=stream)
+
+    logging.getLogger(name).info("HTTP Request: GET http://127.0.0.1/webhook?hub.verify_token=%s", CANARY)
+
+    assert stream.getvalue() == ""
+
+
 def test_json_lines_are_json() -> None:
     stream = io.StringIO()
     logs.configure("info", json_lines=True, stream=stream)
