@@ -22,7 +22,7 @@ from dispatcher.errors import Overloaded
 from dispatcher.http_message import HttpResponse
 from dispatcher.model import Channel, Delivery, NotificationId, OrganizationId
 from dispatcher.outcome import Outcome, OutcomeClass
-from dispatcher.providers.explaining import CLASSES, explain, explain_failure
+from dispatcher.providers.explaining import explain, explain_failure
 from dispatcher.providers.probing import Probed, Probing
 from dispatcher.providers.provider import Bound, Moment, Provider, Unsendable
 from dispatcher.providers.tokens import Authorizing
@@ -116,7 +116,7 @@ class Prober:
             response = await self._transports.exchange(bound.probe(self._moment(token)), self._deadlines)
             return bound.probed(response, self._unix_s())
         except Unsendable as error:
-            return Probed(False, error.code, CLASSES[OutcomeClass.HARD])
+            return Probed(False, error.code, explain(provider, Outcome(OutcomeClass.HARD, error.code)))
         except (NotSent, MaybeSent) as error:
             return Probed(False, error.code, explain_failure(error.code))
         except Exception as error:  # a fault of ours in the provider's module: it must not look like one of the configuration

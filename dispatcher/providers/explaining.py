@@ -28,6 +28,19 @@ CLASSES: Final[Mapping[OutcomeClass, str]] = MappingProxyType(
 )
 """What is said where the provider's table has no words."""
 
+UNSENDABLES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "recipient_invalid": "The recipient is not of the form that this provider sends to. Nothing was sent.",
+        "payload_not_unicode": "Recipient or content hold half of a character, which nothing can carry. Nothing was sent.",
+        "recipient_not_ascii": "The address has characters before the @ that this provider can not send to. Nothing was sent.",
+        "endpoint_not_allowed": "The subscription is of a push service that is not allowed here. Nothing was sent.",
+        "template_without_content_sid": "content_sids in the settings knows no such template in this language. Nothing was sent.",
+        "text_too_long": "The text is longer than this provider takes. Nothing was sent.",
+        "payload_too_large": "The content is larger than this provider takes. Nothing was sent.",
+    }
+)
+"""By the codes of what no request can be made of, for providers that have no words of their own."""
+
 FAILURES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "timeout_pool": "All connections to the provider are busy. Try again when less is being sent.",
@@ -68,7 +81,7 @@ _OTHER_FAILURE: Final = "The exchange with the provider failed. Try again; if it
 
 def explain(provider: Provider, outcome: Outcome) -> str:
     """One or two sentences about an outcome."""
-    return provider.explanations.get(outcome.code) or CLASSES[outcome.kind]
+    return provider.explanations.get(outcome.code) or UNSENDABLES.get(outcome.code) or CLASSES[outcome.kind]
 
 
 def explain_failure(code: str) -> str:

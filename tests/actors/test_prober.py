@@ -132,6 +132,13 @@ async def test_the_providers_own_words_for_a_code_come_first() -> None:
     assert result == Probed(False, "key_refused", "Make another key.")
 
 
+async def test_what_no_request_can_be_made_of_is_told_in_words_of_its_own() -> None:
+    result = await probed(prober(Scripted(lambda _: HttpResponse(202, (), b"")), bind("http://127.0.0.1:1")), "\ud800@b.example")
+
+    assert (result.good, result.code) == (False, "payload_not_unicode")
+    assert "half of a character" in result.words
+
+
 async def test_the_probe_of_a_provider_sends_nothing_to_anybody() -> None:
     pool = Scripted(lambda _: HttpResponse(200, (), b""))
     result = await probed(prober(pool, Probeable(bind("http://127.0.0.1:1"))))
