@@ -50,10 +50,11 @@ from actors.ports import Admission, Arrival, BatchAnswer, Diverted, Existing, In
 from actors.pusher import Pusher
 from actors.supervision import describe
 from dispatcher.acceptance import AcceptLimits, HandedIn, Item, expired, parse_in_steps, too_large
+from dispatcher.audience import serves
 from dispatcher.errors import DispatcherError, KeyTaken, Overloaded, StoreInDoubt, StoreRefused, StoreUnavailable
 from dispatcher.headroom import BACKLOG_FULL
 from dispatcher.ids import uuid7
-from dispatcher.model import Channel, NotificationId, OrganizationId
+from dispatcher.model import Channel, Lane, NotificationId, OrganizationId
 from dispatcher.problems import Problem, Refused, escape_pointer
 from dispatcher.templates import CompiledTemplate, MissingVariable, TemplateError
 
@@ -63,14 +64,14 @@ TURN_S = 0.005
 """How long one batch may render before the other tasks get a turn. A single item may take longer, within its steps."""
 
 LoadTemplate = Callable[[OrganizationId, str, Channel, str | None], Awaitable[CompiledTemplate | None]]
-LoadChannels = Callable[[OrganizationId], Awaitable[frozenset[Channel]]]
+LoadLanes = Callable[[OrganizationId], Awaitable[frozenset[Lane]]]
 StoredAnswer = Callable[[OrganizationId, str], Awaitable[tuple[bytes, bytes] | None]]
 
 
 class Acceptor:
     """Accepts requests of all organizations. ``cache_of`` gives an organization's hot cache, ``wake`` starts it.
 
-    ``load_template`` and ``load_channels`` fill the cache: a compiled template or None, the channels with a usable provider.
+    ``load_template`` and ``load_lanes`` fill the cache: a compiled template or None, the lanes with a usable provider.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Acceptor:
         tick_s: float,
         cache_of: Callable[[OrganizationId], HotCache[Any]],
         load_template: LoadTemplate,
-        load_channels: LoadChannels,
+        load_lanes: LoadLanes,
         stored_answer: StoredAnswer,
         wake: Callable[[OrganizationId], None],
         unix_s: Callable[[], float],
@@ -98,7 +99,7 @@ class Acceptor:
         self._attempts_max = attempts_max
         self._cache_of = cache_of
         self._load_template = load_template
-        self._load_channels = load_channels
+        self._load_lanes = load_lanes
         self._stored_answer = stored_answer
         self.pusher = Pusher(queue, metrics, wake=wake, random=random)
         self._unix_s = unix_s
@@ -279,11 +280,11 @@ class Acceptor:
         problem = expired(item, now_unix_s)
         if problem is not None:
             return problem
-        channels = cache.peek("channels")
-        if channels is None:
-            channels = await cache.get("channels", lambda: self._load_channels(organization_id))
-        if item.channel not in channels:
-            return no_provider(item.channel)
+        lanes = cache.peek("lanes")
+        if lanes is None:
+            lanes = await cache.get("lanes", lambda: self._load_lanes(organization_id))
+        if not serves(lanes, item.channel, item.recipient):
+            return no_provider(item.channel, lanes)
         template_id = locale = None
         payload: Mapping[str, Any]
         if item.template is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,9 +11,10 @@ from attrs import define, field, frozen
 
 from actors.ports import Admission, BatchAnswer, Diverted, Existing, Inserted
 from dispatcher.acceptance import Item
+from dispatcher.audience import lanes_of
 from dispatcher.contacts import ContactStatus
 from dispatcher.errors import DispatcherError
-from dispatcher.model import Channel, NotificationId, OrganizationId
+from dispatcher.model import Channel, Lane, NotificationId, OrganizationId
 from dispatcher.problems import Problem
 
 
@@ -113,15 +114,14 @@ def key_problem(code: str, detail: str) -> Problem:
 REUSED = key_problem("idempotency_key_reused", "This key was used before with another notification.")
 
 
-def no_provider(channel: Channel) -> Problem:
-    """Nobody is configured to send it."""
-    return Problem(
-        422,
-        "provider_missing",
-        "Nobody to send it",
-        f"No usable provider is configured for the channel {channel.value}; add one under /providers.",
-        "/channel",
-    )
+def no_provider(channel: Channel, lanes: Collection[Lane]) -> Problem:
+    """Nobody is configured to send it; where ``lanes`` has others of the channel, it is the recipient that is nobody's."""
+    detail = f"No usable provider is configured for the channel {channel.value}; add one under /providers."
+    pointer = "/channel"
+    if not set(lanes_of(channel)).isdisjoint(lanes):
+        detail = f"No usable provider of the channel {channel.value} reaches a recipient of this form; add one under /providers."
+        pointer = "/recipient"
+    return Problem(422, "provider_missing", "Nobody to send it", detail, pointer)
 
 
 def no_template(channel: Channel) -> Problem:

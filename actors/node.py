@@ -62,11 +62,12 @@ from actors.transports import Transports
 from actors.watchdog import SILENT_S, watched
 from actors.webhook_configs import Load, WebhookConfigs
 from dispatcher.acceptance import AcceptLimits
+from dispatcher.audience import lane
 from dispatcher.config import Config
 from dispatcher.errors import QueueUnavailable, StoreUnavailable
 from dispatcher.headroom import Headroom
 from dispatcher.messages import ProviderPolicy
-from dispatcher.model import Channel, NotificationId, OrganizationId
+from dispatcher.model import Lane, NotificationId, OrganizationId
 from dispatcher.organization import Organization
 from dispatcher.providers.registry import Bound
 from dispatcher.recent import RecentIds
@@ -198,7 +199,7 @@ class Node:
             tick_s=ACCEPT_TICK_S,
             cache_of=self._cache_of,
             load_template=ports.load_template,
-            load_channels=self._load_channels,
+            load_lanes=self._load_lanes,
             stored_answer=ports.stored_answer,
             wake=self.organizations.wake,
             unix_s=unix_s,
@@ -429,5 +430,6 @@ class Node:
         actor = self.organizations.get(organization_id)
         return self._spare_caches.of(organization_id) if actor is None else actor.cache
 
-    async def _load_channels(self, organization_id: OrganizationId) -> frozenset[Channel]:
-        return frozenset(policy.channel for policy, _ in await self._providers(organization_id, self._cache_of(organization_id)))
+    async def _load_lanes(self, organization_id: OrganizationId) -> frozenset[Lane]:
+        usable = await self._providers(organization_id, self._cache_of(organization_id))
+        return frozenset(lane(policy.channel, policy.audience) for policy, _ in usable)

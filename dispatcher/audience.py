@@ -9,7 +9,7 @@ rule (``actors/store/statements.py``) give the same answer for every recipient; 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 from dispatcher.model import Channel, Lane
@@ -37,6 +37,11 @@ def lane(channel: Channel, audience: str) -> Lane:
 def lanes_of(channel: Channel) -> tuple[Lane, ...]:
     """Every lane a channel may ever have: itself, and each audience."""
     return channel.value, *(lane(channel, audience) for audience in AUDIENCES.get(channel, ()))
+
+
+def serves(lanes: Collection[Lane], channel: Channel, recipient: str) -> bool:
+    """Whether a recipient is somebody's who serves these lanes."""
+    return channel.value in lanes or lane(channel, audience_of(channel, recipient)) in lanes
 
 
 LANES: tuple[Lane, ...] = tuple(name for channel in Channel for name in lanes_of(channel))

@@ -21,7 +21,7 @@ from actors.metrics import Metrics
 from actors.ports import Admission, BatchAnswer, Inserted
 from dispatcher.acceptance import AcceptLimits
 from dispatcher.errors import QueueUnavailable, StoreRefused, StoreUnavailable
-from dispatcher.model import Channel, OrganizationId, Template
+from dispatcher.model import Channel, Lane, OrganizationId, Template
 from dispatcher.problems import Refused
 from dispatcher.templates import CompiledTemplate
 
@@ -51,7 +51,7 @@ class Bench:
         self.later_s = 0.0
         self.woken: list[str] = []
         self.templates_loaded: list[str] = []
-        self.channels = frozenset({Channel.EMAIL})
+        self.lanes: frozenset[Lane] = frozenset({"email"})
         self.cache: HotCache[Any] = HotCache(ttl_min_s=300, ttl_max_s=900, random=Random(1))
         self.acceptor = Acceptor(
             self.store,
@@ -64,7 +64,7 @@ class Bench:
             tick_s=0.002,
             cache_of=lambda _: self.cache,
             load_template=self.load_template,
-            load_channels=self.load_channels,
+            load_lanes=self.load_lanes,
             stored_answer=self.stored_answer,
             wake=self.woken.append,
             unix_s=lambda: NOW + self.later_s,
@@ -78,9 +78,9 @@ class Bench:
         self.templates_loaded.append(name)
         return CompiledTemplate.of(TEMPLATE) if name == "purchase" else None
 
-    async def load_channels(self, _org: OrganizationId) -> frozenset[Channel]:
+    async def load_lanes(self, _org: OrganizationId) -> frozenset[Lane]:
         await trio.lowlevel.checkpoint()
-        return self.channels
+        return self.lanes
 
     async def stored_answer(self, org: OrganizationId, key: str) -> tuple[bytes, bytes] | None:
         await trio.lowlevel.checkpoint()
@@ -195,7 +195,7 @@ async def test_a_replay_is_a_replay_even_when_nothing_it_needs_is_there_any_more
     first, first_batch = await bench.accept(document, "order-1"), await bench.accept(batch)
     bench.later_s = 80 * 366 * 86_400.0
     bench.cache.drop()
-    bench.channels = frozenset()
+    bench.lanes = frozenset()
 
     assert (await bench.accept(document, "order-1")).body == first.body
     assert await bench.refused(item(9), "order-1") == (422, "idempotency_key_reused")
@@ -203,6 +203,19 @@ async def test_a_replay_is_a_replay_even_when_nothing_it_needs_is_there_any_more
     again = body(await bench.accept({"items": [*batch["items"], item(3, idempotency_key="b-1"), item(4)]}))["items"]
     assert [one["status"] for one in again] == ["duplicate", "duplicate", "rejected", "rejected"]
     assert [one["id"] for one in again[:2]] == [one["id"] for one in body(first_batch)["items"]]
+
+
+async def test_a_push_recipient_that_no_configuration_reaches_is_refused_and_does_not_wait_for_ever(bench: Bench) -> None:
+    def push(recipient: str) -> dict[str, Any]:
+        return {"channel": "push", "recipient": recipient, "content": {"text": "Doors open at eight."}}
+
+    bench.lanes = frozenset({"push:apple"})
+    batch = body(await bench.accept({"items": [push("ab" * 32), push("zz"), item(1)]}))["items"]
+
+    assert [one["status"] for one in batch] == ["accepted", "rejected", "rejected"]
+    problems = [one["problem"] for one in batch[1:]]
+    assert [problem["code"] for problem in problems] == ["provider_missing", "provider_missing"]
+    assert [problem["pointer"] for problem in problems] == ["/items/1/recipient", "/items/2/channel"]
 
 
 async def test_while_the_first_is_on_its_way_the_second_is_told_to_come_back(bench: Bench) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.audience import AUDIENCES, LANES, audience_of, lane, lanes_of
+from dispatcher.audience import AUDIENCES, LANES, audience_of, lane, lanes_of, serves
 from dispatcher.model import Channel
 
 
@@ -37,6 +37,14 @@ def test_other_channels_have_one_audience(channel: Channel, recipient: str) -> N
 @given(st.text())
 def test_every_token_has_one_of_the_audiences_there_are(token: str) -> None:
     assert audience_of(Channel.PUSH, token) in AUDIENCES[Channel.PUSH]
+
+
+def test_a_recipient_is_served_by_the_channel_or_by_its_own_audience() -> None:
+    assert serves({"email"}, Channel.EMAIL, "ann@example.org")
+    assert not serves({"push:apple"}, Channel.EMAIL, "ann@example.org")
+    assert serves({"push:apple"}, Channel.PUSH, "ab" * 32)
+    assert not serves({"push:apple", "push:web"}, Channel.PUSH, "zz")
+    assert serves({"push"}, Channel.PUSH, "zz")
 
 
 def test_a_lane_is_a_channel_or_one_audience_of_it() -> None:
