@@ -71,7 +71,7 @@ def configure(level: str, *, json_lines: bool = False, stream: IO[str] = sys.std
     root.setLevel(level.upper())
     # It tells of every statement of a migration; which were applied is enough, and whoever applies them says so.
     logging.getLogger("yoyo").setLevel(logging.WARNING)
-    # The sandbox reports with them: they tell of every request with its whole URL, and the query of a webhook's may hold a secret.
+    # The sandbox reports with them. They tell of every request with its URL, whose query may hold a webhook's secret.
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
