@@ -81,7 +81,12 @@ class Loaders:
         return None if stored is None else (REGISTRY[stored.provider], stored.channel, self._bind(stored))
 
     async def webhook(self, organization_id: OrganizationId, id: str) -> WebhookConfig | None:
-        """One configuration as its provider's reports are checked with; None when there is no such, or it is of no use."""
+        """One configuration as its provider's reports are checked with; None when there is no such, or it is of no use.
+
+        Anybody may name any organization here, also one that Postgres would choke on.
+        """
+        if not organizations.is_organization_id(organization_id):
+            return None
         stored = await configurations.read(self.pool, organization_id, id)
         if stored is None or self.keys is None or stored.provider not in REGISTRY:
             return None

@@ -185,7 +185,7 @@ async def test_who_has_no_signature_or_no_address_is_turned_away_alike(hooked: H
     unsigned = await client.post(f"{url}/v1/orgs/acme/providers/{hooked.config_id}/webhook", content=b"[]")
     unknown = [
         await client.post(f"{url}/v1/orgs/{org}/providers/{id}/webhook", content=b"[]")
-        for org, id in (("acme", "0198c000-0000-7000-8000-0000000000c1"), ("nobody", hooked.config_id), ("acme", "x"))
+        for org, id in (("acme", "0198c000-0000-7000-8000-0000000000c1"), ("nobody", hooked.config_id), ("acme%00", hooked.config_id), ("acme", "x"))
     ]
 
     assert (unsigned.status_code, unsigned.json()["code"]) == (403, "signature_invalid")
