@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import pytest
 from attrs import evolve
@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from actors.memory_store import MemoryStore
 from actors.memory_tables import Row
 from actors.ports import Admission, BatchAnswer, Inserted, Page, Rescued
+from beside import Result, beside
 from delivery_provider import Reply
 from delivery_world import ATTEMPTS_MAX, LEASE_S, POLICIES, Actor, Call, Fault, Process, World
 from dispatcher.errors import StoreUnavailable
@@ -348,7 +349,7 @@ class DeliveryMachine(RuleBasedStateMachine):
                 assert accepted <= 1, "sent again although the provider had it"
 
 
-@pytest.fixture(autouse=True)
+@contextmanager
 def quiet() -> Iterator[None]:
     """The janitor warns of what it mends, which here is all the time."""
     logger = logging.getLogger("actors")
@@ -358,11 +359,24 @@ def quiet() -> Iterator[None]:
     logger.setLevel(before)
 
 
-def test_any_history_ends_with_every_notification_in_one_final_state() -> None:
-    run_state_machine_as_test(
-        DeliveryMachine,
-        settings=settings(max_examples=400, stateful_step_count=60, suppress_health_check=list(HealthCheck)),
-    )
+def run_any_histories() -> None:
+    """Raises AssertionError for a history that does not end well."""
+    with quiet():
+        run_state_machine_as_test(
+            DeliveryMachine,
+            settings=settings(
+                max_examples=400,
+                stateful_step_count=60,
+                deadline=None,
+                print_blob=True,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+
+
+@beside(run_any_histories)
+def test_any_history_ends_with_every_notification_in_one_final_state(result: Result) -> None:
+    result()
 
 
 # --- the machine has teeth ------------------------------------------------------------------------------------------------
@@ -495,7 +509,7 @@ class DoesNotMendActors(Process):
         pass
 
 
-BROKEN = [
+_BROKEN = [
     *map(
         broken_store,
         (
@@ -520,6 +534,7 @@ BROKEN = [
     AsksNobody,
     DoesNotMendActors,
 ]
+BROKEN = {habits.__name__: habits for habits in _BROKEN}
 
 
 BROKEN_PROMISE = (
@@ -528,12 +543,11 @@ BROKEN_PROMISE = (
 )
 
 
-@pytest.mark.parametrize("habits", BROKEN)
-def test_the_machine_catches_what_is_broken(habits: type[Process]) -> None:
-    """Within a bounded number of histories, the same ones every time."""
+def run_broken_histories(name: str) -> None:
+    """Raises AssertionError for the first that does not end well."""
+    habits = BROKEN[name]
     machine = type(f"MachineOf{habits.__name__}", (DeliveryMachine,), {"habits": habits})
-
-    with pytest.raises(AssertionError, match=BROKEN_PROMISE):
+    with quiet():
         run_state_machine_as_test(
             machine,
             settings=settings(
@@ -543,8 +557,17 @@ def test_the_machine_catches_what_is_broken(habits: type[Process]) -> None:
                 database=None,
                 phases=[Phase.generate],
                 report_multiple_bugs=False,
+                deadline=None,
                 print_blob=False,
                 verbosity=Verbosity.quiet,
                 suppress_health_check=list(HealthCheck),
             ),
         )
+
+
+@beside(run_broken_histories)
+@pytest.mark.parametrize("name", BROKEN)
+def test_the_machine_catches_what_is_broken(name: str, result: Result) -> None:
+    """Within a bounded number of histories, the same ones every time."""
+    with pytest.raises(AssertionError, match=BROKEN_PROMISE):
+        result()
