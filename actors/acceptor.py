@@ -188,13 +188,14 @@ class Acceptor:
             if existing.request_hash != item.request_hash:
                 self._metrics.accepted["conflict"] += 1
                 raise Refused(REUSED)
-            id, created_at_s = existing.id, existing.created_at_unix_s
+            id, created_at_s, channel = existing.id, existing.created_at_unix_s, existing.channel
+            diverted = diverted if channel is item.channel else None  # contacts have changed since: it went another way
             headers["Idempotent-Replayed"] = "true"
         else:
             assert isinstance(prepared, Admission)
-            id, created_at_s = prepared.id, now_unix_s
+            id, created_at_s, channel = prepared.id, now_unix_s, item.channel
         self._metrics.accepted["accepted" if existing is None else "duplicate"] += 1
-        document = {"id": id, "status": "queued", "channel": item.channel.value, "created_at": rfc3339(created_at_s)}
+        document = {"id": id, "status": "queued", "channel": channel.value, "created_at": rfc3339(created_at_s)}
         document |= diversion(diverted)
         headers["Location"] = f"/v1/orgs/{organization_id}/notifications/{id}"
         return Answer(202, orjson.dumps(document), headers)

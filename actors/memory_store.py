@@ -62,7 +62,7 @@ class MemoryStore:
         await self.interrupt("known", Moment.BEFORE)
         ids = {key: self.database.keys.get((organization_id, key)) for key in idempotency_keys}
         rows = {key: self.database.rows[id] for key, id in ids.items() if id is not None}
-        known = {key: Existing(row.id, row.request_hash, row.created_at_s) for key, row in rows.items()}
+        known = {key: Existing(row.id, row.request_hash, row.created_at_s, row.channel) for key, row in rows.items()}
         await self.interrupt("known", Moment.AFTER)
         return known
 
@@ -250,7 +250,7 @@ class MemoryStore:
                     id = database.keys.get((organization_id, name)) or keys.get((organization_id, name))
                     if id is not None:
                         row = added.get(id) or database.rows[id]
-                        existing[organization_id, name] = Existing(id, row.request_hash, row.created_at_s)
+                        existing[organization_id, name] = Existing(id, row.request_hash, row.created_at_s, row.channel)
         answers = {(a.organization_id, a.idempotency_key): (a.request_hash, a.answer(existing)) for a in batch_answers}
         database.rows.update(added)
         database.keys.update(keys)

@@ -128,6 +128,7 @@ class Existing(NamedTuple):
     id: NotificationId
     request_hash: bytes
     created_at_unix_s: float
+    channel: Channel
 
 
 class Inserted(dict[tuple[OrganizationId, str], Existing]):

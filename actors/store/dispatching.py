@@ -117,8 +117,8 @@ class PostgresStore:
         keyed = [a for a in admissions if a.idempotency_key is not None]
         found = await connection.execute(EXISTING, ([a.organization_id for a in keyed], [a.idempotency_key for a in keyed]))
         existing = {
-            (organization_id, key): Existing(id, bytes(request_hash), created_at)
-            for organization_id, key, id, request_hash, created_at in await found.fetchall()
+            (organization_id, key): Existing(id, bytes(request_hash), created_at, Channel(channel))
+            for organization_id, key, id, request_hash, created_at, channel in await found.fetchall()
         }
         inserted = Inserted(existing)
         ids = [a.id for a in admissions]
@@ -138,7 +138,7 @@ class PostgresStore:
     async def known(self, organization_id: OrganizationId, idempotency_keys: Sequence[str]) -> Mapping[str, Existing]:
         """What these keys of one organization stand for already. Keys that are new are left out."""
         rows = await self._pool.fetch(EXISTING, ([organization_id] * len(idempotency_keys), list(idempotency_keys)))
-        return {key: Existing(id, bytes(request_hash), created_at) for _, key, id, request_hash, created_at in rows}
+        return {key: Existing(id, bytes(hash), at_s, Channel(channel)) for _, key, id, hash, at_s, channel in rows}
 
     async def gate(
         self,

@@ -40,7 +40,7 @@ WHERE c.status <> 'active'
 """
 
 EXISTING = """
-SELECT n.organization_id, n.idempotency_key, n.id, n.request_hash, extract(epoch FROM n.created_at)::float8
+SELECT n.organization_id, n.idempotency_key, n.id, n.request_hash, extract(epoch FROM n.created_at)::float8, n.channel
 FROM unnest(%s::text[], %s::text[]) AS k(organization_id, idempotency_key)
 JOIN notifications n USING (organization_id, idempotency_key)
 """

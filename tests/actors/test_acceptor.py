@@ -21,6 +21,7 @@ from actors.metrics import Metrics
 from actors.ports import Admission, BatchAnswer, Inserted
 from dispatcher.acceptance import AcceptLimits
 from dispatcher.errors import QueueUnavailable, StoreRefused, StoreUnavailable
+from dispatcher.feedback.feedback import FeedbackKind
 from dispatcher.model import Channel, Lane, OrganizationId, Template
 from dispatcher.problems import Refused
 from dispatcher.templates import CompiledTemplate
@@ -148,6 +149,25 @@ async def test_the_same_key_and_body_get_the_first_answer(bench: Bench) -> None:
     assert second.headers["Idempotent-Replayed"] == "true"
     assert len(bench.database.rows) == 1
     assert len(bench.queued()) == 1
+
+
+async def test_a_replay_names_the_channel_the_first_answer_named_whatever_became_of_the_contact(bench: Bench) -> None:
+    bench.lanes = frozenset({"email", "sms"})
+    fallback = [{"channel": "sms", "recipient": "+15005550100", "content": {"text": "There."}}]
+    plain, diverting = item(0, fallback=fallback), item(1, fallback=fallback)
+    lost, opened = (bench.database.make_contact(ORG, Channel.EMAIL, each["recipient"]) for each in (plain, diverting))
+    opened.contact = opened.contact.after(FeedbackKind.UNSUBSCRIBED, "unsubscribed", NOW - 1)
+    first = [await bench.accept(each, key) for each, key in ((plain, "plain"), (diverting, "diverting"))]
+    assert body(first[1])["diverted"] == {"from": "email", "reason": "unsubscribed"}
+    assert body(await bench.accept(diverting, "diverting")) == body(first[1])
+
+    lost.contact = lost.contact.after(FeedbackKind.UNSUBSCRIBED, "unsubscribed", NOW)
+    opened.contact = opened.contact.reset(NOW)
+
+    again = [await bench.accept(each, key) for each, key in ((plain, "plain"), (diverting, "diverting"))]
+    assert body(again[0]) == body(first[0])
+    assert [body(each)["channel"] for each in again] == ["email", "sms"]
+    assert [body(each)["id"] for each in again] == [body(each)["id"] for each in first]
 
 
 async def test_the_same_key_with_another_body_is_refused(bench: Bench) -> None:
