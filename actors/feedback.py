@@ -119,9 +119,13 @@ class Ingest:
 
     async def sweep(self) -> None:
         """Look again for what parked reports are about, and forget what is old. Raises StoreUnavailable."""
-        taken, given_up = await self._store.join(SWEEP_ROWS)
-        self._metrics.events["feedback_unmatched"] += given_up
-        await self._announce(taken)
+        try:
+            taken, given_up = await self._store.join(SWEEP_ROWS)
+        except StoreRefused as error:  # whoever sweeps has more to mend than this
+            logger.error("parked reports: %s", error)
+        else:
+            self._metrics.events["feedback_unmatched"] += given_up
+            await self._announce(taken)
         while await self._store.prune(PRUNE_ROWS) == PRUNE_ROWS:
             pass
 
