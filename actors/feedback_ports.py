@@ -43,6 +43,15 @@ class Report:
         digest = int.from_bytes(blake2b(name, digest_size=10).digest())
         return uuid7(at_ms, digest >> (80 - RANDOM_BITS))
 
+    @property
+    def message_id(self) -> str | None:
+        """What its notification may still be found by, once that is on record: None if by nothing, and it need not wait.
+
+        SendGrid's is the id of a whole request. An account that others use as well reports all of theirs to us.
+        """
+        feedback = self.feedback
+        return feedback.provider_message_id if feedback.topic is None and self.provider != "sendgrid" else None
+
 
 class ContactChange(NamedTuple):
     """A contact that has another status now."""

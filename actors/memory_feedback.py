@@ -36,7 +36,7 @@ class MemoryFeedback:
             if first is not None and report.feedback.key_unix_s is not None:
                 report = evolve(report, feedback=evolve(report.feedback, at_unix_s=first.at_s))
             feedback = report.feedback
-            message_id = feedback.provider_message_id if row is None and feedback.topic is None else None
+            message_id = report.message_id if row is None else None
             parked += message_id is not None
             if first is None:
                 fresh.append(report)

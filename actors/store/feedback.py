@@ -231,7 +231,7 @@ def _document(report: Report, key: str) -> dict[str, Any]:
         "organization_id": report.organization_id,
         "config_id": report.config_id,
         "notification_id": feedback.notification_id,
-        "message_id": feedback.provider_message_id if feedback.topic is None else None,
+        "message_id": report.message_id,
         "kind": feedback.kind.value,
         "rank": RANKS.get(feedback.kind),
         "code": feedback.code,

@@ -211,6 +211,17 @@ async def test_a_report_that_comes_first_waits_for_its_notification(world: World
     assert (await world.feedback.join(10))[0].new == 0
 
 
+async def test_what_no_notification_can_be_found_by_waits_for_none(world: World) -> None:
+    told = report(world, FeedbackKind.BOUNCED, provider_message_id="a-whole-request", recipient=ADA)
+
+    taken = await world.feedback.take([evolve(told, provider="sendgrid")])
+
+    assert (taken.new, taken.parked) == (1, 0)
+    assert await world.status(ADA) is ContactStatus.BOUNCED
+    await world.age(JOIN_WINDOW_S + 1)
+    assert (await world.feedback.join(10))[1] == 0
+
+
 async def test_a_report_nothing_ever_comes_of_is_given_up_and_counted_once(world: World) -> None:
     await world.feedback.take([report(world, FeedbackKind.BOUNCED, provider_message_id="SM1")])
     await world.age(JOIN_WINDOW_S + 1)
