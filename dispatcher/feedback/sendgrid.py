@@ -93,6 +93,9 @@ DROPS: tuple[tuple[str, Meaning], ...] = (
 """A drop by the beginning of its ``reason``, in small letters; the first that fits."""
 DROP_DEFAULT: Final = Meaning(FeedbackKind.REFUSED, "dropped")
 
+UNIX_S_END: Final = 1e10
+"""Seconds have ten digits. A year beyond 9999, which milliseconds would be, could be stored and never be shown."""
+
 _EVENT_ID = re.compile(r"[!-~]{1,100}")
 _MAILBOX_FULL = re.compile(r"[45]\.2\.2")
 
@@ -157,7 +160,9 @@ def _feedback(event: Mapping[str, Any]) -> Feedback | None:
     event_id, at_unix_s = event.get("sg_event_id"), event.get("timestamp")
     if meaning is None or not isinstance(event_id, str) or _EVENT_ID.fullmatch(event_id) is None:
         return None
-    if not isinstance(at_unix_s, int | float) or isinstance(at_unix_s, bool) or not isfinite(at_unix_s) or at_unix_s < 0:
+    if not isinstance(at_unix_s, int | float) or isinstance(at_unix_s, bool) or not isfinite(at_unix_s):
+        return None
+    if not 0 <= at_unix_s < UNIX_S_END:
         return None
     notification_id, message_id, recipient = event.get("notification_id"), event.get("sg_message_id"), event.get("email")
     is_ours = isinstance(notification_id, str) and is_uuid(notification_id)

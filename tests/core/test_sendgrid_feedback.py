@@ -113,6 +113,11 @@ def test_an_event_says_whom_and_what_it_is_about() -> None:
     assert "ada" not in repr(one())
 
 
+@pytest.mark.parametrize("timestamp", [-1, 10_000_000_000, 1_699_999_990_000, 1e300, True, None, "1699999990"])
+def test_an_event_of_no_time_that_can_be_shown_is_passed_over(timestamp: Any) -> None:
+    assert read(signed(orjson.dumps([event(timestamp=timestamp)]))) == []
+
+
 def test_what_is_signed_with_another_key_or_changed_or_not_signed_is_refused() -> None:
     body = orjson.dumps([event()])
     request = signed(body)
