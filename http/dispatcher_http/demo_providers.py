@@ -14,7 +14,8 @@ from dispatcher_sandbox.simulators import ACCOUNTS
 
 Document = dict[str, Any]
 SENDER = "tickets@concert-hall.example"
-TOPIC = "arn:aws:sns:eu-west-1:000000000000:concert-hall"
+TOPIC = "arn:aws:sns:eu-west-1:123456789012:concert-hall"
+"""Of the account that the sandbox sends as: reports about any other account's mail would be refused."""
 META_SECRETS = {"app_secret": secrets.token_hex(16), "verify_token": secrets.token_hex(8)}
 
 
