@@ -122,7 +122,7 @@ def sandbox_command(
         if ca_file is not None:
             ca_file.write_bytes(sandbox.ca_pem)
         url = sandbox.url
-        click.echo(f"The sandbox speaks SendGrid v3 at {url} (control API at {url}/_sandbox/, Ctrl-C ends it)")
+        click.echo(f"The sandbox speaks as every provider over HTTP at {url} (control API at {url}/_sandbox/, Ctrl-C ends it)")
         for door in DOORS:
             click.echo(f"The sandbox speaks {door.speaks} at {sandbox.urls[door.name]}")
 
