@@ -5,7 +5,7 @@ Columns that only the surface reads are left out. Times are Unix seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -49,6 +49,13 @@ class Row:
     provider_message_id: str | None = None
     reason: str | None = None
     ignores_suppression: bool = False
+    user_id: str | None = None
+    topic: str | None = None
+    correlation_id: str | None = None
+    event_id: str | None = None
+    bulk: bool = False
+    decisions: Sequence[Mapping[str, Any]] | None = None
+    plan: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def due_in_s(self, now_s: float) -> float:
         """How long until it may be tried."""
@@ -170,6 +177,15 @@ def row_of(admission: Admission) -> Row:
         idempotency_key=admission.idempotency_key,
         request_hash=admission.request_hash,
         ignores_suppression=bool(given.get("ignores_suppression")),
+        user_id=given.get("user_id"),
+        status=Status(given.get("status") or Status.QUEUED),
+        next_retry_at_s=given.get("send_at"),
+        topic=given.get("topic"),
+        correlation_id=given.get("correlation_id"),
+        event_id=given.get("event_id"),
+        bulk=bool(given.get("bulk")),
+        decisions=given.get("decisions"),
+        plan=given.get("plan"),
     )
 
 

@@ -112,6 +112,9 @@ class Diverted(NamedTuple):
 class Admission(NamedTuple):
     """One notification to insert: ``row`` holds the columns of the notifications table by name, among them, if it is
     to be sent although its contact has bounced or opted out, ``ignores_suppression``.
+
+    Only where ``is_planned`` may it have ``status`` (``scheduled``) with ``send_at`` (Unix seconds), ``topic``,
+    ``correlation_id``, ``event_id``, ``bulk``, ``decisions`` and ``plan``; those are written by a dearer statement.
     """
 
     organization_id: OrganizationId
@@ -120,6 +123,7 @@ class Admission(NamedTuple):
     request_hash: bytes
     row: Mapping[str, Any]
     diverted: Diverted | None = None
+    is_planned: bool = False
 
 
 class Existing(NamedTuple):

@@ -28,12 +28,15 @@ Lane = str
 
 
 class Status(StrEnum):
-    """Where a notification stands. ``DELIVERED`` and ``FAILED`` are final."""
+    """Where a notification stands. ``DELIVERED``, ``FAILED`` and ``CANCELED`` are final."""
 
+    SCHEDULED = "scheduled"
+    """It waits for its time, and may be canceled until then."""
     QUEUED = "queued"
     SENDING = "sending"
     DELIVERED = "delivered"
     FAILED = "failed"
+    CANCELED = "canceled"
 
 
 class DeadLetterReason(StrEnum):

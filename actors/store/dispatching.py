@@ -29,6 +29,7 @@ from actors.store.statements import (
     GIVE_UP,
     HAND_BACK,
     INSERT,
+    INSERT_PLANNED,
     KEEP_ANSWERS,
     LEFT_OUT,
     NOT_INSERTED,
@@ -111,7 +112,8 @@ class PostgresStore:
             raise KeyTaken("the key of a batch has an answer already")
 
     async def _insert(self, connection: TrioConnection[Any], admissions: Sequence[Admission]) -> Inserted:
-        cursor = await connection.execute(INSERT, (orjson.dumps([admission.row for admission in admissions]).decode(),))
+        statement = INSERT_PLANNED if any(admission.is_planned for admission in admissions) else INSERT
+        cursor = await connection.execute(statement, (orjson.dumps([admission.row for admission in admissions]).decode(),))
         if cursor.rowcount == len(admissions):
             return Inserted()
         keyed = [a for a in admissions if a.idempotency_key is not None]

@@ -7,22 +7,30 @@ from __future__ import annotations
 
 from actors.store.contact_statements import REFUSED, SUPPRESSED_AS
 
-INSERT = f"""
+_INSERT = f"""
 INSERT INTO notifications (
     id, organization_id, channel, attempts_max, created_at, updated_at, expires_at,
-    user_id, recipient, payload, template_id, locale, idempotency_key, request_hash, ignores_suppression
+    user_id, recipient, payload, template_id, locale, idempotency_key, request_hash, ignores_suppression{{columns}}
 )
 SELECT
     id, organization_id, channel, attempts_max, to_timestamp(created_at), to_timestamp(created_at), to_timestamp(expires_at),
-    user_id, recipient, payload, template_id, locale, idempotency_key, decode(request_hash, 'hex'), ignores_suppression
+    user_id, recipient, payload, template_id, locale, idempotency_key, decode(request_hash, 'hex'), ignores_suppression{{values}}
 FROM json_to_recordset(%s::json) AS r(
     id uuid, organization_id text, channel text, attempts_max smallint, created_at float8, expires_at float8,
     user_id text, recipient text, payload jsonb, template_id uuid, locale text, idempotency_key text, request_hash text,
-    ignores_suppression boolean
+    ignores_suppression boolean{{types}}
 )
 WHERE NOT EXISTS ({SUPPRESSED_AS.format(row="r")})
 ON CONFLICT DO NOTHING
 """
+INSERT = _INSERT.format(columns="", values="", types="")
+# With what only some have: those that come from an event, wait for their time or belong to something.
+INSERT_PLANNED = _INSERT.format(
+    columns=", status, next_retry_at, topic, correlation_id, event_id, bulk, decisions, plan",
+    values=", coalesce(r.status, 'queued'), to_timestamp(send_at), topic, correlation_id, event_id, bulk, decisions, plan",
+    types=", status text, send_at float8, topic text, correlation_id text, event_id text, bulk boolean,"
+    " decisions jsonb, plan jsonb",
+)
 # Which of these were left out because of their contacts. What is there was not, whatever has become of its contact since.
 NOT_INSERTED = """
 SELECT u.id, c.status
