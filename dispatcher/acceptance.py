@@ -17,6 +17,7 @@ import orjson
 from attrs import evolve, field, frozen
 
 from dispatcher.locales import normalize
+from dispatcher.mail_extras import extras_faults
 from dispatcher.model import Channel
 from dispatcher.problems import Problem, Refused
 from dispatcher.subscriptions import normal_subscription, parse_subscription
@@ -40,12 +41,12 @@ FALLBACK_FIELDS = frozenset({"channel", "recipient", "template", "locale", "vari
 _INHERITED = ("user_id", "expires_at", "idempotency_key", "ignore_suppression")
 """What a fallback has of the notification it stands in for, beside variables and locale for its template."""
 CONTENT_FIELDS: Mapping[Channel, frozenset[str]] = {
-    Channel.EMAIL: frozenset({"subject", "text", "html"}),
+    Channel.EMAIL: frozenset({"subject", "text", "html", "headers", "attachments"}),
     Channel.SMS: frozenset({"text"}),
     Channel.PUSH: frozenset({"title", "text", "data"}),
     Channel.WHATSAPP: frozenset({"text", "template"}),
 }
-_OBJECTS = frozenset({"data", "template"})
+_OBJECTS = frozenset({"data", "template", "headers", "attachments"})
 _EMAIL = re.compile(r"[^\s@<>()\[\]\\,;:\"\x00-\x1f\x7f]{1,64}@[^\s@<>()\[\]\\,;:\"\x00-\x1f\x7f]{1,255}")
 _PHONE = re.compile(r"\+[1-9][0-9]{6,14}")
 _VISIBLE = re.compile(r"[!-~]{1,255}")
@@ -323,6 +324,7 @@ def _content_faults(content: Any, channel: Channel | None) -> list[Problem]:
             faults.append(_invalid("/content/subject", "must be one line"))
         if not ("text" in content or "html" in content):
             faults.append(_invalid("/content", "needs a text, an html part, or both", "field_missing"))
+        faults.extend(_invalid(f"/content{below}", detail) for below, detail in extras_faults(content))
     elif channel is Channel.WHATSAPP and "template" in content:
         if "text" in content:
             faults.append(_invalid("/content", "has either a text or a template"))

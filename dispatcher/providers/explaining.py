@@ -36,6 +36,7 @@ UNSENDABLES: Final[Mapping[str, str]] = MappingProxyType(
         "endpoint_not_allowed": "The subscription is of a push service that is not allowed here. Nothing was sent.",
         "template_without_content_sid": "content_sids in the settings knows no such template in this language. Nothing was sent.",
         "text_too_long": "The text is longer than this provider takes. Nothing was sent.",
+        "extras_invalid": "A header or an attachment is not of the form that mails have here. Nothing was sent.",
         "payload_too_large": "The content is larger than this provider takes. Nothing was sent.",
     }
 )

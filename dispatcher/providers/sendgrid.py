@@ -42,7 +42,7 @@ from dispatcher.providers.provider import (
     missing,
     unknown_fields,
 )
-from dispatcher.providers.sendgrid_content import content_of
+from dispatcher.providers.sendgrid_content import checked_extras, content_of, extras_written
 from dispatcher.providers.sendgrid_errors import (
     CREDITS_EXCEEDED,
     ERROR_BODY_BYTES_MAX,
@@ -125,7 +125,7 @@ class BoundSendGrid:
 
     def request(self, delivery: Delivery, moment: Moment) -> HttpRequest:
         """One mail to one recipient. Raises Unsendable for a payload or recipient that SendGrid can not take."""
-        subject = _subject(delivery)
+        subject, extras = _subject(delivery), checked_extras(delivery.payload)
         notification_id = delivery.id.encode("ascii")
         try:
             body = b"".join(
@@ -136,6 +136,7 @@ class BoundSendGrid:
                     orjson.dumps(delivery.recipient),
                     self._after_recipient,
                     orjson.dumps(subject),
+                    extras_written(extras),
                     content_of(delivery.payload),
                 )
             )
@@ -158,8 +159,13 @@ class BoundSendGrid:
         return row.outcome(hint_s(response, now_unix_s))
 
     def part(self, delivery: Delivery, moment: Moment) -> Part | None:
-        """The part of one mail. None when it is too long to stand among others. Raises Unsendable like ``request``."""
-        subject = _subject(delivery)
+        """The part of one mail. None when it is too long to stand among others, or has attachments: those are one request's.
+
+        Raises Unsendable like ``request``.
+        """
+        subject, extras = _subject(delivery), checked_extras(delivery.payload)
+        if extras.attachments:
+            return None
         try:
             personalization = b"".join(
                 (
@@ -169,6 +175,7 @@ class BoundSendGrid:
                     orjson.dumps(delivery.recipient),
                     b'}],"subject":',
                     orjson.dumps(subject),
+                    extras_written(extras),
                 )
             )
             return sendgrid_batch.part_of(delivery, personalization)

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from dispatcher.mail_extras import Extras, extras_of
 from dispatcher.providers.provider import Unsendable
 
 
@@ -18,6 +19,28 @@ def texts_of(payload: Mapping[str, Any]) -> tuple[str | None, str | None]:
     if text is None and html is None:
         raise Unsendable("content_missing")
     return text, html
+
+
+def checked_extras(payload: Mapping[str, Any]) -> Extras:
+    """Headers and attachments. Raises Unsendable."""
+    extras = extras_of(payload)
+    if extras is None:
+        raise Unsendable("extras_invalid")
+    return extras
+
+
+def extras_written(extras: Extras) -> bytes:
+    """Their fields, each with a comma in front; nothing when there are none."""
+    written = b""
+    if extras.headers:
+        written += b',"headers":' + orjson.dumps(dict(extras.headers))
+    if extras.attachments:
+        files = [
+            {"content": each.content, "filename": each.filename, "type": each.content_type, "disposition": "attachment"}
+            for each in extras.attachments
+        ]
+        written += b',"attachments":' + orjson.dumps(files)
+    return written
 
 
 def content_of(payload: Mapping[str, Any]) -> bytes:

@@ -124,6 +124,7 @@ _UNSENDABLE: Mapping[str, str] = {
     "recipient_invalid": "The recipient is no single e-mail address. Correct it and send anew.",
     "content_missing": "A mail needs a text or HTML. Send with one.",
     "content_invalid": "Text and HTML must be texts. Send with such.",
+    "extras_invalid": "A header or an attachment is not of the form that mails have here. Send with others.",
     "payload_not_unicode": "The content holds half of a character and can not be written down. Send without it.",
 }
 

@@ -20,6 +20,7 @@ import orjson
 
 from dispatcher.feedback.ses import SES_FEEDBACK
 from dispatcher.http_message import Headers, HttpRequest, HttpResponse
+from dispatcher.mail_extras import Extras, extras_of
 from dispatcher.model import Channel, Delivery, ProviderConfig
 from dispatcher.origins import BaseUrl
 from dispatcher.outcome import Outcome, OutcomeClass
@@ -111,7 +112,7 @@ class BoundSes:
     def request(self, delivery: Delivery, moment: Moment) -> HttpRequest:
         """One mail to one recipient. Raises Unsendable for a payload or recipient that SES can not take."""
         subject, text, html = _content(delivery.payload)
-        recipient = _recipient(delivery.recipient)
+        recipient, extras = _recipient(delivery.recipient), _extras(delivery.payload)
         try:
             parts = [
                 self._before_id,
@@ -126,7 +127,9 @@ class BoundSes:
                     for name, words in ((b"Text", text), (b"Html", html))
                     if words is not None
                 ),
-                b"}}}}",
+                b"}",
+                *_extras_written(extras),
+                b"}}}",
             ]
         except orjson.JSONEncodeError:
             raise Unsendable("payload_not_unicode") from None
@@ -142,9 +145,13 @@ class BoundSes:
         return Outcome(OutcomeClass.DELIVERED, "accepted", message_id)
 
     def part(self, delivery: Delivery, moment: Moment) -> Part | None:
-        """One entry of a bulk request; None for a mail so large that it would leave the others no room."""
+        """One entry of a bulk request; None for a mail with attachments, which belong to a whole request, and for one so large
+        that it would leave the others no room.
+        """
         subject, text, html = _content(delivery.payload)
-        recipient = _recipient(delivery.recipient)
+        recipient, extras = _recipient(delivery.recipient), _extras(delivery.payload)
+        if extras.attachments:
+            return None
         values = {"subject": subject, "text": text, "html": html}
         try:
             data = orjson.dumps({name: words for name, words in values.items() if words is not None})
@@ -160,7 +167,9 @@ class BoundSes:
                 delivery.id.encode("ascii"),
                 b'"}],"ReplacementEmailContent":{"ReplacementTemplate":{"ReplacementTemplateData":',
                 orjson.dumps(data.decode()),
-                b"}}}",
+                b"}}",
+                b',"ReplacementHeaders":' + _headers_written(extras) if extras.headers else b"",
+                b"}",
             )
         )
         if len(data) > TEMPLATE_DATA_BYTES_MAX or len(content) >= self._part_bytes_max:
@@ -240,6 +249,38 @@ def _content(payload: Mapping[str, Any]) -> tuple[str, str | None, str | None]:
     if text is None and html is None:
         raise Unsendable("content_missing")
     return subject, text, html
+
+
+def _extras(payload: Mapping[str, Any]) -> Extras:
+    """Headers and attachments. Raises Unsendable."""
+    extras = extras_of(payload)
+    if extras is None:
+        raise Unsendable("extras_invalid")
+    return extras
+
+
+def _headers_written(extras: Extras) -> bytes:
+    return orjson.dumps([{"Name": name, "Value": value} for name, value in extras.headers])
+
+
+def _extras_written(extras: Extras) -> list[bytes]:
+    """What stands behind the body of a simple mail."""
+    written = []
+    if extras.headers:
+        written.append(b',"Headers":' + _headers_written(extras))
+    if extras.attachments:
+        files = [
+            {
+                "FileName": each.filename,
+                "ContentType": each.content_type,
+                "ContentDisposition": "ATTACHMENT",
+                "ContentTransferEncoding": "BASE64",
+                "RawContent": each.content,
+            }
+            for each in extras.attachments
+        ]
+        written.append(b',"Attachments":' + orjson.dumps(files))
+    return written
 
 
 def _recipient(address: str) -> str:

@@ -7,6 +7,7 @@ payload, and everything that is not ASCII is encoded, unless an address can only
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from email.errors import MessageError
 from email.headerregistry import Address
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 
 from attrs import frozen
 
+from dispatcher.mail_extras import NO_EXTRAS, Extras, extras_of
 from dispatcher.providers.provider import Moment, Unsendable
 
 UNDISCLOSED = "undisclosed-recipients:;"
@@ -82,6 +84,7 @@ class Content(NamedTuple):
     subject: str
     text: str | None
     html: str | None
+    extras: Extras = NO_EXTRAS
 
     def __repr__(self) -> str:
         return "<content>"
@@ -104,7 +107,10 @@ def content_of(payload: Mapping[str, Any]) -> Content:
         raise Unsendable("payload_not_unicode") from None
     if "\0" in (text or "") or "\0" in (html or ""):
         raise Unsendable("content_invalid")
-    return Content(subject, text, html)
+    extras = extras_of(payload)
+    if extras is None:
+        raise Unsendable("extras_invalid")
+    return Content(subject, text, html, extras)
 
 
 def message_id(notification_id: str, sender: Sender) -> str:
@@ -136,6 +142,13 @@ def mail_of(content: Content, sender: Sender, recipient: Mailbox | None, ids: Se
                 mail.set_boundary(f"={moment.random_bytes(12).hex()}=")
         else:
             mail.set_content(_BREAK.sub("\n", content.html or ""), subtype="html")
-        return _BARE_BREAK.sub(b"\r\n", mail.as_bytes())
+        for each in content.extras.attachments:
+            maintype, _, subtype = each.content_type.partition("/")
+            mail.add_attachment(b64decode(each.content), maintype, subtype, filename=each.filename)
+        if content.extras.attachments:
+            mail.set_boundary(f"={moment.random_bytes(12).hex()}=files=")
+        # As they are: where a line is long and has no blank, email would encode it, and nobody would read the link in it.
+        own = "".join(f"{name}: {value}\r\n" for name, value in content.extras.headers).encode("ascii")
+        return own + _BARE_BREAK.sub(b"\r\n", mail.as_bytes())
     except (MessageError, ValueError, LookupError, IndexError, TypeError):  # email's parsers have their own opinions of odd input
         raise Unsendable("mail_not_built") from None

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from dispatcher_sandbox.ses.extras import check_attachments, check_headers
 from dispatcher_sandbox.ses.refusals import Refused, bad_request
 from dispatcher_sandbox.ses.rendering import Missing, filled, is_simple, recipients_of, values_of
 
@@ -49,6 +50,8 @@ def check_mail(mail: Mapping[str, Any]) -> None:
         raise bad_request("Body must have Text or Html.")
     for kind in parts:
         _text(_object(body, kind), "Data")
+    check_headers(simple, "Headers")
+    check_attachments(simple)
     _check_destination(_object(mail, "Destination"))
     _check_tags(mail, "EmailTags")
 
@@ -100,6 +103,7 @@ def _entry_fault(entry: object, template: Mapping[str, Any], texts: list[str]) -
     replacement = (entry.get("ReplacementEmailContent") or {}).get("ReplacementTemplate") or {}
     _check_data(replacement.get("ReplacementTemplateData"))
     _check_tags(entry, "ReplacementTags")
+    check_headers(entry, "ReplacementHeaders")
     destination = _object(entry, "Destination")
     try:
         _check_destination(destination)
