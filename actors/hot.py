@@ -13,13 +13,13 @@ from actors.store import organizations, templates
 from actors.store import providers as configurations
 from actors.webhook_configs import WebhookConfig
 from dispatcher.errors import ConfigError
-from dispatcher.locales import chain
 from dispatcher.messages import ProviderPolicy
 from dispatcher.model import Channel, OrganizationId, ProviderConfig
 from dispatcher.providers.batching import Batching
 from dispatcher.providers.inquiry import unknown_policy
 from dispatcher.providers.provider import sharing_of
 from dispatcher.providers.registry import REGISTRY, Bound, Provider, Unbindable
+from dispatcher.template_sets import TemplateSet, choose_locale
 from dispatcher.templates import CompiledTemplate
 from dispatcher.vault import EncryptionKeys, open_sealed
 
@@ -132,7 +132,12 @@ class Loaders:
         organization = await organizations.read(self.pool, organization_id)
         default = organization.default_locale if organization is not None else "en"
         by_locale = {template.locale: template for template in stored}
-        for candidate in chain(locale, default, stored[0].locale):
-            if candidate in by_locale:
-                return CompiledTemplate.of(by_locale[candidate])
-        return None
+        chosen, _ = choose_locale(by_locale, locale, default, stored[0].locale)
+        return CompiledTemplate.of(by_locale[chosen])
+
+    async def template_set(self, organization_id: OrganizationId, name: str, channel: Channel) -> TemplateSet | None:
+        """The template in force in all its locales. None when there is no such template."""
+        stored = await templates.read_in_force(self.pool, organization_id, name, channel)
+        if not stored:
+            return None
+        return TemplateSet({template.locale: CompiledTemplate.of(template) for template in stored}, stored[0].locale)

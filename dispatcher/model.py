@@ -108,7 +108,8 @@ class Template:
     """One stored version of a template: one name, channel and locale of one organization.
 
     ``subject`` and ``html_template`` are for email only. ``variables`` declares the names a template may use:
-    ``{name: {"required": bool, "default": any, "description": str}}``.
+    ``{name: {"required": bool, "default": any, "description": str}}``; ``schema`` is a JSON Schema instead of that. ``parts``
+    has what channels need beside the texts: ``title`` and ``data`` of a push, ``whatsapp``, and the ``layout`` it is wrapped in.
     """
 
     id: str
@@ -121,3 +122,5 @@ class Template:
     body_template: str
     html_template: str | None
     variables: Mapping[str, Mapping[str, Any]]
+    parts: Mapping[str, Any] = field(factory=dict)
+    schema: Mapping[str, Any] | None = None

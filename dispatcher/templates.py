@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
+from dispatcher.layouts import NO_LIBRARY, Library
 from dispatcher.model import Channel, Template
 from dispatcher.template_limits import Budget, Limits, MissingVariable, TemplateError
 from dispatcher.template_sandbox import Compiled, compile_source
@@ -64,6 +65,8 @@ class CompiledTemplate:
     """A stored template, ready to render. ``names`` are the variables of each part."""
 
     template_id: str
+    name: str
+    version: int
     locale: str
     names: Mapping[str, frozenset[str]]
     _parts: tuple[Part, ...] = field(repr=False)
@@ -72,8 +75,8 @@ class CompiledTemplate:
     _limits: Limits = field(repr=False)
 
     @classmethod
-    def of(cls, template: Template, limits: Limits = DEFAULT_LIMITS) -> CompiledTemplate:
-        """Compile all parts. Raises TemplateError that tells the part."""
+    def of(cls, template: Template, limits: Limits = DEFAULT_LIMITS, library: Library = NO_LIBRARY) -> CompiledTemplate:
+        """Compile all parts, with what they include of the library. Raises TemplateError that tells the part."""
         email = template.channel is Channel.EMAIL
         if email and not template.subject:
             raise TemplateError("template_part_missing", part="subject")
@@ -95,6 +98,8 @@ class CompiledTemplate:
         declared = template.variables.items()
         return cls(
             template.id,
+            template.name,
+            template.version,
             template.locale,
             MappingProxyType({part.name: part.compiled.names for part in parts}),
             tuple(parts),
