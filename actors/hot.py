@@ -9,7 +9,7 @@ import orjson
 from attrs import frozen
 
 from actors.io.postgres import Pool
-from actors.store import organizations, templates
+from actors.store import definitions, organizations, templates
 from actors.store import providers as configurations
 from actors.webhook_configs import WebhookConfig
 from dispatcher.errors import ConfigError
@@ -19,6 +19,7 @@ from dispatcher.providers.batching import Batching
 from dispatcher.providers.inquiry import unknown_policy
 from dispatcher.providers.provider import sharing_of
 from dispatcher.providers.registry import REGISTRY, Bound, Provider, Unbindable
+from dispatcher.setup import Setup
 from dispatcher.template_sets import TemplateSet, choose_locale
 from dispatcher.templates import CompiledTemplate
 from dispatcher.vault import EncryptionKeys, open_sealed
@@ -141,3 +142,14 @@ class Loaders:
         if not stored:
             return None
         return TemplateSet({template.locale: CompiledTemplate.of(template) for template in stored}, stored[0].locale)
+
+    async def setup(self, organization_id: OrganizationId) -> Setup:
+        """What the organization has set up, compiled. What can not be used is logged, by kind and name, and left out."""
+        organization = await organizations.read(self.pool, organization_id)
+        default = organization.default_locale if organization is not None else "en"
+        setup = Setup.of(default, await definitions.read_all(self.pool, organization_id))
+        for fault in setup.faults:
+            logger.error(
+                "organization %s: the %s '%s' can not be used: %s", organization_id, fault.kind, fault.name, fault.problem.code
+            )
+        return setup
