@@ -18,7 +18,6 @@ import orjson
 import trio
 from attrs import evolve
 
-from actors import announcements
 from actors.acceptor_answers import (
     IN_PROGRESS,
     REUSED,
@@ -40,19 +39,16 @@ from actors.acceptor_answers import (
 from actors.acceptor_answers import (
     AcceptRequest as _Request,
 )
-from actors.batcher import Batcher, BatcherStatistics
+from actors.admitting import Admitting
+from actors.batcher import BatcherStatistics
 from actors.cache import HotCache
 from actors.diversion import Statuses, chosen_way, ways_of
-from actors.headroom import Waits
 from actors.in_turns import in_turns
 from actors.metrics import Metrics
-from actors.ports import Admission, Arrival, BatchAnswer, Diverted, Existing, Inserted, Queue, Store
-from actors.pusher import Pusher
-from actors.supervision import describe
+from actors.ports import Admission, BatchAnswer, Diverted, Existing, Queue, Store
 from dispatcher.acceptance import AcceptLimits, HandedIn, Item, expired, parse_in_steps, too_large
 from dispatcher.audience import serves
-from dispatcher.errors import DispatcherError, KeyTaken, Overloaded, StoreInDoubt, StoreRefused, StoreUnavailable
-from dispatcher.headroom import BACKLOG_FULL
+from dispatcher.errors import StoreUnavailable
 from dispatcher.ids import uuid7
 from dispatcher.model import Channel, Lane, NotificationId, OrganizationId
 from dispatcher.problems import Problem, Refused, escape_pointer
@@ -101,35 +97,24 @@ class Acceptor:
         self._load_template = load_template
         self._load_lanes = load_lanes
         self._stored_answer = stored_answer
-        self.pusher = Pusher(queue, metrics, wake=wake, random=random)
         self._unix_s = unix_s
         self._random = random
-        self.waits = Waits()
         self._under_way: set[tuple[OrganizationId, str]] = set()  # keys of requests that have no answer yet
-        self._inserts: Batcher[_Request] = Batcher(
-            "accepting", self._flush, rows_max=rows_max, tick_s=tick_s, pending_max=pending_max, weigh=_weight, workers=2
+        self.admitting = Admitting(
+            store, queue, metrics, rows_max=rows_max, pending_max=pending_max, tick_s=tick_s, wake=wake, random=random
         )
 
     async def run(self) -> None:
         """Insert until :meth:`close`."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.pusher.run)
-            await self._inserts.run()
-            self.pusher.close()
+        await self.admitting.run()
 
     def close(self) -> None:
         """No further requests will come."""
-        self._inserts.close()
+        self.admitting.close()
 
     def statistics(self) -> BatcherStatistics:
         """The line in front of Postgres."""
-        return self._inserts.statistics()
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing waits for its insert."""
-        line = self._inserts.statistics()
-        return not (line.pending or line.flushing)
+        return self.admitting.statistics()
 
     async def accept(self, organization_id: OrganizationId, body: bytes, idempotency_key: str | None) -> Answer:
         """Accept one notification or a batch; the answer is true: what it calls accepted is on disk.
@@ -176,7 +161,7 @@ class Acceptor:
         if isinstance(prepared, Existing):
             existing = prepared
         else:
-            request = await self._insert(_Request(organization_id, (prepared,), None))
+            request = await self.admitting.insert(_Request(organization_id, (prepared,), None))
             if prepared.id in request.refused:
                 raise Refused(UNSTORABLE)
             existing = existing_of(prepared, request.existing)
@@ -234,7 +219,7 @@ class Acceptor:
                 lambda existing: orjson.dumps(batch_document(prepared, existing, request.refused)),
             )
         if request.admissions or request.batch_answer is not None:
-            await self._insert(request)
+            await self.admitting.insert(request)
         if request.taken and header_key is not None:
             replay = await self._replay(organization_id, header_key, handed.request_hash)
             if replay is None:
@@ -348,100 +333,5 @@ class Acceptor:
             keys.add((organization_id, batch_key(header_key) if handed.is_batch else header_key))
         return keys
 
-    # --- into Postgres ----------------------------------------------------------------------------------------------------
-
-    async def _insert(self, request: _Request) -> _Request:
-        try:
-            self._inserts.put(request)
-        except Overloaded:
-            self._metrics.events["turned_away_backlog_full"] += 1
-            raise Refused(BACKLOG_FULL) from None
-        await request.done.wait()
-        if request.error is not None:
-            raise request.error
-        return request
-
-    async def _flush(self, batch: list[_Request]) -> None:
-        try:
-            with self.waits.insert(batch[0].handed_in_s):
-                await self._insert_all(batch)
-        except Exception as error:
-            if not isinstance(error, DispatcherError):
-                logger.error("accepting a batch of %d requests failed: %s", len(batch), describe(error))
-                error = StoreUnavailable("accepting failed unexpectedly; the log says where")
-            for request in batch:
-                if not request.done.is_set():
-                    request.error = error
-                    request.done.set()
-        self._push([request for request in batch if not request.taken])
-
-    async def _insert_all(self, batch: Sequence[_Request]) -> None:
-        """Insert the rows of all these requests in one transaction; if Postgres refuses one of them, find it by halves."""
-        try:
-            existing = await self._store.insert(
-                [admission for request in batch for admission in request.admissions],
-                [request.batch_answer for request in batch if request.batch_answer is not None],
-            )
-        except StoreRefused as refusal:
-            if len(batch) > 1:
-                middle = len(batch) // 2
-                await self._insert_all(batch[:middle])
-                await self._insert_all(batch[middle:])
-            elif isinstance(refusal, KeyTaken):
-                batch[0].taken = True
-                batch[0].done.set()
-            else:
-                await self._insert_by_halves(batch[0])
-            return
-        for request in batch:
-            request.existing = existing
-            request.done.set()
-
-    async def _insert_by_halves(self, request: _Request) -> None:
-        existing = Inserted()
-        parts = [request.admissions]
-        while parts:
-            part = parts.pop()
-            try:
-                existing.add(await self._store.insert(part, ()))
-            except StoreRefused:
-                if len(part) == 1:
-                    request.refused.add(part[0].id)
-                else:
-                    parts.extend((part[len(part) // 2 :], part[: len(part) // 2]))
-        if request.batch_answer is not None:
-            answer = request.batch_answer.answer(existing)
-            try:
-                await self._store.insert((), [request.batch_answer._replace(answer=lambda _: answer)])
-            except KeyTaken:
-                request.taken = True
-        request.existing = existing
-        request.done.set()
-
-    def _push(self, requests: Iterable[_Request]) -> None:
-        """Tell Redis and the organizations' actors, without waiting for either."""
-        arrivals: dict[OrganizationId, tuple[list[NotificationId], list[bytes]]] = {}
-        for request in requests:
-            if request.error is not None:
-                # Perhaps they are on disk and only the answer was lost. If not, the gate knows nothing of them and drops them.
-                if isinstance(request.error, StoreInDoubt):
-                    arrivals.setdefault(request.organization_id, ([], []))[0].extend(a.id for a in request.admissions)
-                continue
-            for admission in request.admissions:
-                if admission.id in request.refused or admission.id in request.existing.suppressed:
-                    continue
-                if existing_of(admission, request.existing) is not None:
-                    continue
-                ids, notices = arrivals.setdefault(request.organization_id, ([], []))
-                ids.append(admission.id)
-                row = admission.row
-                notices.append(announcements.created(admission.id, Channel(row["channel"]), row["created_at"]))
-        if arrivals:
-            self.pusher.put([Arrival(name, ids, notices) for name, (ids, notices) in arrivals.items()])
-
 
 _NO_TEMPLATE = object()
-
-
-def _weight(request: _Request) -> int:
-    return max(1, len(request.admissions))

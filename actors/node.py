@@ -218,8 +218,8 @@ class Node:
             redis,
             pool,
             self.metrics,
-            waits=self.acceptor.waits,
-            is_idle=lambda: self.acceptor.is_idle,
+            waits=self.acceptor.admitting.waits,
+            is_idle=lambda: self.acceptor.admitting.is_idle,
             random=random,
         )
         self.readiness = Readiness(pool, redis)
@@ -305,7 +305,7 @@ class Node:
             "listeners": herald.listeners,
             "postgres_connections": pool.size,
             "postgres_waiting": pool.waiting,
-            "unpushed": self.acceptor.pusher.pending,
+            "unpushed": self.acceptor.admitting.pusher.pending,
             "announcements_buffered": herald.buffered,
             "redis_pending": redis.pending,
             "redis_waiting": redis.waiting,

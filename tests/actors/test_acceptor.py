@@ -258,7 +258,7 @@ async def test_a_batch_that_another_process_heard_first_is_answered_by_what_that
     other = {"items": [item(number) for number in (1, 3, 4)]}
     elsewhere = Bench()
     elsewhere.store = MemoryStore(bench.database, "0192d3a4-7c1e-7f00-8000-0123456789ac")
-    elsewhere.acceptor._store = elsewhere.store
+    elsewhere.acceptor._store = elsewhere.acceptor.admitting.store = elsewhere.store
     first: list[Answer] = []
 
     async def overtaken(operation: str, moment: Moment) -> None:
