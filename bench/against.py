@@ -1,4 +1,6 @@
-"""Does a change cost throughput? This checkout and another one dispatch in turns: ``python -m bench against ../before``.
+"""Does a change cost throughput? This checkout and another one work in turns: ``python -m bench against ../before``.
+
+Three questions, one after the other: dispatching, accepting in batches of 500, accepting one by one; ``--of`` asks fewer.
 
 Each checkout runs its own dispatcher on servers of its own, which stand idle while the other has its turn. The order alternates,
 the ratio is taken round by round, so a machine whose speed drifts does both the same harm.
@@ -24,19 +26,32 @@ HERE = Path(__file__).parent.parent
 _TURNS = """
 import sys
 from contextlib import ExitStack
-from bench import dispatch
+import orjson
+from bench import accepting, dispatch
 from bench.rig import Load, contestant, servers
-count, organizations, seed = map(int, sys.argv[1:])
+question, *numbers = sys.argv[1:]
+count, organizations, seed = map(int, numbers)
 with servers() as up, ExitStack() as stack:
-    load = Load(up, organizations, seed)
+    load = Load(up, organizations, seed) if question == "dispatch" else None
     subject = stack.enter_context(contestant([sys.executable, "-m", "bench.subject"], up.environment()))
-    contest = dispatch.dispatcher_contest(subject, load, count)
-    dispatch.run_turn(load, contest)
+    if question == "dispatch":
+        contest = dispatch.dispatcher_contest(subject, load, count)
+        take = lambda: dispatch.run_turn(load, contest)
+    else:
+        url = subject.first_line.split()[1]
+        key = accepting.set_up(up, url)
+        size, connections = (accepting.BATCH_ITEMS, 4) if question == "batches" else (1, 32)
+        items = [accepting.item(number) for number in range(size)]
+        body = orjson.dumps({"items": items} if size > 1 else items[0])
+        requests = [accepting.request(url, key, body)] * max(1, count // size)
+        take = lambda: accepting.turn(up, url, subject.process.pid, requests, size, connections)
+    take()
     print("ready", flush=True)
     for _ in sys.stdin:
-        turn = dispatch.run_turn(load, contest)
+        turn = take()
         print(turn.rate, turn.cpu_us["own"], turn.cpu_us["postgres"], flush=True)
 """
+QUESTIONS = {"dispatch": "Dispatch", "batches": "Accept in batches of 500", "singles": "Accept one by one"}
 
 
 class Side(NamedTuple):
@@ -61,10 +76,10 @@ class Side(NamedTuple):
 
 
 @contextmanager
-def side(checkout: Path, *arguments: int) -> Iterator[Side]:
+def side(checkout: Path, question: str, *numbers: int) -> Iterator[Side]:
     """Servers and dispatcher of a checkout, warm."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(checkout), str(checkout / "http")))}
-    command = [sys.executable, "-W", "ignore", "-c", _TURNS, *map(str, arguments)]
+    command = [sys.executable, "-W", "ignore", "-c", _TURNS, question, *map(str, numbers)]
     process = subprocess.Popen(command, cwd=checkout, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         begun = Side(process, [])
@@ -81,17 +96,24 @@ def side(checkout: Path, *arguments: int) -> Iterator[Side]:
 @click.argument("before", type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path))
 @click.option("--rounds", default=11, show_default=True)
 @click.option("--count", default=10_000, show_default=True, help="Notifications of one turn.")
-@click.option("--organizations", default=50, show_default=True)
+@click.option("--organizations", default=50, show_default=True, help="Among which dispatching is shared.")
 @click.option("--seed", default=1, show_default=True)
-def command(before: Path, rounds: int, count: int, organizations: int, seed: int) -> None:
-    """Compare the dispatching of this checkout with that of another one, BEFORE."""
+@click.option("--of", "questions", type=click.Choice(list(QUESTIONS)), multiple=True, help="Ask this only; may be repeated.")
+def command(before: Path, rounds: int, count: int, organizations: int, seed: int, questions: tuple[str, ...]) -> None:
+    """Compare dispatching and accepting of this checkout with those of another one, BEFORE."""
+    for question in questions or QUESTIONS:
+        _compare(question, before, rounds, count, organizations, seed)
+
+
+def _compare(question: str, before: Path, rounds: int, count: int, organizations: int, seed: int) -> None:
     with ExitStack() as stack:
-        old = stack.enter_context(side(before, count, organizations, seed))
-        new = stack.enter_context(side(HERE, count, organizations, seed))
+        old = stack.enter_context(side(before, question, count, organizations, seed))
+        new = stack.enter_context(side(HERE, question, count, organizations, seed))
         for number in range(rounds):
             for one in (old, new) if number % 2 == 0 else (new, old):
                 one.take_turn()
-    print(f"Dispatch: {rounds} rounds of {count:,} notifications each, {organizations} organizations; median [least - most]")
+    among = f", {organizations} organizations" if question == "dispatch" else ""
+    print(f"\n{QUESTIONS[question]}: {rounds} rounds of {count:,} notifications each{among}; median [least - most]")
     print(f"{'':<10}{'notifications/s':>26}   CPU µs per notification")
     for name, turns in (("before", old.turns), ("now", new.turns)):
         rates, own_us, postgres_us = zip(*turns, strict=True)
