@@ -20,6 +20,7 @@ from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 
+from dispatcher.localization import NEUTRAL, Localization
 from dispatcher.template_filters import FILTERS
 from dispatcher.template_language import LOOP_NAMES, rewrite
 from dispatcher.template_limits import Budget, Limits, Missing, MissingVariable, TemplateError
@@ -43,7 +44,7 @@ _FILENAME: Final = "<template>"
 class RenderContext(Context):
     """One rendering: Jinja's context without its globals, and with what our functions look at."""
 
-    def __init__(self, compiled: Compiled, variables: Mapping[str, Any], budget: Budget) -> None:
+    def __init__(self, compiled: Compiled, variables: Mapping[str, Any], budget: Budget, localization: Localization) -> None:
         # Deliberately not the base's: it builds per rendering what is the same for every rendering of an environment.
         self.parent = variables  # type: ignore[assignment]
         self.vars = {}
@@ -53,6 +54,7 @@ class RenderContext(Context):
         self.budget = budget
         self.autoescape = compiled.environment.eval_ctx.autoescape
         self.constants = compiled.constants
+        self.localization = localization
 
     def resolve_or_missing(self, key: str) -> Any:
         """The variable of that name. There are no globals behind the variables."""
@@ -176,9 +178,9 @@ class Compiled:
     constants: frozenset[str] = field(repr=False)
     _template: JinjaTemplate = field(repr=False, eq=False)
 
-    def run(self, variables: Mapping[str, Any], budget: Budget, length_max: int) -> str:
+    def run(self, variables: Mapping[str, Any], budget: Budget, length_max: int, localization: Localization = NEUTRAL) -> str:
         """Render. Raises TemplateError; its line is that of the source."""
-        context = RenderContext(self, variables, budget)
+        context = RenderContext(self, variables, budget, localization)
         pieces = []
         left = length_max
         failed: TemplateError | None = None

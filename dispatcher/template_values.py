@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from markupsafe import Markup, escape
 
+from dispatcher.localization import Localization
 from dispatcher.template_limits import Budget, Missing, TemplateError
 
 INTEGER_END = 2**63
@@ -35,6 +36,7 @@ class Rendering(Protocol):
     budget: Budget
     autoescape: bool
     constants: frozenset[str]
+    localization: Localization
 
 
 def wrong() -> TemplateError:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from attrs import field, frozen
 
 from dispatcher.layouts import NO_LIBRARY, Library
+from dispatcher.localization import NEUTRAL, Localization
 from dispatcher.model import Channel, Template
 from dispatcher.template_limits import Budget, Limits, MissingVariable, TemplateError
 from dispatcher.template_sandbox import Compiled, compile_source
@@ -108,9 +109,10 @@ class CompiledTemplate:
             limits,
         )
 
-    def render_payload(self, variables: Mapping[str, Any]) -> dict[str, str]:
+    def render_payload(self, variables: Mapping[str, Any], localization: Localization = NEUTRAL) -> dict[str, str]:
         """The payload: ``{"subject", "text", "html"?}`` for email, ``{"text"}`` otherwise.
 
+        ``localization`` is for whom: nobody in particular means the template's own locale, in UTC.
         Steps and size are limits of the whole payload. Raises TemplateError, of which MissingVariable is one.
         """
         if self._defaults:
@@ -118,12 +120,13 @@ class CompiledTemplate:
         for name in self._required:
             if variables.get(name) is None:
                 raise MissingVariable(name)
+        localization = localization.within(self.locale)
         budget = Budget(self._limits.steps_max, self._limits.output_bytes_max)
         left = self._limits.output_bytes_max
         payload: dict[str, str] = {}
         for part in self._parts:
             try:
-                text = _rendered(part.compiled, variables, budget, min(left, part.bytes_max))
+                text = _rendered(part.compiled, variables, budget, min(left, part.bytes_max), localization)
                 if part.key == "subject":
                     _check_subject(text)
             except TemplateError as error:
@@ -147,8 +150,10 @@ def undeclared_variables(template: Template, limits: Limits = DEFAULT_LIMITS) ->
     return {part: undeclared for part, undeclared in found.items() if undeclared}
 
 
-def _rendered(compiled: Compiled, variables: Mapping[str, Any], budget: Budget, bytes_max: int) -> str:
-    text = compiled.run(variables, budget, bytes_max)
+def _rendered(
+    compiled: Compiled, variables: Mapping[str, Any], budget: Budget, bytes_max: int, localization: Localization = NEUTRAL
+) -> str:
+    text = compiled.run(variables, budget, bytes_max, localization)
     if not text.isascii():
         try:
             size = len(text.encode())

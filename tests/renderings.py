@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrs import define, field
 
+from dispatcher.localization import NEUTRAL, Localization
 from dispatcher.template_limits import Budget
 
 STEPS = 1_000_000
@@ -15,6 +16,7 @@ class Rendering:
 
     autoescape: bool = False
     constants: frozenset[str] = frozenset()
+    localization: Localization = NEUTRAL
     budget: Budget = field(factory=lambda: Budget(STEPS, 100_000))
 
     @property

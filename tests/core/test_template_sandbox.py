@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from jinja2.runtime import LoopContext
 from markupsafe import escape
 
+from dispatcher.localization import NEUTRAL
 from dispatcher.template_limits import Budget, Limits, Missing, MissingVariable, TemplateError
 from dispatcher.template_sandbox import SANDBOXES, Compiled, RenderContext, compile_source
 
@@ -247,7 +248,7 @@ def test_the_second_wall_stands_without_the_first(escapes: bool) -> None:
     """The environment itself gives away no attribute, no item and no call, should a tree ever reach it unchecked."""
     sandbox = SANDBOXES[escapes]
     loop = LoopContext([1], Missing)
-    context = RenderContext(compiled(""), {}, Budget(1, 1))
+    context = RenderContext(compiled(""), {}, Budget(1, 1), NEUTRAL)
 
     assert sandbox.globals == {}
     assert sandbox.getattr(loop, "index") == 0
