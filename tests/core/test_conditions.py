@@ -272,8 +272,26 @@ JSON = st.recursive(
     max_leaves=12,
 )
 _ATOMS = st.sampled_from(
-    ["data", "event", "data.a", "data.b.a", "data[0]", "data.a[-1]", "1", "0", "2.5", "true", "none", "''", "'a'", "'b'"]
-    + ["9000000000000000000", "[]", "{}", "'1e400'"]
+    [
+        "data",
+        "event",
+        "data.a",
+        "data.b.a",
+        "data[0]",
+        "data.a[-1]",
+        "1",
+        "0",
+        "2.5",
+        "true",
+        "none",
+        "''",
+        "'a'",
+        "'b'",
+        "9000000000000000000",
+        "[]",
+        "{}",
+        "'1e400'",
+    ]
 )
 
 
