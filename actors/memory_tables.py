@@ -17,6 +17,7 @@ from dispatcher.feedback.confirmation import Confirmation
 from dispatcher.feedback.feedback import FeedbackKind
 from dispatcher.ids import is_uuid
 from dispatcher.model import Channel, DeadLetterReason, NotificationId, OrganizationId, Status
+from dispatcher.people import User
 
 _CHANNELS = frozenset(channel.value for channel in Channel)
 
@@ -139,6 +140,8 @@ class MemoryDatabase:
     contacts: dict[ContactName, ContactRow] = field(factory=dict, init=False)
     reports: dict[str, ReportRow] = field(factory=dict, init=False)
     confirmations: dict[NotificationId, Confirmation] = field(factory=dict, init=False)
+    users: dict[tuple[OrganizationId, str], User] = field(factory=dict, init=False)
+    cap_times_s: dict[tuple[OrganizationId, str, str], tuple[float, ...]] = field(factory=dict, init=False)  # by user and cap
 
     def contact(self, organization_id: OrganizationId, channel: Channel, recipient: str) -> ContactRow | None:
         """The contact of an address, if anything was ever heard of it."""
