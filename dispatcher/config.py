@@ -17,7 +17,7 @@ from attrs import fields, frozen
 from dispatcher.backoff import RetryPolicy
 from dispatcher.breaker import BreakerPolicy
 from dispatcher.errors import ConfigError
-from dispatcher.origins import parse_origin
+from dispatcher.origins import parse_base_url, parse_origin
 from dispatcher.retry_budget import FLOOR_PER_S, RATIO
 from dispatcher.settings import METADATA_KEY, Fault, Setting, count, number, server_url, setting, word
 from dispatcher.vault import KEYS_VARIABLE, EncryptionKeys, parse_keys
@@ -25,7 +25,9 @@ from dispatcher.vault import KEYS_VARIABLE, EncryptionKeys, parse_keys
 PREFIX = "DISPATCHER_"
 LEASE_MARGIN_S = 10.0
 """How much longer a lease must be than a request: a lease that ran out while a call was under way would send it twice."""
+PUBLIC_URL_CHARS_MAX = 200
 _MIB = 1024 * 1024
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 @frozen
@@ -47,6 +49,17 @@ class RedisConfig:
     command_deadline_s: float = number(5.0, "to run one command", at_most=600)
 
 
+def _parse_public_url(text: str) -> str:
+    base = parse_base_url(text)
+    if base is None or len(text) > PUBLIC_URL_CHARS_MAX:
+        raise Fault(
+            f"must be a URL of at most {PUBLIC_URL_CHARS_MAX} characters such as https://notify.example.org, and without a query"
+        )
+    if base.origin.scheme == "http" and base.origin.host not in _LOOPBACK:
+        raise Fault("must be an https:// URL, unless it is of this machine: what stands behind it is for nobody else to read")
+    return text.rstrip("/")
+
+
 @frozen
 class SurfaceConfig:
     """The HTTP surface."""
@@ -59,6 +72,12 @@ class SurfaceConfig:
     listener_buffer_max: int = count(10_000, "events waiting for one slow websocket before it is closed: two for each of a batch")
     listeners_max: int = count(10_000, "websockets at once")
     key_cache_s: float = number(30.0, "how long a revoked API key may still be honoured", at_most=3600)
+    public_url: str = setting(
+        "",
+        "where people reach this over the internet: for links to unsubscribe by; without it there are none",
+        _parse_public_url,
+        "none",
+    )
 
 
 @frozen

@@ -21,6 +21,8 @@ from types import MappingProxyType
 from attrs import field, frozen
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from dispatcher.errors import ConfigError
 
@@ -43,6 +45,7 @@ class EncryptionKeys:
 
     sealing_id: str
     _ciphers: Mapping[str, AESGCM] = field(repr=False, eq=False)
+    _secrets: tuple[bytes, ...] = field(repr=False, eq=False)
 
     @classmethod
     def of(cls, keys: Mapping[str, bytes]) -> EncryptionKeys:
@@ -56,12 +59,17 @@ class EncryptionKeys:
                 )
             if len(key) != KEY_BYTES:
                 raise ConfigError(f"{KEYS_VARIABLE}: key {position} must be exactly {KEY_BYTES} bytes, but is {len(key)}")
-        return cls(next(iter(keys)), MappingProxyType({key_id: AESGCM(key) for key_id, key in keys.items()}))
+        ciphers = MappingProxyType({key_id: AESGCM(key) for key_id, key in keys.items()})
+        return cls(next(iter(keys)), ciphers, tuple(keys.values()))
 
     @property
     def ids(self) -> tuple[str, ...]:
         """The ids of all keys, the sealing one first."""
         return tuple(self._ciphers)
+
+    def derived(self, purpose: bytes, length_bytes: int) -> tuple[bytes, ...]:
+        """Keys for something else, one of each of these and in their order (HKDF, RFC 5869). They tell nothing of these."""
+        return tuple(HKDF(SHA256(), length_bytes, None, purpose).derive(secret) for secret in self._secrets)
 
     def cipher(self, key_id: str) -> AESGCM:
         """The cipher of one key. Raises ConfigError when there is none of that id."""

@@ -68,21 +68,15 @@ def in_memory() -> World:
 def on_postgres(pool: Pool) -> World:
     async def put(user: User, organization_id: OrganizationId = ACME) -> None:
         quiet = user.quiet_hours
-        document = None if quiet is None else span_document(quiet.start, quiet.end, quiet.days)
+        document = None if quiet is None else orjson.dumps(span_document(quiet.start, quiet.end, quiet.days)).decode()
         await pool.execute(
             "INSERT INTO users (organization_id, id, locale, time_zone, quiet_hours) VALUES (%s, %s, %s, %s, %s::jsonb)",
-            (
-                organization_id,
-                user.id,
-                user.locale,
-                user.time_zone,
-                None if document is None else orjson.dumps(document).decode(),
-            ),
+            (organization_id, user.id, user.locale, user.time_zone, document),
         )
         for place, point in enumerate(user.points):
             await pool.execute(
-                "INSERT INTO contact_points (id, organization_id, user_id, channel, address, recipient, app, platform, expires_at,"
-                " refreshed_at) VALUES (%s, %s, %s, %s, contact_address(%s, %s), %s, %s, %s, to_timestamp(%s),"
+                "INSERT INTO contact_points (id, organization_id, user_id, channel, address, recipient, app, platform, "
+                "expires_at, refreshed_at) VALUES (%s, %s, %s, %s, contact_address(%s, %s), %s, %s, %s, to_timestamp(%s),"
                 " now() - make_interval(secs => %s))",
                 (
                     point.id, organization_id, user.id, point.channel, point.channel, point.recipient, point.recipient,
