@@ -9,7 +9,7 @@ from typing import Any
 import trio
 from attrs import define, field, frozen
 
-from actors.ports import Admission, BatchAnswer, Diverted, Existing, Inserted
+from actors.ports import Admission, BatchAnswer, Diverted, EventAdmission, Existing, Inserted
 from dispatcher.acceptance import Item
 from dispatcher.audience import lanes_of
 from dispatcher.contacts import ContactStatus
@@ -25,10 +25,12 @@ class AcceptRequest:
     organization_id: OrganizationId
     admissions: Sequence[Admission]
     batch_answer: BatchAnswer | None
+    events: Sequence[EventAdmission] = ()
     handed_in_s: float = field(factory=trio.current_time)
     done: trio.Event = field(factory=trio.Event)
     existing: Inserted = field(factory=Inserted)
     refused: set[NotificationId] = field(factory=set)  # rows that Postgres would not take
+    refused_events: set[str] = field(factory=set)  # and events
     taken: bool = False  # the key of the batch: somebody else was first
     error: DispatcherError | None = None
 

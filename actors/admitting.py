@@ -18,12 +18,12 @@ from actors.acceptor_answers import AcceptRequest, existing_of
 from actors.batcher import Batcher, BatcherStatistics
 from actors.headroom import Waits
 from actors.metrics import Metrics
-from actors.ports import Arrival, Inserted, Queue, Store
+from actors.ports import Admission, Arrival, Inserted, Queue, Store
 from actors.pusher import Pusher
 from actors.supervision import describe
 from dispatcher.errors import DispatcherError, KeyTaken, Overloaded, StoreInDoubt, StoreRefused, StoreUnavailable
 from dispatcher.headroom import BACKLOG_FULL
-from dispatcher.model import Channel, NotificationId, OrganizationId
+from dispatcher.model import Channel, NotificationId, OrganizationId, Status
 from dispatcher.problems import Refused
 
 logger = logging.getLogger(__name__)
@@ -105,6 +105,7 @@ class Admitting:
             existing = await self.store.insert(
                 [admission for request in batch for admission in request.admissions],
                 [request.batch_answer for request in batch if request.batch_answer is not None],
+                [event for request in batch for event in request.events],
             )
         except StoreRefused as refusal:
             if len(batch) > 1:
@@ -123,7 +124,7 @@ class Admitting:
 
     async def _insert_by_halves(self, request: AcceptRequest) -> None:
         existing = Inserted()
-        parts = [request.admissions]
+        parts = [request.admissions] if request.admissions else []
         while parts:
             part = parts.pop()
             try:
@@ -133,6 +134,16 @@ class Admitting:
                     request.refused.add(part[0].id)
                 else:
                     parts.extend((part[len(part) // 2 :], part[: len(part) // 2]))
+        events = [request.events]
+        while events:
+            some = events.pop()
+            try:
+                existing.add(await self.store.insert((), (), some))
+            except StoreRefused:
+                if len(some) == 1:
+                    request.refused_events.add(some[0].id)
+                else:
+                    events.extend((some[len(some) // 2 :], some[: len(some) // 2]))
         if request.batch_answer is not None:
             answer = request.batch_answer.answer(existing)
             try:
@@ -149,12 +160,13 @@ class Admitting:
             if request.error is not None:
                 # Perhaps they are on disk and only the answer was lost. If not, the gate knows nothing of them and drops them.
                 if isinstance(request.error, StoreInDoubt):
-                    arrivals.setdefault(request.organization_id, ([], []))[0].extend(a.id for a in request.admissions)
+                    perhaps = [a.id for a in _admissions(request) if not _waits(a)]
+                    arrivals.setdefault(request.organization_id, ([], []))[0].extend(perhaps)
                 continue
-            for admission in request.admissions:
+            for admission in _admissions(request):
                 if admission.id in request.refused or admission.id in request.existing.suppressed:
                     continue
-                if existing_of(admission, request.existing) is not None:
+                if existing_of(admission, request.existing) is not None or _waits(admission):
                     continue
                 ids, notices = arrivals.setdefault(request.organization_id, ([], []))
                 ids.append(admission.id)
@@ -164,5 +176,19 @@ class Admitting:
             self.pusher.put([Arrival(name, ids, notices) for name, (ids, notices) in arrivals.items()])
 
 
+def _admissions(request: AcceptRequest) -> Iterable[Admission]:
+    """All that may have been inserted for a request."""
+    yield from request.admissions
+    for event in request.events:
+        if event.id not in request.refused_events and (event.organization_id, event.id) not in request.existing.events:
+            yield from event.admissions
+
+
+def _waits(admission: Admission) -> bool:
+    return admission.is_planned and admission.row.get("status") == Status.SCHEDULED
+
+
 def _weight(request: AcceptRequest) -> int:
+    if request.events:
+        return len(request.admissions) + sum(1 + len(event.admissions) for event in request.events)
     return max(1, len(request.admissions))

@@ -10,14 +10,28 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from actors.memory import Interrupt, Moment, checkpoint
+from actors.memory_insert import insert
 from actors.memory_shards import free_shards, hold_shards
-from actors.memory_tables import DeadLetter, MemoryDatabase, Row, TimelineRow, is_storable, row_of
-from actors.ports import NO_WAYS, RESCUES_MAX, Admission, BatchAnswer, Existing, Expired, Holding, Inserted, Page, Rescued
+from actors.memory_tables import DeadLetter, MemoryDatabase, Row, TimelineRow
+from actors.ports import (
+    NO_WAYS,
+    RESCUES_MAX,
+    Admission,
+    BatchAnswer,
+    EventAdmission,
+    Existing,
+    Expired,
+    Holding,
+    Inserted,
+    KnownEvent,
+    Page,
+    Rescued,
+)
 from dispatcher.audience import audience_of
 from dispatcher.audience import lane as name_lane
 from dispatcher.backoff import rescue_delay_s
 from dispatcher.contacts import IGNORABLE, ContactStatus, suppressed_as
-from dispatcher.errors import KeyTaken, StoreRefused
+from dispatcher.errors import StoreRefused
 from dispatcher.feedback.feedback import FeedbackKind
 from dispatcher.ids import is_uuid
 from dispatcher.messages import Gated, Verdict
@@ -41,10 +55,12 @@ class MemoryStore:
         self.interrupt = interrupt
         self.term = 0
 
-    async def insert(self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]) -> Inserted:
+    async def insert(
+        self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer], events: Sequence[EventAdmission] = ()
+    ) -> Inserted:
         """Insert all in one transaction. Rows whose key is taken or whose contact is suppressed are left out, and named."""
         await self.interrupt("insert", Moment.BEFORE)
-        existing = self._insert(admissions, batch_answers)
+        existing = insert(self.database, admissions, batch_answers, events)
         await self.interrupt("insert", Moment.AFTER)
         return existing
 
@@ -56,6 +72,13 @@ class MemoryStore:
         statuses = {(channel, whose): self.database.suppressed_as(organization_id, channel, whose) for channel, whose in whom}
         await self.interrupt("suppressed", Moment.AFTER)
         return {name: status for name, status in statuses.items() if status is not None}
+
+    async def known_events(self, organization_id: OrganizationId, ids: Sequence[str]) -> Mapping[str, KnownEvent]:
+        """Which of these events were taken in before."""
+        await self.interrupt("known_events", Moment.BEFORE)
+        found = {id: self.database.events.get((organization_id, id)) for id in ids}
+        await self.interrupt("known_events", Moment.AFTER)
+        return {id: KnownEvent(row.request_hash, row.answer) for id, row in found.items() if row is not None}
 
     async def known(self, organization_id: OrganizationId, idempotency_keys: Sequence[str]) -> Mapping[str, Existing]:
         """What these keys of one organization stand for already. Keys that are new are left out."""
@@ -220,43 +243,6 @@ class MemoryStore:
         await self.interrupt("release_shards", Moment.AFTER)
 
     # --- statements -----------------------------------------------------------------------------------------------------
-
-    def _insert(self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]) -> Inserted:
-        database = self.database
-        if not all(is_storable(admission) for admission in admissions):
-            raise StoreRefused(f"a batch of {len(admissions)} notifications can not be stored")
-        if any((kept.organization_id, kept.idempotency_key) in database.batch_answers for kept in batch_answers):
-            raise KeyTaken("the key of a batch has an answer already")
-        added: dict[NotificationId, Row] = {}
-        suppressed: dict[NotificationId, ContactStatus] = {}
-        keys: dict[tuple[OrganizationId, str], NotificationId] = {}
-        for admission in admissions:
-            key = None if admission.idempotency_key is None else (admission.organization_id, admission.idempotency_key)
-            if admission.id in database.rows or admission.id in added or key in database.keys or key in keys:
-                continue
-            row = row_of(admission)
-            status = database.suppressed_as(row.organization_id, row.channel, row.recipient)
-            if status is not None and not (row.ignores_suppression and status in IGNORABLE):
-                suppressed[admission.id] = status
-                continue
-            added[admission.id] = row
-            if key is not None:
-                keys[key] = admission.id
-        existing = Inserted()
-        existing.suppressed = suppressed
-        if len(added) < len(admissions):
-            for organization_id, _, name, *_ in admissions:
-                if name is not None:
-                    id = database.keys.get((organization_id, name)) or keys.get((organization_id, name))
-                    if id is not None:
-                        row = added.get(id) or database.rows[id]
-                        existing[organization_id, name] = Existing(id, row.request_hash, row.created_at_s, row.channel)
-        answers = {(a.organization_id, a.idempotency_key): (a.request_hash, a.answer(existing)) for a in batch_answers}
-        database.rows.update(added)
-        database.keys.update(keys)
-        for answered, answer in answers.items():
-            database.batch_answers[answered] = answer
-        return existing
 
     def _gate(
         self,

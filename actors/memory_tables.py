@@ -119,6 +119,37 @@ class ReportRow:
     message_id: str | None
 
 
+@define
+class EventRow:
+    """One event that was taken in."""
+
+    type: str
+    request_hash: bytes
+    correlation_id: str | None
+    received_at_s: float
+    answer: bytes
+
+
+@frozen
+class DigestItemRow:
+    """One event of a digest."""
+
+    correlation_id: str | None
+    data: Mapping[str, Any] = field(repr=False)
+    at_s: float
+
+
+@define
+class DigestRow:
+    """Events that wait to be told of together, by their ids."""
+
+    id: str
+    due_at_s: float
+    items: dict[str, DigestItemRow] = field(factory=dict)
+
+
+DigestName = tuple[OrganizationId, str, str, Channel, str]
+"""What identifies a digest: its organization, rule, user, channel and key."""
 ContactName = tuple[OrganizationId, Channel, bytes]
 """What identifies a contact: see ``dispatcher.contacts.address_of``."""
 
@@ -137,6 +168,8 @@ class MemoryDatabase:
     beats: dict[str, float] = field(factory=dict, init=False)  # by incarnation, until when it is a member
     shards: dict[int, ShardRow] = field(factory=dict, init=False)
 
+    events: dict[tuple[OrganizationId, str], EventRow] = field(factory=dict, init=False)
+    digests: dict[DigestName, DigestRow] = field(factory=dict, init=False)
     contacts: dict[ContactName, ContactRow] = field(factory=dict, init=False)
     reports: dict[str, ReportRow] = field(factory=dict, init=False)
     confirmations: dict[NotificationId, Confirmation] = field(factory=dict, init=False)

@@ -135,17 +135,28 @@ class Existing(NamedTuple):
     channel: Channel
 
 
+class KnownEvent(NamedTuple):
+    """An event that was taken in before. ``answer`` is JSON, as it was given then."""
+
+    request_hash: bytes
+    answer: bytes
+
+
 class Inserted(dict[tuple[OrganizationId, str], Existing]):
-    """What keys of rows that were left out stand for already; and ``suppressed``, rows left out because of their contacts."""
+    """What keys of rows that were left out stand for already; ``suppressed``, rows left out because of their contacts; and
+    ``events``, by organization and id, those that were there already, with nothing of them inserted.
+    """
 
     def __init__(self, existing: Mapping[tuple[OrganizationId, str], Existing] | None = None) -> None:
         super().__init__(existing or {})
         self.suppressed: dict[NotificationId, ContactStatus] = {}
+        self.events: dict[tuple[OrganizationId, str], KnownEvent] = {}
 
     def add(self, more: Inserted) -> None:
         """Take in the answer about further rows."""
         self.update(more)
         self.suppressed.update(more.suppressed)
+        self.events.update(more.events)
 
 
 class BatchAnswer(NamedTuple):
@@ -157,6 +168,39 @@ class BatchAnswer(NamedTuple):
     organization_id: OrganizationId
     idempotency_key: str
     request_hash: bytes
+    answer: Callable[[Inserted], bytes]
+
+
+class DigestEntry(NamedTuple):
+    """An event is to be told of together with others of the same rule, person, channel and key.
+
+    The first of them makes the digest, under ``id`` and due at ``due_at_s`` (Unix seconds).
+    """
+
+    id: str
+    rule: str
+    user_id: str
+    channel: Channel
+    key: str
+    due_at_s: float
+
+
+class EventAdmission(NamedTuple):
+    """One event to take in with everything that comes of it: all of it or nothing. ``received_at_s`` is in Unix seconds.
+
+    ``data`` is kept only where there are ``digests``. ``answer`` makes the JSON to be replayed, inside the transaction, from what
+    was left out of ``admissions``.
+    """
+
+    organization_id: OrganizationId
+    id: str
+    type: str
+    request_hash: bytes
+    correlation_id: str | None
+    received_at_s: float
+    admissions: Sequence[Admission]
+    digests: Sequence[DigestEntry]
+    data: Mapping[str, Any]
     answer: Callable[[Inserted], bytes]
 
 
@@ -202,9 +246,11 @@ class Store(Protocol):
     def term(self) -> int:
         """How often this incarnation has registered. What passed the gate in an earlier term may be somebody else's by now."""
 
-    async def insert(self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]) -> Inserted:
+    async def insert(
+        self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer], events: Sequence[EventAdmission] = ()
+    ) -> Inserted:
         """Insert all in one transaction. Rows whose key is taken are left out, and then the answer says what each key stands
-        for now; so are rows whose contact is suppressed.
+        for now; so are rows whose contact is suppressed. Of an event that was there already nothing is inserted.
 
         Raises StoreRefused, and inserts nothing, when a row can not be stored; KeyTaken when a batch's key has an answer already.
         """
@@ -213,6 +259,9 @@ class Store(Protocol):
         self, organization_id: OrganizationId, whom: Sequence[tuple[Channel, str]]
     ) -> Mapping[tuple[Channel, str], ContactStatus]:
         """Which of these recipients may not be used, and why."""
+
+    async def known_events(self, organization_id: OrganizationId, ids: Sequence[str]) -> Mapping[str, KnownEvent]:
+        """Which of these events were taken in before."""
 
     async def known(self, organization_id: OrganizationId, idempotency_keys: Sequence[str]) -> Mapping[str, Existing]:
         """What these keys of one organization stand for already. Keys that are new are left out."""

@@ -16,7 +16,21 @@ import psycopg
 from attrs import evolve
 
 from actors.io.postgres import Pool, TrioConnection, is_about_content
-from actors.ports import NO_WAYS, RESCUES_MAX, Admission, BatchAnswer, Existing, Expired, Holding, Inserted, Page, Rescued
+from actors.ports import (
+    NO_WAYS,
+    RESCUES_MAX,
+    Admission,
+    BatchAnswer,
+    EventAdmission,
+    Existing,
+    Expired,
+    Holding,
+    Inserted,
+    KnownEvent,
+    Page,
+    Rescued,
+)
+from actors.store import event_rows
 from actors.store import shards as shard_table
 from actors.store.statements import (
     DISOWN,
@@ -77,20 +91,26 @@ class PostgresStore:
         self.incarnation = incarnation
         self.term = 0
 
-    async def insert(self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]) -> Inserted:
+    async def insert(
+        self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer], events: Sequence[EventAdmission] = ()
+    ) -> Inserted:
         """Insert all in one transaction. Rows whose key is taken or whose contact is suppressed are left out, and named."""
         # In the order of the keys, for whoever inserts the same ones at this moment; of equal keys the first handed in comes
         # first.
         admissions = sorted(admissions, key=_key)
         with _translated("a batch of notifications"):
             async with self._pool.connection() as connection:
-                if not batch_answers and len(admissions) <= INSERT_ROWS_MAX:
+                if not (batch_answers or events) and len(admissions) <= INSERT_ROWS_MAX:
                     return await self._insert(connection, admissions)
                 inserted = Inserted()
                 async with connection.transaction():
+                    if events:
+                        events, inserted.events = await event_rows.insert(connection, events)
+                        admissions = sorted([*admissions, *(a for event in events for a in event.admissions)], key=_key)
                     for at in range(0, len(admissions), INSERT_ROWS_MAX):
                         inserted.add(await self._insert(connection, admissions[at : at + INSERT_ROWS_MAX]))
                     await self._keep_answers(connection, inserted, batch_answers)
+                    await event_rows.correct(connection, events, inserted)
                 return inserted
 
     async def _keep_answers(
@@ -136,6 +156,11 @@ class PostgresStore:
         columns = [channel.value for channel, _ in whom], [recipient for _, recipient in whom]
         rows = await self._pool.fetch(SUPPRESSED, ([organization_id] * len(whom), *columns))
         return {(Channel(channel), recipient): ContactStatus(status) for channel, recipient, status in rows}
+
+    async def known_events(self, organization_id: OrganizationId, ids: Sequence[str]) -> Mapping[str, KnownEvent]:
+        """Which of these events were taken in before."""
+        rows = await self._pool.fetch(event_rows.KNOWN, ([organization_id] * len(ids), list(ids)))
+        return {id: KnownEvent(bytes(request_hash), answer.encode()) for _, id, request_hash, answer in rows}
 
     async def known(self, organization_id: OrganizationId, idempotency_keys: Sequence[str]) -> Mapping[str, Existing]:
         """What these keys of one organization stand for already. Keys that are new are left out."""

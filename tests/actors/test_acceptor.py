@@ -18,7 +18,7 @@ from actors.memory import MemoryQueue, Moment, checkpoint
 from actors.memory_store import MemoryStore
 from actors.memory_tables import MemoryDatabase
 from actors.metrics import Metrics
-from actors.ports import Admission, BatchAnswer, Inserted
+from actors.ports import Admission, BatchAnswer, EventAdmission, Inserted
 from dispatcher.acceptance import AcceptLimits
 from dispatcher.errors import QueueUnavailable, StoreRefused, StoreUnavailable
 from dispatcher.feedback.feedback import FeedbackKind
@@ -317,11 +317,13 @@ async def test_requests_of_one_moment_share_an_insert(bench: Bench) -> None:
 class Picky(MemoryStore):
     """A store that refuses one recipient, as Postgres refuses a character that slipped through validation."""
 
-    async def insert(self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]) -> Inserted:
+    async def insert(
+        self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer], events: Sequence[EventAdmission] = ()
+    ) -> Inserted:
         if any(admission.row["recipient"] == "reader3@example.org" for admission in admissions):
             await trio.lowlevel.checkpoint()
             raise StoreRefused("refused")
-        return await super().insert(admissions, batch_answers)
+        return await super().insert(admissions, batch_answers, events)
 
 
 async def test_a_row_that_can_not_be_stored_is_found_and_refused_alone(autojump_clock: trio.testing.MockClock) -> None:

@@ -17,7 +17,7 @@ from actors.lease import Lease
 from actors.memory import MemoryQueue, Moment
 from actors.memory_store import MemoryStore
 from actors.organization import OrganizationActor
-from actors.ports import Admission, BatchAnswer, Expired, Inserted, Page, Rescued, Settlement
+from actors.ports import Admission, BatchAnswer, EventAdmission, Expired, Inserted, Page, Rescued, Settlement
 from beside import Result, beside
 from dispatcher.bucket import Bucket
 from dispatcher.channel_state import ChannelState
@@ -65,7 +65,9 @@ def at_the_server(store: MemoryStore) -> MemoryStore:
 class CommitsLater(MemoryStore):
     """Says that rows are inserted, and inserts them with the next renewal of the lease: who dies before has lost them."""
 
-    async def insert(self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]) -> Inserted:
+    async def insert(
+        self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer], events: Sequence[EventAdmission] = ()
+    ) -> Inserted:
         await self.interrupt("insert", Moment.BEFORE)
         self.__dict__.setdefault("owed", []).append((list(admissions), list(batch_answers)))
         await self.interrupt("insert", Moment.AFTER)

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from actors.memory_store import MemoryStore
 from actors.memory_tables import Row
-from actors.ports import Admission, BatchAnswer, Inserted, Page, Rescued
+from actors.ports import Admission, BatchAnswer, EventAdmission, Inserted, Page, Rescued
 from beside import Result, beside
 from delivery_provider import Reply
 from delivery_world import ATTEMPTS_MAX, LEASE_S, POLICIES, Actor, Call, Fault, Process, World
@@ -449,10 +449,12 @@ class NoWalk(MemoryStore):
 
 
 class BlindInsert(MemoryStore):
-    async def insert(self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer]) -> Inserted:
+    async def insert(
+        self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer], events: Sequence[EventAdmission] = ()
+    ) -> Inserted:
         """Says accepted and hopes for the best."""
         with suppress(StoreUnavailable):
-            return await super().insert(admissions, batch_answers)
+            return await super().insert(admissions, batch_answers, events)
         return Inserted()
 
 
