@@ -24,6 +24,7 @@ from jinja2.visitor import NodeTransformer
 
 from dispatcher.condition_values import FILTERS, INTERNAL, TESTS, as_json, operated, signed
 from dispatcher.errors import DispatcherError
+from dispatcher.localization import NEUTRAL
 from dispatcher.problems import Problem
 from dispatcher.template_language import rewrite
 from dispatcher.template_limits import Budget, Limits, TemplateError
@@ -151,6 +152,7 @@ class _Evaluation(Context):
         self.eval_ctx = _SANDBOX.eval_ctx
         self.budget = Budget(LIMITS.steps_max, VALUE_LENGTH_MAX)
         self.autoescape = False
+        self.localization = NEUTRAL
         self.constants: frozenset[str] = frozenset()
 
     def resolve_or_missing(self, key: str) -> Any:
