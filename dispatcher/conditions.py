@@ -154,6 +154,7 @@ class _Evaluation(Context):
         self.autoescape = False
         self.localization = NEUTRAL
         self.constants: frozenset[str] = frozenset()
+        self.localization = NEUTRAL
 
     def resolve_or_missing(self, key: str) -> Any:
         """One of the two names there are."""

@@ -8,14 +8,16 @@ or of English; a tag that CLDR does not know is never an error.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from attrs import field, frozen
 from babel import Locale, UnknownLocaleError
 from babel.core import get_global
 
 from dispatcher.locales import chain
-from dispatcher.translations import Messages
+
+if TYPE_CHECKING:
+    from dispatcher.translations import Messages
 
 ROOT: Final = "en"
 """Formats what no data exist for."""
