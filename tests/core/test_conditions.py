@@ -271,28 +271,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(KEYS, inner, max_size=4),
     max_leaves=12,
 )
-_ATOMS = st.sampled_from(
-    [
-        "data",
-        "event",
-        "data.a",
-        "data.b.a",
-        "data[0]",
-        "data.a[-1]",
-        "1",
-        "0",
-        "2.5",
-        "true",
-        "none",
-        "''",
-        "'a'",
-        "'b'",
-        "9000000000000000000",
-        "[]",
-        "{}",
-        "'1e400'",
-    ]
-)
+_NAMED = ["data", "event", "data.a", "data.b.a", "data[0]", "data.a[-1]"]
+_WRITTEN = ["1", "0", "2.5", "true", "none", "''", "'a'", "'b'", "9000000000000000000", "[]", "{}", "'1e400'"]
+_ATOMS = st.sampled_from([*_NAMED, *_WRITTEN])
 
 
 def _grown(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
