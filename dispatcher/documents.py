@@ -168,13 +168,13 @@ class Fields:
         self._faults.add(pointer_to(self._pointer, name), "field_missing", "This field is required.")
 
     def _storable(self, value: Any, pointer: str) -> bool:
-        fault = _fault_of(value)
+        fault = storage_fault(value)
         if fault is not None:
             self._faults.add(pointer, "field_invalid", fault)
         return fault is None
 
 
-def _fault_of(value: Any) -> str | None:
+def storage_fault(value: Any) -> str | None:
     """What makes a JSON value impossible to store, if anything does. Iterative: depth costs no stack."""
     level = [value]
     for _ in range(NESTING_MAX):

@@ -13,15 +13,18 @@ from typing import Any, Final, Self
 from attrs import field, frozen
 
 from dispatcher.definitions import POLICY_NAME, Definition, Kind
-from dispatcher.policy import Policy
+from dispatcher.policy import Policy, parse_policy
 from dispatcher.problems import Problem
 from dispatcher.rules import Rule
-from dispatcher.topics import Topic
+from dispatcher.topics import Topic, parse_topic
 
 Parser = Callable[[str, Mapping[str, Any]], Any]
 """Makes a kind's record of a name and a document, or a Problem with every fault."""
 
-PARSERS: Final[Mapping[Kind, Parser]] = {}
+PARSERS: Final[Mapping[Kind, Parser]] = {
+    Kind.TOPIC: parse_topic,
+    Kind.POLICY: parse_policy,
+}
 
 NOT_READABLE: Final = Problem(422, "definition_invalid", "The definition can not be used", "This program can not read it.", "")
 

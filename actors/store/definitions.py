@@ -31,14 +31,15 @@ ON CONFLICT (organization_id, kind, name) DO UPDATE SET
     revision = d.revision + (d.body IS DISTINCT FROM excluded.body)::integer,
     updated_at = CASE WHEN d.body IS DISTINCT FROM excluded.body THEN now() ELSE d.updated_at END
 RETURNING {_COLUMNS}"""
+_COUNT = "SELECT count(*) FROM definitions WHERE organization_id = %s AND kind = %s"
 _DELETE = "DELETE FROM definitions WHERE organization_id = %s AND kind = %s AND name = %s"
 # The space of advisory locks is the database's, so the first half of the number says what the lock is for.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('definitions'), hashtext(%s))"
 
 ANYTHING = "*"
 """As ``expected``: whatever stands there, but something must."""
-NOTHING = ""
-"""As ``expected``: nothing may stand there yet."""
+NOTHING = "0"
+"""As ``expected``: nothing may stand there yet. No tag is so short."""
 
 
 @frozen
@@ -84,9 +85,14 @@ async def page(pool: Pool, organization_id: OrganizationId, kind: Kind, after: s
 async def put(
     pool: Pool, organization_id: OrganizationId, kind: Kind, name: str, body: Mapping[str, Any], expected: str | None = None
 ) -> Stored | None:
-    """Store a document, in place of the one before. None when what stands there is not what was ``expected``: see Change.put."""
+    """Store a document, in place of the one before.
+
+    ``expected`` is the tag that must stand there, ANYTHING or NOTHING. None, with nothing stored, when it is not so.
+    """
     async with changing(pool, organization_id) as change:
-        return await change.put(kind, name, body, expected)
+        if expected is not None and not is_expected(expected, await change.read(kind, name)):
+            return None
+        return await change.put(kind, name, body)
 
 
 async def delete(pool: Pool, organization_id: OrganizationId, kind: Kind, name: str) -> bool:
@@ -113,10 +119,15 @@ class Change:
         row = await cursor.fetchone()
         return None if row is None else _stored(row)
 
-    async def put(self, kind: Kind, name: str, body: Mapping[str, Any], expected: str | None = None) -> Stored | None:
-        """Store a document. ``expected`` is the tag that must stand there, ANYTHING or NOTHING; None without it being so."""
-        if expected is not None and not is_expected(expected, await self.read(kind, name)):
-            return None
+    async def count(self, kind: Kind) -> int:
+        """How many of a kind there are."""
+        cursor = await self.connection.execute(_COUNT, (self.organization_id, kind))
+        row = await cursor.fetchone()
+        assert row is not None
+        return int(row[0])
+
+    async def put(self, kind: Kind, name: str, body: Mapping[str, Any]) -> Stored:
+        """Store a document, in place of the one before."""
         cursor = await self.connection.execute(_PUT, (self.organization_id, kind, name, orjson.dumps(body).decode()))
         row = await cursor.fetchone()
         assert row is not None
@@ -128,9 +139,12 @@ class Change:
 
 
 @asynccontextmanager
-async def changing(pool: Pool, organization_id: OrganizationId) -> AsyncIterator[Change]:
-    """A transaction in which the organization's set-up is changed by nobody else. An exception undoes all of it."""
-    async with pool.connection() as connection, connection.transaction():
+async def changing(pool: Pool, organization_id: OrganizationId, deadline_s: float | None = None) -> AsyncIterator[Change]:
+    """A transaction in which the organization's set-up is changed by nobody else. An exception undoes all of it.
+
+    It must end within ``deadline_s``, or the pool's own deadline, waiting in line included.
+    """
+    async with pool.connection(deadline_s) as connection, connection.transaction():
         await connection.execute(_LOCK, (organization_id,))
         yield Change(connection, organization_id)
 

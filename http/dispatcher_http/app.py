@@ -16,7 +16,18 @@ from quart_trio.wrappers import TrioRequest, TrioResponse
 
 from actors.store import api_keys
 from dispatcher.model import OrganizationId
-from dispatcher_http import accept_lane, contacts, dead_letters, health, notifications, providers, stream, templates, webhook_lane
+from dispatcher_http import (
+    accept_lane,
+    contacts,
+    dead_letters,
+    definitions,
+    health,
+    notifications,
+    providers,
+    stream,
+    templates,
+    webhook_lane,
+)
 from dispatcher_http.auth import Authenticator
 from dispatcher_http.logs import failed
 from dispatcher_http.problems import INTERNAL, body_of, headers_of, problem_of
@@ -81,7 +92,7 @@ def create_app(services: Services) -> App:
     app = App(telemetry)
     health.add_routes(app, services)
     stream.add_routes(app, services, authenticator)
-    for module in (notifications, templates, providers, dead_letters, contacts):
+    for module in (notifications, templates, providers, dead_letters, contacts, definitions):
         for route in module.routes(services):
             _add(app, route, authenticator)
     # Never reached, because the lane answers first; it makes 405 answers name the method.

@@ -29,6 +29,7 @@ __all__ = [
     "object_of",
     "page_document",
     "page_request",
+    "page_size",
     "pointer_to",
     "query_choice",
     "query_value",
@@ -57,10 +58,13 @@ def object_of(body: bytes) -> dict[str, Any]:
 
 def page_request(args: MultiDict[str, str]) -> PageRequest:
     """``after`` and ``page_size`` of a query."""
+    return PageRequest(query_value(args, "after", _uuid, "a cursor from the field 'next' of a page"), page_size(args))
+
+
+def page_size(args: MultiDict[str, str]) -> int:
+    """How many items somebody wants on a page."""
     size = query_value(args, "page_size", _page_size, f"a whole number from 1 to {ROWS_MAX}")
-    return PageRequest(
-        query_value(args, "after", _uuid, "a cursor from the field 'next' of a page"), 50 if size is None else size
-    )
+    return 50 if size is None else size
 
 
 def refuse_unknown(args: MultiDict[str, str], known: Collection[str]) -> None:

@@ -1,0 +1,166 @@
+"""What an organization has set up: rules, topics, layouts, catalogues and its policy, each document under its name.
+
+A document is refused with every fault at once when it is handed in. What it names and is not there yet is a warning in the
+answer, because parts of a set-up come one by one; what others name can not be removed. Invariant: a change is announced before it
+is confirmed, and made only if nobody has changed in between what the caller says to have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import trio
+from quart_trio.wrappers import TrioResponse
+
+from actors.store import definitions as store
+from actors.store import setups
+from actors.store.api_keys import Scope
+from actors.store.definitions import NOTHING, Change, Stored
+from dispatcher.bundle import SECTIONS
+from dispatcher.definitions import POLICY_NAME, Kind
+from dispatcher.documents import storage_fault
+from dispatcher.problems import Problem, Refused
+from dispatcher.setup import parsed
+from dispatcher.setup_checks import namers_of_topic, spoken, unknown_names
+from dispatcher_http import wire
+from dispatcher_http.preconditions import entity_tag, expected_tag, precondition_failed
+from dispatcher_http.problems import resource_not_found
+from dispatcher_http.routing import CHANGE_DEADLINE_S, Call, Route, announce, answer, no_content, whole_change
+from dispatcher_http.services import Services
+
+COUNT_MAX = 1000
+"""Definitions of one kind an organization may have: they are compiled together."""
+NAME_LENGTH_MAX = 255
+
+_ORGANIZATION = "/v1/orgs/<org>"
+_KINDS = {section: Kind(kind) for section, kind in SECTIONS.items() if section not in ("policy", "templates")}
+
+
+def routes(services: Services) -> list[Route]:
+    """For each kind: the list, and reading, storing and removing one. There is one policy, which can not be removed."""
+
+    async def read_page(kind: Kind, call: Call) -> TrioResponse:
+        wire.refuse_unknown(call.args, {"after", "page_size"})
+        after = wire.query_value(call.args, "after", _name, "a cursor from the field 'next' of a page")
+        page = await store.page(services.pool, call.organization_id, kind, after, wire.page_size(call.args))
+        items = []
+        for each in page.items:
+            items.append(_summary(each))
+            await trio.lowlevel.checkpoint()  # each is compiled, to see whether it can be used
+        return answer({"items": items, "page": {"next": page.next}})
+
+    async def read(kind: Kind, call: Call) -> TrioResponse:
+        name = _name_in(call, kind)
+        stored = await store.read(services.pool, call.organization_id, kind, name)
+        if stored is None:
+            if kind is not Kind.POLICY:
+                raise Refused(resource_not_found(kind))
+            return answer({"name": name, "revision": 0, "body": {}}, 200, {"etag": entity_tag(NOTHING)})
+        return answer(_document(stored), 200, {"etag": entity_tag(stored.tag)})
+
+    async def put(kind: Kind, call: Call) -> TrioResponse:
+        name, body, expected = _name_in(call, kind), await call.json(), expected_tag(call.request)
+        made = _no_fault_of_storing(body) or parsed(kind, name, body)
+        if isinstance(made, Problem):
+            raise Refused(made)
+        with whole_change():
+            async with store.changing(services.pool, call.organization_id, CHANGE_DEADLINE_S) as change:
+                before = await change.read(kind, name)
+                if expected is not None and not store.is_expected(expected, before):
+                    raise Refused(precondition_failed(kind))
+                if before is None and await change.count(kind) >= COUNT_MAX:
+                    raise Refused(_too_many(kind))
+                stored = await change.put(kind, name, body)
+                warnings = await _warnings(change, stored)
+            await announce(services.changed(call.organization_id))
+        headers = {"etag": entity_tag(stored.tag)}
+        return answer(_document(stored, warnings), 201 if before is None else 200, headers)
+
+    async def remove(kind: Kind, call: Call) -> TrioResponse:
+        name, expected = _name_in(call, kind), expected_tag(call.request)
+        with whole_change():
+            async with store.changing(services.pool, call.organization_id, CHANGE_DEADLINE_S) as change:
+                before = await change.read(kind, name)
+                if before is None:
+                    raise Refused(resource_not_found(kind))
+                if expected is not None and not store.is_expected(expected, before):
+                    raise Refused(precondition_failed(kind))
+                if kind is Kind.TOPIC:
+                    _refuse_if_named(kind, [spoken(key) for key in namers_of_topic(await setups.definitions_of(change), name)])
+                await change.delete(kind, name)
+            await announce(services.changed(call.organization_id))
+        return no_content()
+
+    found = [
+        Route("GET", f"{_ORGANIZATION}/policy", Scope.SETUP_READ, partial(read, Kind.POLICY)),
+        Route("PUT", f"{_ORGANIZATION}/policy", Scope.SETUP_WRITE, partial(put, Kind.POLICY)),
+    ]
+    for section, kind in _KINDS.items():
+        address = f"{_ORGANIZATION}/{section}"
+        found += [
+            Route("GET", address, Scope.SETUP_READ, partial(read_page, kind)),
+            Route("GET", f"{address}/<name>", Scope.SETUP_READ, partial(read, kind)),
+            Route("PUT", f"{address}/<name>", Scope.SETUP_WRITE, partial(put, kind)),
+            Route("DELETE", f"{address}/<name>", Scope.SETUP_WRITE, partial(remove, kind)),
+        ]
+    return found
+
+
+async def _warnings(change: Change, stored: Stored) -> list[Problem]:
+    """What the document names and is not there yet."""
+    definition = stored.definition
+    if definition.kind not in (Kind.RULE, Kind.POLICY):
+        return []
+    topics = {key.name for key in await setups.definitions_of(change) if key.kind == Kind.TOPIC}
+    return list(unknown_names(definition.kind, definition.body, topics, await setups.template_names(change)))
+
+
+def _refuse_if_named(kind: Kind, namers: Iterable[str]) -> None:
+    named = list(namers)
+    if named:
+        listed = ", ".join(named[:10]) + (f" and {len(named) - 10} more" if len(named) > 10 else "")
+        detail = f"It can not be removed while it is named by {listed}. Change these first."
+        raise Refused(Problem(409, "definition_in_use", f"The {kind} is in use", detail))
+
+
+def _no_fault_of_storing(body: dict[str, Any]) -> Problem | None:
+    fault = storage_fault(body)
+    return None if fault is None else Problem(422, "field_invalid", "The definition can not be stored", fault, "")
+
+
+def _too_many(kind: Kind) -> Problem:
+    return Problem(
+        422, "too_many_definitions", "Too many", f"An organization may have at most {COUNT_MAX} of the kind {kind}.", ""
+    )
+
+
+def _name_in(call: Call, kind: Kind) -> str:
+    try:
+        return _name(call.path.get("name", POLICY_NAME))
+    except ValueError:
+        raise Refused(resource_not_found(kind)) from None
+
+
+def _name(text: str) -> str:
+    if not 1 <= len(text) <= NAME_LENGTH_MAX or not text.isprintable():
+        raise ValueError("name")
+    return text
+
+
+def _summary(stored: Stored) -> dict[str, Any]:
+    definition = stored.definition
+    made = parsed(definition.kind, definition.name, definition.body)
+    return {
+        "name": definition.name,
+        "revision": definition.revision,
+        "created_at": wire.moment(stored.created_at),
+        "updated_at": wire.moment(stored.updated_at),
+        **({"fault": made.document()} if isinstance(made, Problem) else {}),
+    }
+
+
+def _document(stored: Stored, warnings: Iterable[Problem] = ()) -> dict[str, Any]:
+    listed = [{"code": each.code, "detail": each.detail, "pointer": each.pointer} for each in warnings]
+    return _summary(stored) | {"body": stored.definition.body} | ({"warnings": listed} if listed else {})
