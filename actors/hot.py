@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 import orjson
 from attrs import frozen
 
+from actors.in_turns import in_turns
 from actors.io.postgres import Pool
 from actors.store import definitions, organizations, templates
 from actors.store import providers as configurations
@@ -147,7 +148,7 @@ class Loaders:
         """What the organization has set up, compiled. What can not be used is logged, by kind and name, and left out."""
         organization = await organizations.read(self.pool, organization_id)
         default = organization.default_locale if organization is not None else "en"
-        setup = Setup.of(default, await definitions.read_all(self.pool, organization_id))
+        setup = await in_turns(Setup.in_steps(default, await definitions.read_all(self.pool, organization_id)))
         for fault in setup.faults:
             logger.error(
                 "organization %s: the %s '%s' can not be used: %s", organization_id, fault.kind, fault.name, fault.problem.code

@@ -6,7 +6,7 @@ version of the program stored it, is left out and named in ``faults``; it takes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Self
 
@@ -15,6 +15,7 @@ from attrs import field, frozen
 from dispatcher.definitions import POLICY_NAME, Definition, Kind
 from dispatcher.policy import Policy, parse_policy
 from dispatcher.problems import Problem
+from dispatcher.rule_documents import parse_rule
 from dispatcher.rules import Rule
 from dispatcher.topics import Topic, parse_topic
 
@@ -22,6 +23,7 @@ Parser = Callable[[str, Mapping[str, Any]], Any]
 """Makes a kind's record of a name and a document, or a Problem with every fault."""
 
 PARSERS: Final[Mapping[Kind, Parser]] = {
+    Kind.RULE: parse_rule,
     Kind.TOPIC: parse_topic,
     Kind.POLICY: parse_policy,
 }
@@ -69,14 +71,29 @@ class Setup:
     @classmethod
     def of(cls, default_locale: str, definitions: Sequence[Definition]) -> Self:
         """Parse all of them, leaving out and naming those that are of no use."""
+        steps = cls.in_steps(default_locale, definitions)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                made: Self = end.value
+                return made
+
+    @classmethod
+    def in_steps(cls, default_locale: str, definitions: Sequence[Definition]) -> Generator[None, None, Self]:
+        """The same, giving way after each: an organization may have hundreds, and to compile one takes a while."""
         found: dict[Kind, dict[str, Any]] = {kind: {} for kind in Kind}
         faults: list[Unusable] = []
         for definition in definitions:
-            made = parsed(definition.kind, definition.name, definition.body)
+            try:
+                made = parsed(definition.kind, definition.name, definition.body)
+            except Exception:  # of a shape that no version of the parser has thought of: its own trouble, not everybody's
+                made = NOT_READABLE
             if isinstance(made, Problem):
                 faults.append(Unusable(definition.kind, definition.name, made))
             else:
                 found[definition.kind][definition.name] = made
+            yield
         return cls(
             default_locale,
             found[Kind.RULE],

@@ -66,5 +66,14 @@ def test_what_can_not_be_read_is_left_out_and_named(monkeypatch: pytest.MonkeyPa
     assert [(fault.kind, fault.name, fault.problem) for fault in made.faults] == [(Kind.TOPIC, "b", BAD)]
 
 
+@pytest.mark.parametrize("body", [[], None, {"default": {}}, {"caps": [[]]}, {"send": 1, "recipients": {"a": 1}}])
+@pytest.mark.parametrize("kind", list(Kind))
+def test_no_stored_document_of_any_shape_takes_the_others_with_it(kind: Kind, body: Any) -> None:
+    made = Setup.of("en", [Definition(kind, "x", body), Definition(Kind.TOPIC, "good", {})])
+
+    assert list(made.topics) == ["good"]
+    assert [(fault.kind, fault.name) for fault in made.faults] == [(kind, "x")]
+
+
 def test_without_definitions_the_policy_is_the_default_one() -> None:
     assert Setup.of("en", []).policy == Policy()

@@ -114,6 +114,23 @@ async def test_a_topic_that_is_named_stays_and_a_name_that_leads_nowhere_is_a_wa
     assert (await call(surface, "DELETE", "topics/offers")).status_code == 204
 
 
+async def test_a_rule_may_come_before_what_it_names_and_says_so(surface: Surface) -> None:
+    send = [{"channel": "sms", "template": "late"}, {"channel": "email", "template": "late"}]
+    rule = {"event": "a.b", "recipients": [{"user": "data.user"}], "send": send, "topic": "offers"}
+    english = {"name": "late", "channel": "sms", "locale": "en", "body_template": "Late"}
+    assert (await call(surface, "POST", "templates", english)).status_code == 201
+
+    stored = (await call(surface, "PUT", "rules/late", rule)).json()
+
+    assert [(each["pointer"], each["code"]) for each in stored["warnings"]] == [
+        ("/topic", "topic_unknown"),
+        ("/send/1/template", "template_unknown"),
+    ]
+    await call(surface, "PUT", "topics/offers", TOPIC)
+    refused = assert_problem(await call(surface, "DELETE", "topics/offers"), 409, "definition_in_use")
+    assert "the rule 'late'" in refused["detail"]
+
+
 async def test_lists_go_by_name_page_by_page(surface: Surface) -> None:
     for name in ("b", "a", "c"):
         await call(surface, "PUT", f"topics/{name}", TOPIC)
