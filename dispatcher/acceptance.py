@@ -188,7 +188,7 @@ def parse_item(row: Any, limits: AcceptLimits) -> Item | Problem:
         faults.append(_invalid("/idempotency_key", f"must be 1 to {KEY_CHARS_MAX} visible ASCII characters"))
     expires_at_s = None
     if get("expires_at") is not None:
-        expires_at_s = _instant(row["expires_at"])
+        expires_at_s = instant(row["expires_at"])
         if expires_at_s is None:
             faults.append(_invalid("/expires_at", "must be an RFC 3339 time with a zone, such as 2026-01-31T12:00:00Z"))
     if not isinstance(get("ignore_suppression", False), bool):
@@ -334,12 +334,13 @@ def _content_faults(content: Any, channel: Channel | None) -> list[Problem]:
     return faults
 
 
-def _instant(value: Any) -> float | None:
+def instant(value: Any) -> float | None:
+    """An RFC 3339 time with a zone, as Unix seconds; None for anything else."""
     if not isinstance(value, str) or len(value) > 40:
         return None
     try:
-        instant = datetime.fromisoformat(value)
+        at = datetime.fromisoformat(value)
     except ValueError:
         return None
     # Years that every zone can show, on both ends.
-    return instant.timestamp() if instant.tzinfo is not None and 1970 < instant.year < 9999 else None
+    return at.timestamp() if at.tzinfo is not None and 1970 < at.year < 9999 else None

@@ -43,6 +43,8 @@ class Scope(StrEnum):
     STREAM_READ = "stream:read"
     CONTACTS_READ = "contacts:read"
     CONTACTS_WRITE = "contacts:write"
+    USERS_READ = "users:read"
+    USERS_WRITE = "users:write"
     SETUP_READ = "setup:read"
     SETUP_WRITE = "setup:write"
 

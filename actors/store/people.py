@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dispatcher.contacts import ContactStatus
-from dispatcher.day_spans import parse_span
 from dispatcher.model import Channel, OrganizationId
 from dispatcher.people import ContactPoint, QuietHours, User
+from dispatcher.policy import read_quiet_hours
 
 if TYPE_CHECKING:
     from actors.io.postgres import Pool
@@ -44,8 +44,7 @@ class PostgresPeople:
 
 def quiet_hours_of(document: Mapping[str, Any] | None) -> QuietHours | None:
     """Quiet hours as they are stored."""
-    span = None if document is None else parse_span(document)
-    return QuietHours(*span) if isinstance(span, tuple) else None
+    return None if document is None else read_quiet_hours(document, "", [])
 
 
 def _user(

@@ -23,9 +23,11 @@ from dispatcher_http import (
     definitions,
     health,
     notifications,
+    preferences,
     providers,
     stream,
     templates,
+    users,
     webhook_lane,
 )
 from dispatcher_http.auth import Authenticator
@@ -92,7 +94,7 @@ def create_app(services: Services) -> App:
     app = App(telemetry)
     health.add_routes(app, services)
     stream.add_routes(app, services, authenticator)
-    for module in (notifications, templates, providers, dead_letters, contacts, definitions):
+    for module in (notifications, templates, providers, dead_letters, contacts, definitions, users, preferences):
         for route in module.routes(services):
             _add(app, route, authenticator)
     # Never reached, because the lane answers first; it makes 405 answers name the method.

@@ -18,9 +18,9 @@ from actors.people_ports import People
 from actors.store import contacts
 from actors.store.people import PostgresPeople
 from dispatcher.contacts import Contact, ContactStatus
-from dispatcher.day_spans import span_document
 from dispatcher.model import Channel, OrganizationId
 from dispatcher.people import ANY, ContactPoint, QuietHours, User
+from dispatcher.spans import document_of
 
 ACME, OTHER = OrganizationId("acme"), OrganizationId("other")
 MAIL = ContactPoint("0198c000-0000-7000-8000-000000000001", Channel.EMAIL, "Ada@example.org")
@@ -68,7 +68,7 @@ def in_memory() -> World:
 def on_postgres(pool: Pool) -> World:
     async def put(user: User, organization_id: OrganizationId = ACME) -> None:
         quiet = user.quiet_hours
-        document = None if quiet is None else orjson.dumps(span_document(quiet.start, quiet.end, quiet.days)).decode()
+        document = None if quiet is None else orjson.dumps(document_of(quiet)).decode()
         await pool.execute(
             "INSERT INTO users (organization_id, id, locale, time_zone, quiet_hours) VALUES (%s, %s, %s, %s, %s::jsonb)",
             (organization_id, user.id, user.locale, user.time_zone, document),

@@ -1,0 +1,2 @@
+DROP TABLE erasures;
+DROP INDEX contact_points_expiry;
