@@ -344,3 +344,7 @@ def instant(value: Any) -> float | None:
         return None
     # Years that every zone can show, on both ends.
     return at.timestamp() if at.tzinfo is not None and 1970 < at.year < 9999 else None
+
+
+is_text = _is_text
+"""How other documents of producers say the same: a text of one line."""

@@ -36,6 +36,8 @@ class Code(StrEnum):
     RULE_MATCHED = "rule_matched"
     RULE_CONDITION_FALSE = "rule_condition_false"
     RULE_DISABLED = "rule_disabled"
+    RULE_NONE = "rule_none"
+    """There is no rule for events of this type."""
     RULE_DIRECT = "rule_direct"
     """It was handed in as a notification, so no rule was asked."""
 
@@ -106,6 +108,7 @@ ENDS: Final = frozenset(
     {
         Code.RULE_CONDITION_FALSE,
         Code.RULE_DISABLED,
+        Code.RULE_NONE,
         Code.RECIPIENT_UNKNOWN,
         Code.RECIPIENT_NO_CONTACT_POINT,
         Code.RECIPIENT_EXPIRED,
