@@ -166,6 +166,8 @@ class Admitting:
             for admission in _admissions(request):
                 if admission.id in request.refused or admission.id in request.existing.suppressed:
                     continue
+                if admission.id in request.existing.capped:
+                    continue
                 if existing_of(admission, request.existing) is not None or _waits(admission):
                     continue
                 ids, notices = arrivals.setdefault(request.organization_id, ([], []))

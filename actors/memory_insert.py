@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from actors.memory_tables import DigestItemRow, DigestRow, EventRow, MemoryDatabase, Row, is_storable, row_of
 from actors.ports import Admission, BatchAnswer, EventAdmission, Existing, Inserted, KnownEvent
+from dispatcher.caps import count_all
 from dispatcher.contacts import IGNORABLE, ContactStatus
 from dispatcher.errors import KeyTaken, StoreRefused
 from dispatcher.model import NotificationId, OrganizationId
@@ -49,6 +50,10 @@ def insert(
                     row = added.get(id) or database.rows[id]
                     existing[organization_id, name] = Existing(id, row.request_hash, row.created_at_s, row.channel)
     known = {(e.organization_id, e.id): database.events.get((e.organization_id, e.id)) for e in events}
+    existing.capped = _count_caps(database, [a for a in admissions if a.caps and a.id in added])
+    for id in existing.capped:
+        del added[id]
+    keys = {key: id for key, id in keys.items() if id in added}
     existing.events = {name: KnownEvent(row.request_hash, row.answer) for name, row in known.items() if row is not None}
     answers = {(a.organization_id, a.idempotency_key): (a.request_hash, a.answer(existing)) for a in batch_answers}
     database.rows.update(added)
@@ -63,3 +68,10 @@ def insert(
             digest = database.digests.setdefault(digest_name, DigestRow(entry.id, entry.due_at_s))
             digest.items.setdefault(event.id, DigestItemRow(event.correlation_id, event.data, event.received_at_s))
     return existing
+
+
+def _count_caps(database: MemoryDatabase, admissions: Sequence[Admission]) -> set[NotificationId]:
+    wanted = [(a.organization_id, a.id, a.caps) for a in admissions]
+    counted, over = count_all(database.cap_times, wanted, database.unix_s())
+    database.cap_times.update(counted)
+    return {NotificationId(id) for id in over}

@@ -12,6 +12,7 @@ import orjson
 from attrs import define, field, frozen
 
 from actors.ports import Admission
+from dispatcher.caps import CapName
 from dispatcher.contacts import Contact, ContactStatus, address_of
 from dispatcher.feedback.confirmation import Confirmation
 from dispatcher.feedback.feedback import FeedbackKind
@@ -170,6 +171,7 @@ class MemoryDatabase:
 
     events: dict[tuple[OrganizationId, str], EventRow] = field(factory=dict, init=False)
     digests: dict[DigestName, DigestRow] = field(factory=dict, init=False)
+    cap_times: dict[CapName, tuple[float, ...]] = field(factory=dict, init=False)
     contacts: dict[ContactName, ContactRow] = field(factory=dict, init=False)
     reports: dict[str, ReportRow] = field(factory=dict, init=False)
     confirmations: dict[NotificationId, Confirmation] = field(factory=dict, init=False)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from attrs import field, frozen
 
+from dispatcher.caps import CapUse
 from dispatcher.channel_memory import Kept
 from dispatcher.contacts import ContactStatus
 from dispatcher.messages import Claimed, Gated, Unparked, Verdict
@@ -124,6 +125,8 @@ class Admission(NamedTuple):
     row: Mapping[str, Any]
     diverted: Diverted | None = None
     is_planned: bool = False
+    caps: tuple[CapUse, ...] = ()
+    """What it uses of frequency caps; only where ``is_planned``."""
 
 
 class Existing(NamedTuple):
@@ -144,19 +147,22 @@ class KnownEvent(NamedTuple):
 
 class Inserted(dict[tuple[OrganizationId, str], Existing]):
     """What keys of rows that were left out stand for already; ``suppressed``, rows left out because of their contacts; and
-    ``events``, by organization and id, those that were there already, with nothing of them inserted.
+    ``events``, by organization and id, those that were there already, with nothing of them inserted; and ``capped``, rows left
+    out because somebody has had, or will have, as much as a frequency cap allows.
     """
 
     def __init__(self, existing: Mapping[tuple[OrganizationId, str], Existing] | None = None) -> None:
         super().__init__(existing or {})
         self.suppressed: dict[NotificationId, ContactStatus] = {}
         self.events: dict[tuple[OrganizationId, str], KnownEvent] = {}
+        self.capped: set[NotificationId] = set()
 
     def add(self, more: Inserted) -> None:
         """Take in the answer about further rows."""
         self.update(more)
         self.suppressed.update(more.suppressed)
         self.events.update(more.events)
+        self.capped |= more.capped
 
 
 class BatchAnswer(NamedTuple):
@@ -250,7 +256,8 @@ class Store(Protocol):
         self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer], events: Sequence[EventAdmission] = ()
     ) -> Inserted:
         """Insert all in one transaction. Rows whose key is taken are left out, and then the answer says what each key stands
-        for now; so are rows whose contact is suppressed. Of an event that was there already nothing is inserted.
+        for now; so are rows whose contact is suppressed or that are over a cap. Of an event that was there already nothing is
+        inserted.
 
         Raises StoreRefused, and inserts nothing, when a row can not be stored; KeyTaken when a batch's key has an answer already.
         """

@@ -1,4 +1,4 @@
-"""What waits for its time, as the clock and the surface need it of the durable state. Held to one suite in Postgres and in memory.
+"""What waits for its time, as the clock and the surface need it of the durable state. Held to one suite on both stores.
 
 A notification that waits is ``scheduled``; no statement of the dispatching looks at such a row, and Redis does not know it. Every
 method is a batch, may be repeated when its answer was lost, and changes a row only where its present state is checked in the same
@@ -17,9 +17,9 @@ from actors.ports import Admission, Inserted
 from dispatcher.decisions import Decision
 from dispatcher.model import Channel, NotificationId, OrganizationId, Status
 
-EXPIRED: str = "expired"
+EXPIRED = "expired"
 """The reason of what was canceled because its ``expires_at`` had passed before it was released."""
-CANCELED: str = "canceled"
+CANCELED = "canceled"
 """The reason of what was canceled by hand."""
 
 
@@ -54,6 +54,13 @@ class Ruling:
     status: Status
     decisions: tuple[Decision, ...] = ()
     at_s: float | None = None
+
+
+def reason_of(ruling: Ruling) -> str | None:
+    """Why something is canceled: the code of the last decision about it."""
+    if ruling.status is not Status.CANCELED:
+        return None
+    return ruling.decisions[-1].code.value if ruling.decisions else CANCELED
 
 
 class Moved(NamedTuple):

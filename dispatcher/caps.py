@@ -7,7 +7,7 @@ span of ``window_s`` seconds, wherever it begins, then holds more than ``count_m
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from attrs import frozen
@@ -18,6 +18,10 @@ from dispatcher.topics import Topic
 
 TIMES_MAX: Final = 10_000
 """So many times of one person and cap are kept; whoever has that many, most of them planned, gets no further one."""
+
+
+CapName = tuple[str, str, str]
+"""Whose times are counted under what: organization, user and name of the cap."""
 
 
 @frozen
@@ -70,3 +74,23 @@ def counted(times_s: Sequence[float], at_s: float, cap: Cap | CapUse) -> tuple[f
 def trimmed(times_s: Sequence[float], now_s: float, window_s: float) -> tuple[float, ...]:
     """The times without those that no decision from now on can need: nothing is sent before now."""
     return tuple(times_s[bisect_right(times_s, now_s - window_s) :])
+
+
+def count_all(
+    known: Mapping[CapName, tuple[float, ...]], wanted: Iterable[tuple[str, str, Sequence[CapUse]]], now_s: float
+) -> tuple[dict[CapName, tuple[float, ...]], set[str]]:
+    """Count what is wanted, each as (organization, id, uses), by when it is to be sent and then by id.
+
+    Returns the times that have changed, and the ids of what is over a cap: that is counted by none.
+    """
+    times = dict(known)
+    changed: dict[CapName, tuple[float, ...]] = {}
+    over: set[str] = set()
+    for organization_id, id, uses in sorted(wanted, key=lambda one: (min((use.at_s for use in one[2]), default=0.0), one[1])):
+        names = [(organization_id, use.user_id, use.cap) for use in uses]
+        if not all(within(times.get(name, ()), use.at_s, use) for name, use in zip(names, uses, strict=True)):
+            over.add(id)
+            continue
+        for name, use in zip(names, uses, strict=True):
+            times[name] = changed[name] = trimmed(counted(times.get(name, ()), use.at_s, use), now_s, use.window_s)
+    return changed, over

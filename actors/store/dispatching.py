@@ -7,15 +7,12 @@ records check claimer and attempt.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
 
 import orjson
-import psycopg
 from attrs import evolve
 
-from actors.io.postgres import Pool, TrioConnection, is_about_content
+from actors.io.postgres import Pool
 from actors.ports import (
     NO_WAYS,
     RESCUES_MAX,
@@ -30,7 +27,7 @@ from actors.ports import (
     Page,
     Rescued,
 )
-from actors.store import event_rows
+from actors.store import event_rows, inserting
 from actors.store import shards as shard_table
 from actors.store.statements import (
     DISOWN,
@@ -42,11 +39,7 @@ from actors.store.statements import (
     GATE_PARTED,
     GIVE_UP,
     HAND_BACK,
-    INSERT,
-    INSERT_PLANNED,
-    KEEP_ANSWERS,
     LEFT_OUT,
-    NOT_INSERTED,
     PRUNE,
     QUEUED,
     QUEUED_ALL,
@@ -62,15 +55,13 @@ from actors.store.statements import (
     SUPPRESSED,
     UNBEGIN,
 )
+from actors.store.translated import translated
 from dispatcher.backoff import RESCUE_FIRST_S, RESCUE_LATER_S
 from dispatcher.contacts import ContactStatus, suppressed_as
-from dispatcher.errors import KeyTaken, StoreRefused, StoreUnavailable
 from dispatcher.messages import Gated, Verdict
 from dispatcher.model import Channel, Delivery, Lane, NotificationId, OrganizationId, Status
 from dispatcher.outcome import FOUND_AT_PROVIDER, OutcomeClass
 
-INSERT_ROWS_MAX = 1000
-"""Rows of one statement: more are written down in several, so that this process has a moment for others in between."""
 _RESCUES = {"rescues_max": RESCUES_MAX, "first_s": RESCUE_FIRST_S, "later_s": RESCUE_LATER_S}
 _FIRST_ID = NotificationId("00000000-0000-0000-0000-000000000000")
 
@@ -95,59 +86,9 @@ class PostgresStore:
         self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer], events: Sequence[EventAdmission] = ()
     ) -> Inserted:
         """Insert all in one transaction. Rows whose key is taken or whose contact is suppressed are left out, and named."""
-        # In the order of the keys, for whoever inserts the same ones at this moment; of equal keys the first handed in comes
-        # first.
-        admissions = sorted(admissions, key=_key)
-        with _translated("a batch of notifications"):
+        with translated("a batch of notifications"):
             async with self._pool.connection() as connection:
-                if not (batch_answers or events) and len(admissions) <= INSERT_ROWS_MAX:
-                    return await self._insert(connection, admissions)
-                inserted = Inserted()
-                async with connection.transaction():
-                    if events:
-                        events, inserted.events = await event_rows.insert(connection, events)
-                        admissions = sorted([*admissions, *(a for event in events for a in event.admissions)], key=_key)
-                    for at in range(0, len(admissions), INSERT_ROWS_MAX):
-                        inserted.add(await self._insert(connection, admissions[at : at + INSERT_ROWS_MAX]))
-                    await self._keep_answers(connection, inserted, batch_answers)
-                    await event_rows.correct(connection, events, inserted)
-                return inserted
-
-    async def _keep_answers(
-        self, connection: TrioConnection[Any], inserted: Inserted, batch_answers: Sequence[BatchAnswer]
-    ) -> None:
-        if not batch_answers:
-            return
-        answers = [
-            {
-                "organization_id": kept.organization_id,
-                "idempotency_key": kept.idempotency_key,
-                "request_hash": kept.request_hash.hex(),
-                "answer": kept.answer(inserted).decode(),
-            }
-            for kept in sorted(batch_answers, key=_key)
-        ]
-        cursor = await connection.execute(KEEP_ANSWERS, (orjson.dumps(answers).decode(),))
-        if cursor.rowcount < len(answers):
-            raise KeyTaken("the key of a batch has an answer already")
-
-    async def _insert(self, connection: TrioConnection[Any], admissions: Sequence[Admission]) -> Inserted:
-        statement = INSERT_PLANNED if any(admission.is_planned for admission in admissions) else INSERT
-        cursor = await connection.execute(statement, (orjson.dumps([admission.row for admission in admissions]).decode(),))
-        if cursor.rowcount == len(admissions):
-            return Inserted()
-        keyed = [a for a in admissions if a.idempotency_key is not None]
-        found = await connection.execute(EXISTING, ([a.organization_id for a in keyed], [a.idempotency_key for a in keyed]))
-        existing = {
-            (organization_id, key): Existing(id, bytes(request_hash), created_at, Channel(channel))
-            for organization_id, key, id, request_hash, created_at, channel in await found.fetchall()
-        }
-        inserted = Inserted(existing)
-        ids = [a.id for a in admissions]
-        columns = [[a.row[name] for a in admissions] for name in ("organization_id", "channel", "recipient")]
-        for id, status in await (await connection.execute(NOT_INSERTED, (ids, *columns))).fetchall():
-            inserted.suppressed[id] = ContactStatus(status)
-        return inserted
+                return await inserting.insert(connection, admissions, batch_answers, events)
 
     async def suppressed(
         self, organization_id: OrganizationId, whom: Sequence[tuple[Channel, str]]
@@ -192,7 +133,7 @@ class PostgresStore:
             "unbound": list(unbound),
         }
         term = self.term  # the lease may lapse and be taken anew before the answer is here
-        with _translated("ids at the gate"):
+        with translated("ids at the gate"):
             async with self._pool.connection() as connection:
                 if again:
                     await connection.execute(HAND_BACK, params)
@@ -236,7 +177,7 @@ class PostgresStore:
         if not suppressed:
             return ()
         ids, codes = zip(*suppressed, strict=True)
-        with _translated("what is given up"):
+        with translated("what is given up"):
             rows = await self._pool.fetch(GIVE_UP, (list(ids), list(codes), self.incarnation))
         by_organization: dict[OrganizationId, list[tuple[NotificationId, Channel, str]]] = {}
         for organization_id, id, channel, code in rows:
@@ -252,7 +193,7 @@ class PostgresStore:
         if len(delivered) < len(verdicts):
             others = sorted((v for v in verdicts if not _is_plain(v)), key=_delivery_id)
         ours: set[NotificationId] = set()
-        with _translated("verdicts"):
+        with translated("verdicts"):
             async with self._pool.connection() as connection:
                 if delivered:
                     cursor = await connection.execute(
@@ -361,23 +302,8 @@ class PostgresStore:
         await shard_table.release(self._pool, self.incarnation, shards)
 
 
-@contextmanager
-def _translated(what: str) -> Iterator[None]:
-    """Lets nothing of the driver out: only what may be the fault of a row refuses rows, everything else may be tried again."""
-    try:
-        yield
-    except psycopg.Error as error:
-        if not is_about_content(error):
-            raise StoreUnavailable(f"Postgres could not take {what} at this moment: {type(error).__name__}") from error
-        raise StoreRefused(f"Postgres refused {what}: {type(error).__name__}") from None
-
-
 def _rescued(organization_id: str, id: str, channel: str, dead: bool, due_in_s: float) -> Rescued:
     return Rescued(OrganizationId(organization_id), NotificationId(id), Channel(channel), dead, due_in_s)
-
-
-def _key(keyed: Admission | BatchAnswer) -> tuple[str, str]:
-    return keyed.organization_id, keyed.idempotency_key or ""
 
 
 def _is_plain(verdict: Verdict) -> bool:

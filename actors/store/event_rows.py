@@ -93,7 +93,7 @@ async def insert(
 
 async def correct(connection: TrioConnection[Any], events: Sequence[EventAdmission], inserted: Inserted) -> None:
     """Write the answers anew of those of which something was left out."""
-    if not (inserted or inserted.suppressed):
+    if not (inserted or inserted.suppressed or inserted.capped):
         return
     untouched = Inserted()
     answers = [(event, event.answer(inserted)) for event in events]

@@ -25,11 +25,14 @@ ON CONFLICT DO NOTHING
 """
 INSERT = _INSERT.format(columns="", values="", types="")
 # With what only some have: those that come from an event, wait for their time or belong to something.
-INSERT_PLANNED = _INSERT.format(
-    columns=", status, next_retry_at, topic, correlation_id, event_id, bulk, decisions, plan",
-    values=", coalesce(r.status, 'queued'), to_timestamp(send_at), topic, correlation_id, event_id, bulk, decisions, plan",
-    types=", status text, send_at float8, topic text, correlation_id text, event_id text, bulk boolean,"
-    " decisions jsonb, plan jsonb",
+INSERT_PLANNED = (
+    _INSERT.format(
+        columns=", status, next_retry_at, topic, correlation_id, event_id, bulk, decisions, plan",
+        values=", coalesce(r.status, 'queued'), to_timestamp(send_at), topic, correlation_id, event_id, bulk, decisions, plan",
+        types=", status text, send_at float8, topic text, correlation_id text, event_id text, bulk boolean,"
+        " decisions jsonb, plan jsonb",
+    )
+    + "RETURNING id\n"
 )
 # Which of these were left out because of their contacts. What is there was not, whatever has become of its contact since.
 NOT_INSERTED = """

@@ -1,0 +1,109 @@
+"""The statements about what waits for its time.
+
+Invariant: a scheduled row is found by ``notifications_scheduled``, its id or its correlation id, and changed only where the same
+statement checks that it still is scheduled.
+"""
+
+from __future__ import annotations
+
+# The clock's only question while nothing is due: the first entries of two small indexes.
+NEXT = """
+SELECT extract(epoch FROM least(
+    (SELECT next_retry_at FROM notifications WHERE status = 'scheduled' ORDER BY next_retry_at LIMIT 1),
+    (SELECT due_at FROM digests ORDER BY due_at LIMIT 1)
+) - now())::float8
+"""
+
+_MOVED = (
+    "n.organization_id, n.id, n.channel, n.status, n.reason, extract(epoch FROM n.next_retry_at)::float8, coalesce(n.bulk, false)"
+)
+
+# What outlived its expires_at before it was released is canceled. It is no dead letter: nobody has to look at each of what an
+# outage made late.
+RELEASE = f"""
+WITH due AS (
+    SELECT id FROM notifications
+    WHERE status = 'scheduled' AND next_retry_at <= now() AND (plan IS NULL OR expires_at <= now())
+    ORDER BY next_retry_at, id LIMIT %s FOR UPDATE SKIP LOCKED
+)
+UPDATE notifications n
+SET status = CASE WHEN n.expires_at <= now() THEN 'canceled' ELSE 'queued' END, updated_at = now(),
+    reason = CASE WHEN n.expires_at <= now() THEN 'expired' END
+FROM due WHERE n.id = due.id
+RETURNING {_MOVED}
+"""
+DUE = """
+SELECT organization_id, id, channel, recipient, user_id, topic, plan, extract(epoch FROM next_retry_at)::float8,
+    extract(epoch FROM expires_at)::float8, coalesce(ignores_suppression, false), event_id
+FROM notifications WHERE status = 'scheduled' AND next_retry_at <= now() AND plan IS NOT NULL
+ORDER BY next_retry_at, id LIMIT %s
+"""
+# Rows are held in the order of their ids; what was canceled, or ruled on by another clock, since it was read is not found.
+RULE = f"""
+WITH u AS (
+    SELECT * FROM json_to_recordset(%s::json) AS u(id uuid, seen float8, status text, at float8, reason text, decisions jsonb)
+), held AS (
+    SELECT n.id FROM notifications n JOIN u USING (id) WHERE n.status = 'scheduled' ORDER BY n.id FOR UPDATE OF n
+)
+UPDATE notifications n
+SET status = u.status, reason = u.reason, updated_at = now(),
+    next_retry_at = coalesce(to_timestamp(u.at), n.next_retry_at),
+    decisions = CASE WHEN u.decisions IS NULL THEN n.decisions ELSE coalesce(n.decisions, '[]') || u.decisions END
+FROM u JOIN held USING (id)
+WHERE n.id = u.id AND n.status = 'scheduled' AND abs(extract(epoch FROM n.next_retry_at)::float8 - u.seen) < 0.00001
+RETURNING {_MOVED}
+"""
+
+# The lock on the row decides against the gate: whichever is first, the other finds the row changed.
+CANCEL = """
+WITH found AS (
+    SELECT id, channel, status FROM notifications WHERE organization_id = %(organization_id)s AND id = %(id)s FOR UPDATE
+), done AS (
+    UPDATE notifications n SET status = 'canceled', reason = 'canceled', updated_at = now()
+    FROM found WHERE n.id = found.id AND found.status IN ('scheduled', 'queued')
+    RETURNING n.id
+)
+SELECT found.id, found.channel, CASE WHEN done.id IS NULL THEN found.status ELSE 'canceled' END, done.id IS NOT NULL
+FROM found LEFT JOIN done USING (id)
+"""
+CANCEL_CORRELATED = """
+WITH found AS (
+    SELECT id FROM notifications
+    WHERE organization_id = %(organization_id)s AND correlation_id = %(correlation_id)s AND status IN ('scheduled', 'queued')
+    ORDER BY id LIMIT %(limit)s FOR UPDATE
+)
+UPDATE notifications n SET status = 'canceled', reason = 'canceled', updated_at = now()
+FROM found WHERE n.id = found.id AND n.status IN ('scheduled', 'queued')
+RETURNING n.id, n.channel
+"""
+# Digests are held before their items are taken away, as whoever joins or tells of them does.
+HOLD_DIGESTS_OF = """
+SELECT id FROM digests d
+WHERE organization_id = %(organization_id)s AND id IN (
+    SELECT digest_id FROM digest_items WHERE correlation_id = %(correlation_id)s
+) ORDER BY organization_id, rule, user_id, channel, key FOR UPDATE
+"""
+TAKE_OUT = "DELETE FROM digest_items WHERE digest_id = ANY(%s::uuid[]) AND correlation_id = %s"
+DROP_EMPTY = """
+DELETE FROM digests d WHERE id = ANY(%s::uuid[]) AND NOT EXISTS (SELECT FROM digest_items i WHERE i.digest_id = d.id)
+"""
+STANDING = """
+SELECT status, count(*) FROM (
+    SELECT status FROM notifications WHERE organization_id = %s AND correlation_id = %s LIMIT %s
+) AS counted GROUP BY status
+"""
+
+DIGESTS = """
+SELECT id, organization_id, rule, user_id, channel, key, extract(epoch FROM due_at)::float8 FROM digests
+WHERE due_at <= now() ORDER BY due_at, id LIMIT %s
+"""
+DIGEST_ITEMS = """
+SELECT digest_id, event_id, correlation_id, data, extract(epoch FROM at)::float8 FROM digest_items
+WHERE digest_id = ANY(%s::uuid[]) ORDER BY at, event_id
+"""
+HOLD_DIGESTS = """
+SELECT id FROM digests WHERE id = ANY(%s::uuid[])
+ORDER BY organization_id, rule, user_id, channel, key FOR UPDATE
+"""
+ITEMS_OF = "SELECT digest_id, array_agg(event_id) FROM digest_items WHERE digest_id = ANY(%s::uuid[]) GROUP BY digest_id"
+DROP_DIGESTS = "DELETE FROM digests WHERE id = ANY(%s::uuid[])"

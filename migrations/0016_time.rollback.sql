@@ -1,0 +1,1 @@
+DROP INDEX digest_items_correlation;
