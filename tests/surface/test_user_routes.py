@@ -87,7 +87,8 @@ async def test_a_batch_has_a_verdict_for_each_and_a_bad_one_stops_no_other(surfa
     assert answer["users"][3]["problem"]["code"] == "user_repeated"
     assert emails(await desk.get("/ada")) == ["Ada@example.org", "ada@work.example"]
     assert emails(await desk.get("/eve")) == []
-    for wrong in ({"users": []}, {"users": [{"id": "a"}] * 1001}, {"items": []}, {"users": [], "more": 1}):
+    bodies: list[dict[str, Any]] = [{"users": []}, {"users": [{"id": "a"}] * 1001}, {"items": []}, {"users": [], "more": 1}]
+    for wrong in bodies:
         assert_problem(await desk.call("POST", "", wrong), 422, "body_invalid")
 
 
