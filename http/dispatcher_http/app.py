@@ -27,6 +27,7 @@ from dispatcher_http import (
     providers,
     stream,
     templates,
+    unsubscribe,
     users,
     webhook_lane,
 )
@@ -94,6 +95,7 @@ def create_app(services: Services) -> App:
     app = App(telemetry)
     health.add_routes(app, services)
     stream.add_routes(app, services, authenticator)
+    unsubscribe.add_routes(app, services)
     for module in (notifications, templates, providers, dead_letters, contacts, definitions, users, preferences):
         for route in module.routes(services):
             _add(app, route, authenticator)

@@ -21,6 +21,7 @@ from dispatcher.config import SurfaceConfig
 from dispatcher.feedback.feedback import WebhookReply, WebhookRequest
 from dispatcher.model import NotificationId, OrganizationId
 from dispatcher.providers.registry import Provider
+from dispatcher.unsubscribe import Links
 from dispatcher.vault import EncryptionKeys
 
 
@@ -142,3 +143,5 @@ class Services:
     random_bytes: Callable[[int], bytes]
     """Unpredictable bytes, for the nonces of sealed credentials."""
     admit: Admit = _admit_all
+    links: Links | None = None
+    """What reads links to unsubscribe by; None where none are made."""

@@ -38,6 +38,7 @@ from dispatcher.config import Config
 from dispatcher.errors import ConfigError
 from dispatcher.ids import RANDOM_BITS, uuid7
 from dispatcher.providers.registry import REGISTRY
+from dispatcher.unsubscribe import Links
 from dispatcher_http.app import App, create_app
 from dispatcher_http.secret_file import keys_of_folder
 from dispatcher_http.server import serve
@@ -138,6 +139,7 @@ def services_of(node: Node, config: Config, new_id: Callable[[], str]) -> Servic
         new_id=new_id,
         random_bytes=random_bytes,
         admit=node.headroom.admit,
+        links=Links.of(config.surface.public_url, config.encryption_keys),
     )
 
 

@@ -19,6 +19,7 @@ from dispatcher.config import SurfaceConfig
 from dispatcher.ids import RANDOM_BITS, uuid7
 from dispatcher.model import OrganizationId
 from dispatcher.providers.registry import REGISTRY
+from dispatcher.unsubscribe import Links
 from dispatcher.vault import EncryptionKeys
 from dispatcher_http.app import create_app
 from dispatcher_http.server import serve
@@ -79,6 +80,7 @@ async def surface(pool: Pool, new_id: Ids, surface_config: SurfaceConfig) -> Asy
         attempts_max=8,
         new_id=new_id,
         random_bytes=secrets.token_bytes,
+        links=Links("https://notify.example.org", EncryptionKeys.of({"k1": bytes(32)})),
     )
 
     async def new_key(organization_id: str, *scopes: Scope) -> str:

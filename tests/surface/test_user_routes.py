@@ -185,7 +185,13 @@ async def test_a_token_that_its_app_registers_again_is_alive_whatever_was_heard_
 async def test_every_fault_of_a_token_has_its_place(surface: Surface) -> None:
     desk = Desk(surface)
     await desk.put("/ada", {})
-    wrong = {"token": "{not a subscription", "app": "", "platform": "symbian", "expires_at": "2001-01-01T00:00:00Z", "x": 1}
+    wrong: dict[str, Any] = {
+        "token": "{not a subscription",
+        "app": "",
+        "platform": "symbian",
+        "expires_at": "2001-01-01T00:00:00Z",
+        "x": 1,
+    }
 
     document = assert_problem(await desk.call("PUT", "/ada/push_tokens", wrong), 422, "field_unknown")
 
