@@ -1,8 +1,8 @@
 """The page behind an unsubscribe link (RFC 8058): the one place of the surface that people see, without any key.
 
 Looking at a link changes nothing, because programs that scan mails look at all of them; only a POST of the form does, which is
-also what a mail program sends for its own button. The link itself says whom it is for, so that neither account nor cookie is asked
-for. Invariant: a page repeats nothing of a person, and of what a link can be wrong in it says nothing at all.
+also what a mail program sends for its own button. The link itself says whom it is for, so that neither account nor cookie is
+asked for. Invariant: a page repeats nothing of a person, and does not say what is wrong with a link.
 """
 
 from __future__ import annotations
