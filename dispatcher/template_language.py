@@ -18,6 +18,7 @@ from attrs import frozen
 from jinja2 import nodes
 
 from dispatcher.template_filters import FILTERS
+from dispatcher.template_includes import CONTENT, Texts
 from dispatcher.template_limits import Limits, TemplateError
 from dispatcher.template_tests import TESTS
 from dispatcher.template_values import INTEGER_END
@@ -34,26 +35,43 @@ _FORBIDDEN_NAMES: Final = frozenset({"self", "super", "caller", "varargs", "kwar
 
 @frozen
 class Program:
-    """A rewritten template. ``weight`` is what everything outside loops costs, ``constants`` are the texts in its expressions."""
+    """A rewritten template. ``weight`` is what everything outside loops costs, ``constants`` are the texts in its expressions.
+
+    ``fixed`` is the text that it prints whatever the variables, ``wraps`` whether it has a place for a content.
+    """
 
     tree: nodes.Template
     weight: int
     constants: frozenset[str]
+    fixed: str
+    wraps: bool
 
 
-def rewrite(tree: nodes.Template, limits: Limits) -> Program:
-    """Check a parsed template and rewrite it. Raises TemplateError for what is not on the list."""
-    rewriter = _Rewriter(limits)
+def rewrite(
+    tree: nodes.Template, limits: Limits, texts: Texts | None = None, content: Sequence[nodes.Node] | None = None
+) -> Program:
+    """Check a parsed template and rewrite it. Raises TemplateError for what is not on the list.
+
+    ``texts`` has what it may include. ``content`` is given for a layout: what stands in place of ``{{ content }}``.
+    """
+    rewriter = _Rewriter(limits, texts, content)
     body = [rewriter.statement(child) for child in tree.body]
-    return Program(nodes.Template(body, lineno=1), rewriter.weight, frozenset(rewriter.constants))
+    fixed = "".join(rewriter.fixed)
+    return Program(nodes.Template(body, lineno=1), rewriter.weight, frozenset(rewriter.constants), fixed, rewriter.wraps)
 
 
 class _Rewriter:
     """One walk. ``weight`` counts the nodes of the innermost loop body being walked, ``_total`` all of them."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, texts: Texts | None, content: Sequence[nodes.Node] | None) -> None:
         self.weight = 0
         self.constants: set[str] = set()
+        self.fixed: list[str] = []
+        self.wraps = False
+        self._texts = texts
+        self._content = content
+        self._content_is_variable = content is None
+        self._conditions = 0
         self._limits = limits
         self._total = 0
         self._depth = 0
@@ -89,22 +107,47 @@ class _Rewriter:
     # Statements
 
     def output(self, node: nodes.Output) -> nodes.Node:
-        children = [
-            child
-            if isinstance(child, nodes.TemplateData)
-            else _call("@print", self.expression(child), _const(_name(child), child))
-            for child in node.nodes
-        ]
+        if self._content is not None and self._depth == 1:
+            for place, child in enumerate(node.nodes):
+                if isinstance(child, nodes.Name) and child.name == CONTENT:
+                    return self._around(node, place, self._content)
+        children: list[nodes.Expr] = []
+        for child in node.nodes:
+            if isinstance(child, nodes.TemplateData):
+                if not self._conditions:
+                    self.fixed.append(child.data)
+                children.append(child)
+            else:
+                children.append(_call("@print", self.expression(child), _const(_name(child), child)))
         return nodes.Output(children, lineno=node.lineno)
 
+    def _around(self, node: nodes.Output, place: int, content: Sequence[nodes.Node]) -> nodes.Node:
+        """A print of a layout that has the content in it, which sees ``content`` as a variable like any other."""
+        self.wraps, self._content = True, None
+        before = self.output(nodes.Output(node.nodes[:place], lineno=node.lineno))
+        self._content_is_variable = True
+        within = nodes.Scope(self._statements(content), lineno=node.lineno)
+        self._content_is_variable = False
+        after = self.output(nodes.Output(node.nodes[place + 1 :], lineno=node.lineno))
+        return nodes.Scope([before, within, after], lineno=node.lineno)
+
+    def include(self, node: nodes.Include) -> nodes.Node:
+        """What it names, in a scope of its own: what is set there stays there."""
+        if self._texts is None:
+            raise _forbidden(node, "include")
+        content, self._content = self._content, None
+        was_variable, self._content_is_variable = self._content_is_variable, False
+        with self._texts.inclusion(node) as body:
+            statements = self._statements(body)
+        self._content, self._content_is_variable = content, was_variable
+        return nodes.Scope(statements, lineno=node.lineno)
+
     def if_(self, node: nodes.If) -> nodes.Node:
-        return nodes.If(
-            self.expression(node.test),
-            self._statements(node.body),
-            self._statements(node.elif_),
-            self._statements(node.else_),
-            lineno=node.lineno,
-        )
+        test = self.expression(node.test)
+        self._conditions += 1
+        body, others, otherwise = self._statements(node.body), self._statements(node.elif_), self._statements(node.else_)
+        self._conditions -= 1
+        return nodes.If(test, body, others, otherwise, lineno=node.lineno)
 
     def for_(self, node: nodes.For) -> nodes.Node:
         if node.recursive:
@@ -114,11 +157,14 @@ class _Rewriter:
         target = self._target(node.target)
         test = None if node.test is None else self.expression(node.test)
         self._in_loop = True
+        self._conditions += 1
         body = self._statements(node.body)
         weight = self.weight
         self.weight, self._in_loop = around
         paid = _call("@each", iterable, _const(weight, node))
-        return nodes.For(target, paid, body, self._statements(node.else_), test, False, lineno=node.lineno)
+        otherwise = self._statements(node.else_)
+        self._conditions -= 1
+        return nodes.For(target, paid, body, otherwise, test, False, lineno=node.lineno)
 
     def assign(self, node: nodes.Assign) -> nodes.Node:
         return nodes.Assign(self._target(node.target), self.expression(node.node), lineno=node.lineno)
@@ -141,6 +187,8 @@ class _Rewriter:
         return _const(value, node)
 
     def name(self, node: nodes.Name) -> nodes.Expr:
+        if node.name == CONTENT and not self._content_is_variable:
+            raise TemplateError("template_layout_content", line=node.lineno)
         return nodes.Name(_allowed(node, node.name), "load", lineno=node.lineno)
 
     def sequence(self, node: nodes.List | nodes.Tuple) -> nodes.Expr:
@@ -236,7 +284,13 @@ class _Rewriter:
 
 
 _STATEMENTS: Final[Mapping[type[nodes.Node], Callable[[_Rewriter, Any], Any]]] = MappingProxyType(
-    {nodes.Output: _Rewriter.output, nodes.If: _Rewriter.if_, nodes.For: _Rewriter.for_, nodes.Assign: _Rewriter.assign}
+    {
+        nodes.Output: _Rewriter.output,
+        nodes.If: _Rewriter.if_,
+        nodes.For: _Rewriter.for_,
+        nodes.Assign: _Rewriter.assign,
+        nodes.Include: _Rewriter.include,
+    }
 )
 _EXPRESSIONS: Final[Mapping[type[nodes.Node], Callable[[_Rewriter, Any], Any]]] = MappingProxyType(
     {
@@ -266,7 +320,7 @@ _EXPRESSIONS: Final[Mapping[type[nodes.Node], Callable[[_Rewriter, Any], Any]]] 
         nodes.Pos: _Rewriter.unary,
     }
 )
-"""The allow-list. ``**`` is not on it, and neither is anything that defines, includes or inherits."""
+"""The allow-list. ``**`` is not on it, and neither is anything that defines, imports or inherits."""
 
 
 _CONSTRUCTS: Final[Mapping[str, str]] = MappingProxyType(

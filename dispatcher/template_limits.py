@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from attrs import frozen
 from jinja2 import StrictUndefined
@@ -20,7 +20,7 @@ from dispatcher.problems import Problem
 
 MEANINGS: Mapping[str, str] = MappingProxyType(
     {
-        "template_too_large": "The source is larger than a template may be.",
+        "template_too_large": "The source is larger than a template may be, with everything it includes.",
         "template_too_complex": "It nests too deeply or has too many parts.",
         "template_syntax": "It is not a valid template.",
         "template_construct_forbidden": "It uses a construct that templates do not have.",
@@ -28,8 +28,18 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "template_call_forbidden": "It calls something that can not be called.",
         "template_filter_unknown": "It uses a filter that does not exist.",
         "template_test_unknown": "It uses a test that does not exist.",
+        "template_include_unknown": "It includes a layout that is not stored, or that has no source for this kind of part.",
+        "template_include_cycle": "It includes itself, by way of others.",
+        "template_include_too_deep": "It includes what includes what includes, too many times over.",
+        "template_layout_unknown": "It names a layout that is not stored, or that has no source for any of its parts.",
+        "template_layout_content": "The place of the content, {{ content }}, must stand in a layout once, outside of loops and "
+        "conditions, and nowhere in what is included.",
         "template_part_missing": "A template of this channel needs this part.",
         "template_part_forbidden": "A template of this channel can not have this part.",
+        "template_part_incomplete": "Not every locale of the template has this part.",
+        "template_data_invalid": "The data of a push has at most 50 entries; their names have letters, digits, '_', '-' and '.'.",
+        "template_schema_invalid": "The schema of the variables can not be used.",
+        "template_variable_undeclared": "It uses a variable that it does not declare.",
         "template_variable_missing": "A variable it needs was not given.",
         "template_value_unprintable": "It prints a list or a mapping; loop over it, or use join or tojson.",
         "template_value_wrong": "A value is not of the kind that is needed there.",
@@ -38,6 +48,9 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "template_output_too_large": "The rendered text is larger than allowed.",
         "template_output_invalid": "The rendered text has a character that can not be stored or sent.",
         "template_subject_line_break": "The rendered subject has a line break or a control character.",
+        "template_part_line_break": "The rendered text has a line break or a control character, where there may be none.",
+        "template_parameter_invalid": "The rendered parameter is empty, too long or not one line, so WhatsApp would refuse it.",
+        "template_variable_invalid": "A variable is not as the template's schema says.",
         "template_empty": "The rendered text is empty.",
     }
 )
@@ -47,8 +60,8 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
 class TemplateError(DispatcherError):
     """A template can not be compiled or rendered.
 
-    ``code`` is a key of ``MEANINGS``; ``line`` counts from 1; ``part`` is the field of the template; ``name`` is a variable,
-    filter or construct as the template's author wrote it.
+    ``code`` is a key of ``MEANINGS``; ``line`` counts from 1; ``part`` is the field of the template, ``layout`` what the line is
+    of, if not of the template itself; ``name`` is a variable, filter or construct as the template's author wrote it.
     """
 
     def __init__(self, code: str, name: str | None = None, line: int | None = None, part: str | None = None) -> None:
@@ -57,9 +70,10 @@ class TemplateError(DispatcherError):
         self.name = name
         self.line = line
         self.part = part
+        self.layout: str | None = None
 
     def __str__(self) -> str:
-        where = "".join(f" {word} {value}" for word, value in (("part", self.part), ("line", self.line)) if value is not None)
+        where = "".join(f" {word.lower()} {value}" for word, value in self._where())
         return f"{self.code}{where}" + (f" ({self.name})" if self.name else "")
 
     def at(self, line: int | None = None, part: str | None = None) -> TemplateError:
@@ -70,9 +84,13 @@ class TemplateError(DispatcherError):
 
     def problem(self, pointer: str | None = None) -> Problem:
         """The answer for whoever sent the template, or the variables."""
-        where = " ".join(f"{word} {value}." for word, value in (("Part", self.part), ("Line", self.line)) if value is not None)
+        where = " ".join(f"{word} {value}." for word, value in self._where())
         detail = MEANINGS[self.code] + (f" Name: {self.name}." if self.name else "") + (f" {where}" if where else "")
         return Problem(422, self.code, "The template can not be used", detail, pointer)
+
+    def _where(self) -> list[tuple[str, str | int]]:
+        words = (("Part", self.part), ("Layout", self.layout), ("Line", self.line))
+        return [(word, value) for word, value in words if value is not None]
 
 
 class MissingVariable(TemplateError):
@@ -97,13 +115,18 @@ class Missing(StrictUndefined):
 
 @frozen
 class Limits:
-    """How large a template and what it renders may be. Each field is a number of what its name says."""
+    """How large a template and what it renders may be. Each field is a number of what its name says; ``expanded_bytes_max`` is
+    of one source with everything it includes, as often as it does."""
 
     source_bytes_max: int = 128 * 1024
     nodes_max: int = 4_000
     depth_max: int = 40
     steps_max: int = 50_000
     output_bytes_max: int = 512 * 1024
+    expanded_bytes_max: int = 512 * 1024
+
+
+DEFAULT_LIMITS: Final = Limits()
 
 
 class Budget:

@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 
 from attrs import field, frozen
 from jinja2 import Template as JinjaTemplate
-from jinja2 import TemplateSyntaxError, meta, pass_context
+from jinja2 import TemplateSyntaxError, meta, nodes, pass_context
 from jinja2.nodes import EvalContext
 from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -22,6 +22,7 @@ from jinja2.utils import missing
 
 from dispatcher.localization import NEUTRAL, Localization
 from dispatcher.template_filters import FILTERS
+from dispatcher.template_includes import NO_LIBRARY, Library, Texts, located
 from dispatcher.template_language import LOOP_NAMES, rewrite
 from dispatcher.template_limits import Budget, Limits, Missing, MissingVariable, TemplateError
 from dispatcher.template_tests import TESTS
@@ -170,12 +171,20 @@ SANDBOXES: Final[Mapping[bool, Sandbox]] = MappingProxyType({escapes: Sandbox(es
 
 @frozen
 class Compiled:
-    """One source, ready to run. ``names`` are the variables it looks up."""
+    """One source, ready to run. ``names`` are the variables it looks up, ``paths`` the constant paths into them.
+
+    ``fixed`` is the text it prints whatever the variables. ``wraps`` and ``includes`` are for layouts, see ``Layout``.
+    """
 
     environment: Sandbox = field(repr=False)
     names: frozenset[str]
     weight: int
     constants: frozenset[str] = field(repr=False)
+    paths: frozenset[tuple[str | int, ...]] = field(repr=False)
+    fixed: str = field(repr=False)
+    wraps: bool
+    includes: frozenset[str]
+    _origins: tuple[str | None, ...] = field(repr=False)
     _template: JinjaTemplate = field(repr=False, eq=False)
 
     def run(self, variables: Mapping[str, Any], budget: Budget, length_max: int, localization: Localization = NEUTRAL) -> str:
@@ -193,10 +202,10 @@ class Compiled:
                     break
                 pieces.append(piece)
         except TemplateError as error:
-            failed = error.at(self._line(error.__traceback__))
+            failed = located(error.at(self._line(error.__traceback__)), self._origins)
         except Exception as error:
             # A value of a kind that an operation can not take. The text of the error may hold the value, so it goes no further.
-            failed = TemplateError("template_value_wrong", line=self._line(error.__traceback__))
+            failed = located(TemplateError("template_value_wrong", line=self._line(error.__traceback__)), self._origins)
         if failed is not None:
             _raise(failed)
         return "".join(pieces)
@@ -211,32 +220,76 @@ class Compiled:
         return line
 
 
-def compile_source(source: str, *, escapes: bool, limits: Limits) -> Compiled:
-    """Compile a template source. Raises TemplateError for one that is too large, malformed, or not within the language."""
-    compiled = _attempt(SANDBOXES[escapes], source, limits)
+def compile_source(
+    source: str, *, escapes: bool, limits: Limits, library: Library | None = NO_LIBRARY, layout: str | None = None
+) -> Compiled:
+    """Compile a template source, with what it includes of the library, wrapped in the ``layout`` of that name.
+
+    Without a library what it includes is left out. Raises TemplateError for one that is too large, malformed, or not within the
+    language.
+    """
+    compiled = _attempt(SANDBOXES[escapes], source, limits, library, layout)
     if isinstance(compiled, TemplateError):
         _raise(compiled)
     return compiled
 
 
-def _attempt(environment: Sandbox, source: str, limits: Limits) -> Compiled | TemplateError:
+def compile_layout(source: str, *, escapes: bool, limits: Limits) -> Compiled:
+    """Compile a source of a layout by itself: the content and what it includes are left out. Raises TemplateError."""
+    compiled = _attempt(SANDBOXES[escapes], source, limits, None, None, by_itself=True)
+    if isinstance(compiled, TemplateError):
+        _raise(compiled)
+    return compiled
+
+
+def _attempt(
+    environment: Sandbox, source: str, limits: Limits, library: Library | None, layout: str | None, by_itself: bool = False
+) -> Compiled | TemplateError:
+    texts = Texts(environment.parse, environment.eval_ctx.autoescape, limits, library)
     try:
         if len(source.encode()) > limits.source_bytes_max:
             raise TemplateError("template_too_large")
-        program = rewrite(environment.parse(source), limits)
+        tree = texts.tree(source)
+        if layout is not None:
+            program = rewrite(texts.layout(layout), limits, texts, tree.body)
+            if not program.wraps:
+                raise TemplateError("template_layout_content", layout)
+        else:
+            program = rewrite(tree, limits, texts, () if by_itself else None)
         program.tree.set_environment(environment)
         names = frozenset(meta.find_undeclared_variables(program.tree))
         code = environment.compile(program.tree, filename=_FILENAME)
         template = JinjaTemplate.from_code(environment, code, {})
-        return Compiled(environment, names, program.weight, program.constants, template)
+        return Compiled(
+            environment,
+            names,
+            program.weight,
+            program.constants,
+            _paths(program.tree, names),
+            program.fixed,
+            program.wraps,
+            frozenset(texts.included),
+            texts.origins,
+            template,
+        )
     except TemplateError as error:
-        return error
+        return texts.located(error)
     except TemplateSyntaxError as error:
-        return TemplateError("template_syntax", line=error.lineno)
+        return texts.located(TemplateError("template_syntax", line=error.lineno))
     except (RecursionError, MemoryError, SyntaxError, OverflowError):
         return TemplateError("template_too_complex")
     except Exception:  # a lone surrogate, a number with thousands of digits, a list as a key: what Jinja leaves to Python
         return TemplateError("template_syntax")
+
+
+def _paths(tree: nodes.Template, names: frozenset[str]) -> frozenset[tuple[str | int, ...]]:
+    """Constant steps into variables. A name that the template also sets somewhere may mean either, so it is left out."""
+    own = {node.name for node in tree.find_all(nodes.Name) if node.ctx == "store"}
+    found = set()
+    for node in tree.find_all(nodes.Filter):
+        if node.name == "@path" and isinstance(node.node, nodes.Name) and node.node.name in names - own:
+            found.add((node.node.name, *node.args[1].as_const()))
+    return frozenset(found)
 
 
 def _raise(error: TemplateError) -> NoReturn:
