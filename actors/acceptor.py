@@ -52,7 +52,7 @@ from dispatcher.errors import StoreUnavailable
 from dispatcher.ids import uuid7
 from dispatcher.model import Channel, Lane, NotificationId, OrganizationId
 from dispatcher.problems import Problem, Refused, escape_pointer
-from dispatcher.templates import CompiledTemplate, MissingVariable, TemplateError
+from dispatcher.templates import CompiledTemplate, MissingVariable, TemplateError, payload_size
 
 logger = logging.getLogger(__name__)
 
@@ -290,7 +290,7 @@ class Acceptor:
                 missing = f"/{escape_pointer(error.name)}" if isinstance(error, MissingVariable) and error.name else ""
                 return error.problem("/variables" + missing)
             template_id, locale = template.template_id, template.locale
-            size_bytes = sum(map(len, rendered.values()))
+            size_bytes = payload_size(rendered)
             if size_bytes > self._limits.item_bytes_max:
                 return too_large(size_bytes, self._limits)
             payload = rendered

@@ -14,13 +14,16 @@ from actors.store import definitions, organizations, templates
 from actors.store import providers as configurations
 from actors.webhook_configs import WebhookConfig
 from dispatcher.errors import ConfigError
+from dispatcher.layouts import library_of
 from dispatcher.messages import ProviderPolicy
-from dispatcher.model import Channel, OrganizationId, ProviderConfig
+from dispatcher.model import Channel, OrganizationId, ProviderConfig, Template
 from dispatcher.providers.batching import Batching
 from dispatcher.providers.inquiry import unknown_policy
 from dispatcher.providers.provider import sharing_of
 from dispatcher.providers.registry import REGISTRY, Bound, Provider, Unbindable
 from dispatcher.setup import Setup
+from dispatcher.template_checks import needs_library
+from dispatcher.template_includes import NO_LIBRARY, Library
 from dispatcher.template_sets import TemplateSet, choose_locale
 from dispatcher.templates import CompiledTemplate
 from dispatcher.vault import EncryptionKeys, open_sealed
@@ -135,14 +138,23 @@ class Loaders:
         default = organization.default_locale if organization is not None else "en"
         by_locale = {template.locale: template for template in stored}
         chosen, _ = choose_locale(by_locale, locale, default, stored[0].locale)
-        return CompiledTemplate.of(by_locale[chosen])
+        return CompiledTemplate.of(by_locale[chosen], library=await self._library(organization_id, [by_locale[chosen]]))
 
     async def template_set(self, organization_id: OrganizationId, name: str, channel: Channel) -> TemplateSet | None:
         """The template in force in all its locales. None when there is no such template."""
         stored = await templates.read_in_force(self.pool, organization_id, name, channel)
         if not stored:
             return None
-        return TemplateSet({template.locale: CompiledTemplate.of(template) for template in stored}, stored[0].locale)
+        library = await self._library(organization_id, stored)
+        return TemplateSet(
+            {template.locale: CompiledTemplate.of(template, library=library) for template in stored}, stored[0].locale
+        )
+
+    async def _library(self, organization_id: OrganizationId, stored: Sequence[Template]) -> Library:
+        """The organization's layouts, read only for templates that can use one."""
+        if not any(map(needs_library, stored)):
+            return NO_LIBRARY
+        return library_of(await definitions.read_all(self.pool, organization_id))
 
     async def setup(self, organization_id: OrganizationId) -> Setup:
         """What the organization has set up, compiled. What can not be used is logged, by kind and name, and left out."""

@@ -104,6 +104,10 @@ class Fields:
             self._faults.add(pointer_to(self._pointer, name), "field_invalid", f"This must be one of {expected}.")
         return next(iter(kind))
 
+    def optional_choice(self, name: str, kind: type[_E]) -> _E | None:
+        """One of a closed set of texts, that may be absent or null."""
+        return self.choice(name, kind) if self._take(name) is not None else None
+
     def integer(self, name: str, minimum: int, maximum: int, default: int) -> int:
         """A whole number that may be absent or null."""
         value = self._take(name)

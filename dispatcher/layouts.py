@@ -7,19 +7,26 @@ parsed here compiles by itself; what it includes is looked up when it is stored,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from dispatcher.definitions import Definition, Kind
 from dispatcher.documents import Faults, Fields
 from dispatcher.problems import Problem, Refused
 from dispatcher.template_includes import NO_LIBRARY, Layout, Library
 from dispatcher.template_limits import DEFAULT_LIMITS, TemplateError
 from dispatcher.template_sandbox import Compiled, compile_layout
 
-__all__ = ["NO_LIBRARY", "Layout", "Library", "parse_layout"]
+__all__ = ["NO_LIBRARY", "Layout", "Library", "library_of", "parse_layout"]
 
 DESCRIPTION_LENGTH_MAX: Final = 1000
 NAME_LENGTH_MAX: Final = 64
+
+
+def library_of(definitions: Iterable[Definition]) -> Library:
+    """The layouts among an organization's definitions. One that this program can not read is left out."""
+    parsed = (parse_layout(one.name, one.body) for one in definitions if one.kind is Kind.LAYOUT)
+    return {layout.name: layout for layout in parsed if isinstance(layout, Layout)}
 
 
 def parse_layout(name: str, body: Mapping[str, Any]) -> Layout | Problem:

@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 from attrs import field, frozen
 
 from dispatcher.definitions import POLICY_NAME, Definition, Kind
+from dispatcher.layouts import parse_layout
 from dispatcher.policy import Policy, parse_policy
 from dispatcher.problems import Problem
 from dispatcher.rule_documents import parse_rule
@@ -26,6 +27,7 @@ PARSERS: Final[Mapping[Kind, Parser]] = {
     Kind.RULE: parse_rule,
     Kind.TOPIC: parse_topic,
     Kind.POLICY: parse_policy,
+    Kind.LAYOUT: parse_layout,
 }
 
 NOT_READABLE: Final = Problem(422, "definition_invalid", "The definition can not be used", "This program can not read it.", "")

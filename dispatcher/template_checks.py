@@ -21,6 +21,7 @@ from dispatcher.template_schema import Schema, SchemaInvalid, problems
 from dispatcher.templates import compile_part, layout_of, undeclared_variables
 from dispatcher.whatsapp import template_faults as whatsapp_faults
 
+UNDECLARED: Final = "template_variable_undeclared"
 LISTED_MAX: Final = 20
 """How many templates and layouts a refusal names."""
 
@@ -58,7 +59,7 @@ def template_faults(template: Template, library: Library | None = NO_LIBRARY) ->
         for part, names in undeclared_variables(template, library=library).items():
             listed = ", ".join(f"'{each}'" for each in names)
             detail = f"It uses {listed}, which '{declaration}' does not declare."
-            faults.append(_fault(f"/{part}", "template_variable_undeclared", detail))
+            faults.append(_fault(f"/{part}", UNDECLARED, detail))
     return faults[:FAULTS_MAX]
 
 

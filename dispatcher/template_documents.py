@@ -17,7 +17,7 @@ from dispatcher.documents import Faults, Fields, pointer_to
 from dispatcher.locales import TAG_LENGTH_MAX, normalize
 from dispatcher.model import Channel, OrganizationId, Template
 from dispatcher.problems import Problem, Refused
-from dispatcher.template_checks import template_faults
+from dispatcher.template_checks import UNDECLARED, template_faults
 from dispatcher.template_includes import NO_LIBRARY, Library
 from dispatcher.template_limits import DEFAULT_LIMITS
 from dispatcher.template_parts import DATA_MAX
@@ -78,9 +78,9 @@ def parse_template(body: Mapping[str, Any], library: Library | None = NO_LIBRARY
     fields = Fields(body, faults)
     new = _read(fields, faults)
     fields.finish()
+    # What is declared may be among what could not be read, so then it is not said what is not.
+    faults.extend([one for one in template_faults(new.template(), library) if not (faults and one.code == UNDECLARED)])
     try:
-        faults.refuse_if_any()
-        faults.extend(template_faults(new.template(), library))
         faults.refuse_if_any()
     except Refused as refused:
         return refused.problem

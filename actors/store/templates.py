@@ -57,6 +57,9 @@ AND NOT EXISTS ({_NEWER} AND newer.published_at IS NOT NULL)"""
 _DRAFT = f"""organization_id = %s AND deleted_at IS NULL AND published_at IS NULL
 AND NOT EXISTS ({_NEWER} AND (newer.published_at IS NOT NULL OR newer.deleted_at IS NULL))"""
 
+_FIRST = """SELECT first.id FROM notification_templates AS first WHERE first.version = 1
+AND (first.organization_id, first.name, first.channel, first.locale) = (t.organization_id, t.name, t.channel, t.locale)"""
+
 _TRIES_MAX = 16
 
 Fetch = Callable[[str, Sequence[Any]], Awaitable[Sequence[tuple[Any, ...]]]]
@@ -208,7 +211,7 @@ async def _named(
 ) -> list[Template]:
     rows = await fetch(
         f"SELECT {_RETURNED} FROM notification_templates AS t "
-        f"WHERE {condition} AND name = %s AND channel = coalesce(%s, channel) ORDER BY id",
+        f"WHERE {condition} AND name = %s AND channel = coalesce(%s, channel) ORDER BY ({_FIRST}), id",
         (organization_id, name, channel),
     )
     return [_stored(row).template for row in rows]

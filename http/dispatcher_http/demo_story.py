@@ -41,7 +41,8 @@ TEMPLATES: Sequence[Mapping[str, Any]] = (
         "subject": "Seus ingressos para {{ event }}",
         "body_template": "Olá {{ name }},\n\nobrigado pela compra: {{ seats | length }} lugar(es) em {{ venue }}.\n"
         "{% for seat in seats %}- {{ seat }}\n{% endfor %}\nTotal: {{ total }}\n",
-        "html_template": None,
+        "html_template": "<h1>Seus ingressos para {{ event }}</h1><p>Olá {{ name }},</p>"
+        "<ul>{% for seat in seats %}<li>{{ seat }}</li>{% endfor %}</ul><p>Total: {{ total }}</p>",
         "variables": VARIABLES,
     },
 )

@@ -1,61 +1,87 @@
-"""Templates of an organization: store a version, look at it, try it, retire it.
+"""Templates of an organization: store a version, look at it, try it, publish drafts together, retire it.
 
 A template that does not compile, or uses what it does not declare, is refused when it is handed in: at that moment
-somebody is there to mend it. Every part is compiled, so that one answer names the faults of all.
+somebody is there to mend it. Every part is compiled, so that one answer names the faults of all. Invariant: what is
+published was checked with everything it includes and against the other locales, while nobody could change any of it.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from typing import Any
 
 from quart_trio.wrappers import TrioResponse
 
+from actors.store import definitions as setup_store
 from actors.store import templates as store
 from actors.store.api_keys import Scope
-from actors.store.templates import NewTemplate, StoredTemplate
+from actors.store.definitions import Change
+from actors.store.templates import State, StoredTemplate
+from dispatcher.acceptance import together
+from dispatcher.definitions import Kind
+from dispatcher.documents import TITLE
+from dispatcher.layouts import Library, library_of
 from dispatcher.locales import TAG_LENGTH_MAX, normalize
-from dispatcher.model import Channel, OrganizationId, Template
-from dispatcher.problems import Refused
-from dispatcher.templates import (
-    DEFAULT_LIMITS,
-    HTML,
-    PLAIN,
-    CompiledTemplate,
-    MissingVariable,
-    TemplateError,
-    compile_template,
-    undeclared_variables,
-)
+from dispatcher.localization import Localization
+from dispatcher.model import Channel, Template
+from dispatcher.problems import Problem, Refused, escape_pointer
+from dispatcher.sms_segments import segments_of
+from dispatcher.template_checks import incomplete, template_faults, worsened
+from dispatcher.template_documents import NAME_LENGTH_MAX, VARIABLES_MAX, NewTemplate, parse_template, template_document
+from dispatcher.templates import CompiledTemplate, MissingVariable, TemplateError
+from dispatcher.zones import ZONE_RULE, is_zone
 from dispatcher_http import wire
 from dispatcher_http.problems import resource_not_found
-from dispatcher_http.routing import Call, Route, announce, answer, no_content, whole_change
+from dispatcher_http.routing import CHANGE_DEADLINE_S, Call, Route, announce, answer, no_content, whole_change
 from dispatcher_http.services import Services
 
-NAME_LENGTH_MAX = 255
-VARIABLES_MAX = 200
-DESCRIPTION_LENGTH_MAX = 1000
-
 _RULE = "/v1/orgs/<org>/templates"
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
 
 
 def routes(services: Services) -> list[Route]:
-    """Adding, reading, trying, retiring."""
+    """Adding, reading, trying, publishing, retiring."""
 
     async def add(call: Call) -> TrioResponse:
-        new = _new_template(await call.json())
+        body = await call.json()
+        new = _accepted(parse_template(body, None))  # before anybody has to wait for it
         id = services.new_id()
         with whole_change():
-            stored = await store.add(services.pool, id, call.organization_id, new)
-            await announce(services.changed(call.organization_id))
+            async with setup_store.changing(services.pool, call.organization_id, CHANGE_DEADLINE_S) as change:
+                new = _accepted(parse_template(body, await _library(change)))
+                if not new.draft:
+                    faults = worsened(new.template(), await store.in_force(change, new.name, new.channel))
+                    if faults:
+                        raise Refused(together(faults))
+                stored = await store.insert(change, id, new)
+            if not new.draft:
+                await announce(services.changed(call.organization_id))
         return answer(_document(stored), 201, {"location": f"/v1/orgs/{call.organization_id}/templates/{id}"})
 
+    async def publish(call: Call) -> TrioResponse:
+        faults = wire.Faults()
+        fields = wire.Fields(await call.json(), faults)
+        name = fields.text("name", NAME_LENGTH_MAX)
+        channel = fields.optional_choice("channel", Channel)
+        fields.finish()
+        faults.refuse_if_any()
+        with whole_change():
+            async with setup_store.changing(services.pool, call.organization_id, CHANGE_DEADLINE_S) as change:
+                drafts = await store.newest_drafts(change, name, channel)
+                if not drafts:
+                    raise Refused(_NO_DRAFTS)
+                library = await _library(change)
+                checked = []
+                for each in sorted({draft.channel for draft in drafts}):
+                    checked += await _publishable(change, name, each, drafts, library)
+                published = await store.publish(change, [draft.id for draft in drafts])
+            await announce(services.changed(call.organization_id))
+        texts = {compiled.template_id: compiled.fixed_text() for compiled in checked}
+        return answer({"name": name, "published": [_published(stored, texts[stored.template.id]) for stored in published]})
+
     async def read_page(call: Call) -> TrioResponse:
-        wire.refuse_unknown(call.args, {"name", "after", "page_size"})
+        wire.refuse_unknown(call.args, {"name", "state", "after", "page_size"})
         name = wire.query_value(call.args, "name", _name, "the name of a template")
-        page = await store.read_page(services.pool, call.organization_id, name, wire.page_request(call.args))
+        state = wire.query_choice(call.args, "state", State) or State.PUBLISHED
+        page = await store.read_page(services.pool, call.organization_id, name, wire.page_request(call.args), state)
         return answer(wire.page_document(page, _summary))
 
     async def read(call: Call) -> TrioResponse:
@@ -66,15 +92,25 @@ def routes(services: Services) -> list[Route]:
         faults = wire.Faults()
         fields = wire.Fields(await call.json(), faults)
         variables = fields.optional_mapping("variables", VARIABLES_MAX) or {}
+        locale = fields.optional_text("locale", TAG_LENGTH_MAX)
+        if locale is not None and normalize(locale) is None:
+            faults.add("/locale", "field_invalid", "This must be a BCP 47 language tag, such as pt-BR.")
+        zone = fields.optional_text("time_zone", 64)
+        if zone is not None and not is_zone(zone):
+            faults.add("/time_zone", "field_invalid", f"This {ZONE_RULE}.")
         fields.finish()
         faults.refuse_if_any()
+        template = stored.template
+        library = library_of(await setup_store.read_all(services.pool, call.organization_id))
+        localization = Localization(normalize(locale or "") or template.locale, zone or "UTC")
         try:
-            payload = CompiledTemplate.of(stored.template).render_payload(variables)
+            payload = CompiledTemplate.of(template, library=library).render_payload(variables, localization)
         except MissingVariable as error:
-            raise Refused(error.problem(_pointer_to_variable(error.name or ""))) from None
+            raise Refused(error.problem(f"/variables/{escape_pointer(error.name or '')}")) from None
         except TemplateError as error:
             raise Refused(error.problem("/variables")) from None
-        return answer({"payload": payload})
+        counted = {"segments": segments_of(payload["text"]).document()} if template.channel is Channel.SMS else {}
+        return answer({"payload": payload, **counted})
 
     async def retire(call: Call) -> TrioResponse:
         with whole_change():
@@ -92,109 +128,53 @@ def routes(services: Services) -> list[Route]:
     return [
         Route("POST", _RULE, Scope.TEMPLATES_WRITE, add),
         Route("GET", _RULE, Scope.TEMPLATES_READ, read_page),
+        Route("POST", f"{_RULE}/publish", Scope.TEMPLATES_WRITE, publish),
         Route("GET", f"{_RULE}/<id>", Scope.TEMPLATES_READ, read),
         Route("POST", f"{_RULE}/<id>/preview", Scope.TEMPLATES_READ, preview),
         Route("DELETE", f"{_RULE}/<id>", Scope.TEMPLATES_WRITE, retire),
     ]
 
 
-def _new_template(body: Mapping[str, Any]) -> NewTemplate:
-    """Read and check a template. Raises Refused with every fault."""
-    faults = wire.Faults()
-    fields = wire.Fields(body, faults)
-    name = fields.text("name", NAME_LENGTH_MAX)
-    if not name.isprintable():
-        faults.add("/name", "field_invalid", "This must have visible characters only.")
-    channel = fields.choice("channel", Channel)
-    tag = fields.text("locale", TAG_LENGTH_MAX)
-    locale = normalize(tag)
-    if tag and locale is None:
-        faults.add("/locale", "field_invalid", "This must be a BCP 47 language tag, such as pt-BR.")
-    source_length_max = DEFAULT_LIMITS.source_bytes_max
-    subject = fields.optional_text("subject", source_length_max)
-    text = fields.text("body_template", source_length_max)
-    html = fields.optional_text("html_template", source_length_max)
-    variables = _variables(fields.optional_mapping("variables", VARIABLES_MAX) or {}, faults)
-    fields.finish()
-    _check_parts(channel, subject, text, html, faults)
-    faults.refuse_if_any()
-    new = NewTemplate(name, channel, locale or "", subject, text, html, variables)
-    for part, names in undeclared_variables(_template(new)).items():
-        listed = ", ".join(f"'{each}'" for each in names)
-        faults.add(f"/{part}", "template_variable_undeclared", f"It uses {listed}, which 'variables' does not declare.")
-    faults.refuse_if_any()
+async def _library(change: Change) -> Library:
+    """The organization's layouts, which nobody changes meanwhile."""
+    return library_of(stored.definition for stored in await change.read_all() if stored.definition.kind is Kind.LAYOUT)
+
+
+async def _publishable(
+    change: Change, name: str, channel: Channel, drafts: list[Template], library: Library
+) -> list[CompiledTemplate]:
+    """The drafts of a channel, compiled. Raises Refused with every fault of what would be in force with them."""
+    mine = [draft for draft in drafts if draft.channel is channel]
+    by_locale = {template.locale: template for template in [*await store.in_force(change, name, channel), *mine]}
+    faults: list[Problem] = []
+    for draft in mine:
+        where = f"The draft of '{draft.locale}' for {channel}: "
+        faults += [Problem(422, one.code, TITLE, where + one.detail, one.pointer) for one in template_faults(draft, library)]
+    faults += incomplete(by_locale.values())
+    if faults:
+        raise Refused(together(faults))
+    return [CompiledTemplate.of(draft, library=library) for draft in mine]
+
+
+def _accepted(new: NewTemplate | Problem) -> NewTemplate:
+    if isinstance(new, Problem):
+        raise Refused(new)
     return new
 
 
-def _variables(declared: Mapping[str, Any], faults: wire.Faults) -> dict[str, dict[str, Any]]:
-    variables: dict[str, dict[str, Any]] = {}
-    for name, declaration in declared.items():
-        if _VARIABLE.fullmatch(name) is None:
-            faults.add("/variables", "field_invalid", "Names of variables have letters, digits and underscores, at most 64.")
-            continue
-        pointer = wire.pointer_to("/variables", name)
-        if not isinstance(declaration, dict):
-            faults.add(pointer, "field_invalid", "This must be an object.")
-            continue
-        fields = wire.Fields(declaration, faults, pointer)
-        variables[name] = {"required": fields.boolean("required", False)}
-        default = fields.value("default")
-        if "default" in declaration:
-            variables[name]["default"] = default
-        description = fields.optional_text("description", DESCRIPTION_LENGTH_MAX)
-        if description is not None:
-            variables[name]["description"] = description
-        fields.finish()
-    return variables
-
-
-def _check_parts(channel: Channel, subject: str | None, text: str, html: str | None, faults: wire.Faults) -> None:
-    """Every part that is there compiles, and those that must be there are."""
-    if channel is Channel.EMAIL and subject is None:
-        faults.extend([TemplateError("template_part_missing").problem("/subject")])
-    for part, source, content_type in (
-        ("subject", subject, PLAIN),
-        ("body_template", text, PLAIN),
-        ("html_template", html, HTML),
-    ):
-        if source is None:
-            continue
-        if part != "body_template" and channel is not Channel.EMAIL:
-            faults.extend([TemplateError("template_part_forbidden").problem(f"/{part}")])
-            continue
-        try:
-            compile_template(source, content_type)
-        except TemplateError as error:
-            faults.extend([error.problem(f"/{part}")])
-
-
-def _template(new: NewTemplate) -> Template:
-    """As what is about to be stored would be read back."""
-    return Template(
-        "",
-        OrganizationId(""),
-        new.name,
-        new.channel,
-        new.locale,
-        0,
-        new.subject,
-        new.body_template,
-        new.html_template,
-        new.variables,
-    )
+_NO_DRAFTS = Problem(
+    409,
+    "template_no_drafts",
+    "Nothing to publish",
+    "No draft of this name is newer than what is published.",
+    "/name",
+)
 
 
 def _name(text: str) -> str:
     if not 1 <= len(text) <= NAME_LENGTH_MAX or not text.isprintable():
         raise ValueError("name")
     return text
-
-
-def _pointer_to_variable(path: str) -> str:
-    pointer = "/variables"
-    for name in path.split("."):
-        pointer = wire.pointer_to(pointer, name)
-    return pointer
 
 
 def _summary(stored: StoredTemplate) -> dict[str, Any]:
@@ -207,14 +187,24 @@ def _summary(stored: StoredTemplate) -> dict[str, Any]:
         "version": template.version,
         "variables": template.variables,
         "created_at": wire.moment(stored.created_at),
+        "published_at": wire.moment(stored.published_at),
         "retired_at": wire.moment(stored.retired_at),
     }
 
 
-def _document(stored: StoredTemplate) -> dict[str, Any]:
+def _published(stored: StoredTemplate, text: str) -> dict[str, Any]:
+    """One version that came into force; of a text message how many segments it takes at least, whatever the variables."""
     template = stored.template
-    return _summary(stored) | {
-        "subject": template.subject,
-        "body_template": template.body_template,
-        "html_template": template.html_template,
+    counted = {"segments_at_least": segments_of(text).document()} if template.channel is Channel.SMS else {}
+    return {
+        "id": template.id,
+        "channel": template.channel,
+        "locale": template.locale,
+        "version": template.version,
+        "published_at": wire.moment(stored.published_at),
+        **counted,
     }
+
+
+def _document(stored: StoredTemplate) -> dict[str, Any]:
+    return _summary(stored) | template_document(stored.template)
