@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
+from dispatcher.template_formats import FORMATS
 from dispatcher.template_limits import Missing, TemplateError
 from dispatcher.template_lists import LIST_FILTERS
 from dispatcher.template_values import (
@@ -206,6 +207,7 @@ def _map(
 FILTERS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
         **LIST_FILTERS,
+        **FORMATS,
         "abs": lambda _rendering, value: abs(number(value)),
         "capitalize": _changed(lambda found: found.capitalize()),
         "center": _center,

@@ -18,8 +18,10 @@ from attrs import frozen
 from jinja2 import nodes
 
 from dispatcher.template_filters import FILTERS
+from dispatcher.template_formats import FORMATS, UNKNOWN, check_arguments
 from dispatcher.template_includes import CONTENT, Texts
 from dispatcher.template_limits import Limits, TemplateError
+from dispatcher.template_places import Places
 from dispatcher.template_tests import TESTS
 from dispatcher.template_values import INTEGER_END
 
@@ -27,7 +29,7 @@ LOOP_NAMES: Final = frozenset(
     {"cycle", "depth", "depth0", "first", "index", "index0", "last", "length", "nextitem", "previtem", "revindex", "revindex0"}
 )
 """What a template may ask of ``loop``."""
-INTERNAL: Final = ("@compare", "@concat", "@each", "@get", "@item", "@path", "@print", "@range", "@slice")
+INTERNAL: Final = ("@compare", "@concat", "@each", "@get", "@item", "@path", "@print", "@range", "@slice", "@speech", "@t")
 """Filters that only the rewriting uses; their names can not be written in a template."""
 
 _FORBIDDEN_NAMES: Final = frozenset({"self", "super", "caller", "varargs", "kwargs"})
@@ -37,7 +39,8 @@ _FORBIDDEN_NAMES: Final = frozenset({"self", "super", "caller", "varargs", "kwar
 class Program:
     """A rewritten template. ``weight`` is what everything outside loops costs, ``constants`` are the texts in its expressions.
 
-    ``fixed`` is the text that it prints whatever the variables, ``wraps`` whether it has a place for a content.
+    ``fixed`` is the text that it prints whatever the variables, ``wraps`` whether it has a place for a content. ``keys`` are the
+    messages that it takes from catalogues, each with the names of the arguments it gives it.
     """
 
     tree: nodes.Template
@@ -45,29 +48,50 @@ class Program:
     constants: frozenset[str]
     fixed: str
     wraps: bool
+    keys: frozenset[tuple[str, frozenset[str]]]
 
 
 def rewrite(
-    tree: nodes.Template, limits: Limits, texts: Texts | None = None, content: Sequence[nodes.Node] | None = None
+    tree: nodes.Template,
+    limits: Limits,
+    texts: Texts | None = None,
+    content: Sequence[nodes.Node] | None = None,
+    html: bool = False,
 ) -> Program:
     """Check a parsed template and rewrite it. Raises TemplateError for what is not on the list.
 
     ``texts`` has what it may include. ``content`` is given for a layout: what stands in place of ``{{ content }}``.
     """
-    rewriter = _Rewriter(limits, texts, content)
+    rewriter = _Rewriter(limits, texts, content, Places(html, alone=_is_one_print(tree)))
     body = [rewriter.statement(child) for child in tree.body]
-    fixed = "".join(rewriter.fixed)
-    return Program(nodes.Template(body, lineno=1), rewriter.weight, frozenset(rewriter.constants), fixed, rewriter.wraps)
+    return Program(
+        nodes.Template(body, lineno=1),
+        rewriter.weight,
+        frozenset(rewriter.constants),
+        "".join(rewriter.fixed),
+        rewriter.wraps,
+        frozenset(rewriter.keys),
+    )
+
+
+def _is_one_print(tree: nodes.Template) -> bool:
+    match tree.body:
+        case [nodes.Output(nodes=[child])]:
+            return not isinstance(child, nodes.TemplateData)
+        case _:
+            return False
 
 
 class _Rewriter:
     """One walk. ``weight`` counts the nodes of the innermost loop body being walked, ``_total`` all of them."""
 
-    def __init__(self, limits: Limits, texts: Texts | None, content: Sequence[nodes.Node] | None) -> None:
+    def __init__(self, limits: Limits, texts: Texts | None, content: Sequence[nodes.Node] | None, places: Places) -> None:
         self.weight = 0
         self.constants: set[str] = set()
         self.fixed: list[str] = []
         self.wraps = False
+        self.keys: set[tuple[str, frozenset[str]]] = set()
+        self._places = places
         self._texts = texts
         self._content = content
         self._content_is_variable = content is None
@@ -112,13 +136,16 @@ class _Rewriter:
                 if isinstance(child, nodes.Name) and child.name == CONTENT:
                     return self._around(node, place, self._content)
         children: list[nodes.Expr] = []
-        for child in node.nodes:
+        for child, following in zip(node.nodes, (*node.nodes[1:], None), strict=True):
             if isinstance(child, nodes.TemplateData):
                 if not self._conditions:
                     self.fixed.append(child.data)
+                self._places.feed(child.data)
                 children.append(child)
             else:
-                children.append(_call("@print", self.expression(child), _const(_name(child), child)))
+                where = self._places.place(following.data if isinstance(following, nodes.TemplateData) else "")
+                name = _const(_name(child), child)
+                children.append(_call("@print", self.expression(child), name, _const(where, child)))
         return nodes.Output(children, lineno=node.lineno)
 
     def _around(self, node: nodes.Output, place: int, content: Sequence[nodes.Node]) -> nodes.Node:
@@ -205,9 +232,33 @@ class _Rewriter:
         return nodes.CondExpr(self.expression(node.test), self.expression(node.expr1), otherwise, lineno=node.lineno)
 
     def filter(self, node: nodes.Filter) -> nodes.Expr:
+        if node.name == "t":
+            return self._message(node)
+        self._check_format(node)
         if node.name not in FILTERS or node.node is None:
             raise TemplateError("template_filter_unknown", _shown(node.name), node.lineno)
         return nodes.Filter(self.expression(node.node), node.name, *self._arguments(node), lineno=node.lineno)
+
+    def _message(self, node: nodes.Filter) -> nodes.Expr:
+        if not (isinstance(node.node, nodes.Const) and isinstance(node.node.value, str)) or node.args:
+            raise TemplateError("template_message_key", line=node.lineno)
+        _, keywords, _, _ = self._arguments(node)
+        self.keys.add((node.node.value, frozenset(str(keyword.key) for keyword in keywords)))
+        return nodes.Filter(self.expression(node.node), "@t", [], keywords, None, None, lineno=node.lineno)
+
+    def _check_format(self, node: nodes.Filter) -> None:
+        """What is known of the arguments of a filter that formats, or of one that ``map`` applies."""
+        match node.name, node.args:
+            case "map", [nodes.Const(value=str() as name), *arguments]:
+                pass
+            case name, arguments:
+                pass
+        if name in FORMATS:
+            try:
+                keywords = {str(each.key): _known(each.value) for each in node.kwargs}
+                check_arguments(name, [_known(each) for each in arguments], keywords)
+            except TemplateError as error:
+                raise error.at(node.lineno) from None
 
     def test(self, node: nodes.Test) -> nodes.Expr:
         if node.name not in TESTS:
@@ -226,6 +277,8 @@ class _Rewriter:
             raise TemplateError("template_call_forbidden", _shown(_name(called)), node.lineno)
         arguments = self._all(node.args)
         match called:
+            case nodes.Name(name="dir" | "locale" as asked) if not arguments:
+                return _call("@speech", _const(asked, node))
             case nodes.Name(name="range") if 1 <= len(arguments) <= 3:
                 return _call("@range", *arguments)
             case nodes.Getattr(attr="cycle") if self._is_loop(called.node) and arguments:
@@ -338,6 +391,11 @@ _CONSTRUCTS: Final[Mapping[str, str]] = MappingProxyType(
 
 def _call(filter_name: str, value: nodes.Expr, *arguments: nodes.Expr) -> nodes.Filter:
     return nodes.Filter(value, filter_name, list(arguments), [], None, None, lineno=value.lineno)
+
+
+def _known(node: nodes.Expr) -> Any:
+    """The value of an argument, where that is known."""
+    return node.value if isinstance(node, nodes.Const) else UNKNOWN
 
 
 def _const(value: Any, like: nodes.Node) -> nodes.Const:

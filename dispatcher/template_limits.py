@@ -52,6 +52,16 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "template_parameter_invalid": "The rendered parameter is empty, too long or not one line, so WhatsApp would refuse it.",
         "template_variable_invalid": "A variable is not as the template's schema says.",
         "template_empty": "The rendered text is empty.",
+        "template_argument_wrong": "A filter does not take these arguments.",
+        "template_number_invalid": "A value is no number, nor a text that is one.",
+        "template_currency_unknown": "A currency is no code of ISO 4217.",
+        "template_unit_unknown": "There is no such unit.",
+        "template_date_invalid": "A value is no date or time of RFC 3339, or has no time where one is asked for.",
+        "template_zone_unknown": "A time zone is not in the IANA database.",
+        "template_style_unknown": "There is no such style or skeleton; it has to stand in the template.",
+        "template_message_key": "The key of a message has to stand in the template as a text, and its arguments have names.",
+        "template_message_missing": "No catalogue of the recipient's locales has this message.",
+        "template_message_argument_missing": "A message needs an argument that it is not given.",
     }
 )
 """Every code an error of a template can have, with a sentence for the person reading."""

@@ -20,11 +20,12 @@ from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 
-from dispatcher.localization import NEUTRAL, Localization
+from dispatcher.localization import NEUTRAL, Localization, is_rtl
 from dispatcher.template_filters import FILTERS
 from dispatcher.template_includes import NO_LIBRARY, Library, Texts, located
 from dispatcher.template_language import LOOP_NAMES, rewrite
 from dispatcher.template_limits import Budget, Limits, Missing, MissingVariable, TemplateError
+from dispatcher.template_places import WORDS
 from dispatcher.template_tests import TESTS
 from dispatcher.template_values import (
     Rendering,
@@ -38,6 +39,7 @@ from dispatcher.template_values import (
     whole,
     wrong,
 )
+from dispatcher.template_words import printed, translated
 
 _FILENAME: Final = "<template>"
 
@@ -113,14 +115,24 @@ def _path(rendering: Rendering, value: Any, name: str, keys: tuple[str | int, ..
     return value
 
 
-def _print(_rendering: Rendering, value: Any, name: str) -> Any:
+def _print(rendering: Rendering, value: Any, name: str, place: int = WORDS) -> Any:
     """What a print prints. Null prints nothing anybody would want to read, so it is missing."""
-    if isinstance(value, str | int | float):
-        return value if isinstance(value, str) else number(value)
+    if isinstance(value, str):
+        plain = value.isascii() and not is_rtl(rendering.localization.locale)
+        return value if plain else printed(rendering, value, place)
+    if isinstance(value, int | float):
+        shown = number(value)
+        return shown if shown >= 0 or not is_rtl(rendering.localization.locale) else printed(rendering, str(shown), place)
     if value is None:
         raise MissingVariable(name)
     present(value)
     raise TemplateError("template_value_unprintable", name)
+
+
+def _speech(rendering: Rendering, asked: str) -> str:
+    """``dir()`` and ``locale()``: of the text, for the attributes of HTML that say so."""
+    locale = rendering.localization.locale
+    return locale if asked == "locale" else "rtl" if is_rtl(locale) else "ltr"
 
 
 def _each(rendering: Rendering, value: Any, weight: int) -> Any:
@@ -161,6 +173,8 @@ INTERNAL_FILTERS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "@print": _print,
         "@range": _range,
         "@slice": _slice,
+        "@speech": _speech,
+        "@t": translated,
     }
 )
 """What the rewriting puts in place of attribute access, comparison, concatenation, iteration and printing."""
@@ -173,7 +187,8 @@ SANDBOXES: Final[Mapping[bool, Sandbox]] = MappingProxyType({escapes: Sandbox(es
 class Compiled:
     """One source, ready to run. ``names`` are the variables it looks up, ``paths`` the constant paths into them.
 
-    ``fixed`` is the text it prints whatever the variables. ``wraps`` and ``includes`` are for layouts, see ``Layout``.
+    ``fixed`` is the text it prints whatever the variables. ``wraps`` and ``includes`` are for layouts, see ``Layout``. ``keys``
+    are the messages of catalogues.
     """
 
     environment: Sandbox = field(repr=False)
@@ -184,6 +199,7 @@ class Compiled:
     fixed: str = field(repr=False)
     wraps: bool
     includes: frozenset[str]
+    keys: frozenset[tuple[str, frozenset[str]]] = field(repr=False)
     _origins: tuple[str | None, ...] = field(repr=False)
     _template: JinjaTemplate = field(repr=False, eq=False)
 
@@ -249,13 +265,13 @@ def _attempt(
     try:
         if len(source.encode()) > limits.source_bytes_max:
             raise TemplateError("template_too_large")
-        tree = texts.tree(source)
+        tree, html = texts.tree(source), environment.autoescape is True
         if layout is not None:
-            program = rewrite(texts.layout(layout), limits, texts, tree.body)
+            program = rewrite(texts.layout(layout), limits, texts, tree.body, html)
             if not program.wraps:
                 raise TemplateError("template_layout_content", layout)
         else:
-            program = rewrite(tree, limits, texts, () if by_itself else None)
+            program = rewrite(tree, limits, texts, () if by_itself else None, html)
         program.tree.set_environment(environment)
         names = frozenset(meta.find_undeclared_variables(program.tree))
         code = environment.compile(program.tree, filename=_FILENAME)
@@ -269,6 +285,7 @@ def _attempt(
             program.fixed,
             program.wraps,
             frozenset(texts.included),
+            program.keys,
             texts.origins,
             template,
         )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 
 from dispatcher.template_filters import FILTERS
+from dispatcher.template_formats import FORMATS
 from dispatcher.template_limits import Missing, TemplateError
 from dispatcher.template_lists import LIST_FILTERS
 from renderings import Rendering
@@ -213,5 +214,5 @@ def test_looking_for_tags_costs_more_than_changing_case() -> None:
 def test_these_are_all_and_none_of_them_reaches_for_attributes() -> None:
     others = {"abs", "count", "d", "default", "float", "int", "length", "map", "round"}
 
-    assert set(FILTERS) == set(TEXT_FILTERS) | set(LIST_FILTERS) | others
+    assert set(FILTERS) == set(TEXT_FILTERS) | set(LIST_FILTERS) | set(FORMATS) | others
     assert not set(FILTERS) & {"attr", "pprint", "random", "urlize", "wordwrap", "xmlattr"}

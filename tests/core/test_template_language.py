@@ -7,6 +7,7 @@ from jinja2 import Environment, nodes
 
 from dispatcher.template_language import LOOP_NAMES, Program, rewrite
 from dispatcher.template_limits import Limits, TemplateError
+from dispatcher.template_places import NEVER
 
 JINJA = Environment()
 LIMITS = Limits(nodes_max=200, depth_max=12)
@@ -196,14 +197,14 @@ def test_what_has_too_many_nodes_is_refused() -> None:
 
 def test_constant_steps_become_one_lookup() -> None:
     assert calls("{{ order.seats[0]['row'].x }}") == [
-        ("@print", ["order.seats[0][row].x"]),
+        ("@print", ["order.seats[0][row].x", NEVER]),
         ("@path", ["order", ("seats", 0, "row", "x")]),
     ]
 
 
 def test_a_computed_step_is_a_lookup_of_its_own_that_is_never_named_by_its_value() -> None:
     assert calls("{{ a[b.c].d }}") == [
-        ("@print", ["a.d"]),
+        ("@print", ["a.d", NEVER]),
         ("@path", ["a", ("d",)]),
         ("@item", ["…", "a"]),
         ("@path", ["b", ("c",)]),
