@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 from attrs import field, frozen
 
+from dispatcher.catalogues import parse_catalogue
 from dispatcher.definitions import POLICY_NAME, Definition, Kind
 from dispatcher.layouts import parse_layout
 from dispatcher.policy import Policy, parse_policy
@@ -28,6 +29,7 @@ PARSERS: Final[Mapping[Kind, Parser]] = {
     Kind.TOPIC: parse_topic,
     Kind.POLICY: parse_policy,
     Kind.LAYOUT: parse_layout,
+    Kind.CATALOGUE: parse_catalogue,
 }
 
 NOT_READABLE: Final = Problem(422, "definition_invalid", "The definition can not be used", "This program can not read it.", "")

@@ -56,6 +56,13 @@ def amount(value: Any) -> Decimal:
     return found
 
 
+def counted(value: Any) -> int | Decimal:
+    """A number as plural rules look at it, and as it is written: without zeros behind the point."""
+    found = amount(value)
+    whole_ = found.to_integral_value()
+    return int(whole_) if found == whole_ else found.normalize()
+
+
 def currency_code(value: Any) -> str:
     """The code of a currency (ISO 4217), whatever its case. Raises TemplateError for what is none."""
     code = value.upper() if isinstance(present(value), str) and len(value) == 3 else ""
@@ -146,7 +153,7 @@ def _plural(
     """The word that goes with a number: that of its plural category in the locale, or the one for all others."""
     rendering.budget.charge(6)
     words = {"zero": zero, "one": one, "two": two, "few": few, "many": many}
-    chosen = words.get(babel_locale(rendering.localization.locale).plural_form(amount(value)))
+    chosen = words.get(babel_locale(rendering.localization.locale).plural_form(counted(value)))
     return text(rendering, other if chosen is None else chosen)
 
 

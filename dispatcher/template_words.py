@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 
 from dispatcher.bidi import balanced, in_plain_text, needs_isolation
 from dispatcher.localization import babel_locale, is_rtl
-from dispatcher.template_amounts import amount, written
+from dispatcher.template_amounts import counted, written
 from dispatcher.template_limits import MissingVariable, TemplateError
 from dispatcher.template_places import CONTINUED, NEVER
 from dispatcher.template_values import Rendering, elements, joined, text
@@ -55,14 +55,14 @@ def translated(rendering: Rendering, key: str, /, **values: Any) -> str:
     if isinstance(found, str):
         raise TemplateError("template_message_argument_missing", f"{key}.{found}")
     catalogue, message = found
-    count = amount(values[COUNT]) if COUNT in values else None
+    count = counted(values[COUNT]) if message.is_plural else None
     pieces: list[Piece] = []
     for literal, name in catalogue.form(message, count):
         pieces.append((literal, False))
         if name is not None:
             if values[name] is None:
                 raise MissingVariable(name)
-            pieces.append((written(rendering, count) if name == COUNT else text(rendering, values[name]), True))
+            pieces.append((written(rendering, values[name]) if name == COUNT else text(rendering, values[name]), True))
     return _together(rendering, pieces)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from dispatcher.documents import pointer_to
 from dispatcher.localization import NEUTRAL, Localization
@@ -88,6 +88,10 @@ class Part:
     bytes_max: int
 
 
+def _keys(template: CompiledTemplate) -> frozenset[tuple[str, frozenset[str]]]:
+    return frozenset(key for part in template._parts for key in part.compiled.keys)
+
+
 @frozen
 class CompiledTemplate:
     """A stored template, ready to render. ``names`` are the variables of each part."""
@@ -104,6 +108,8 @@ class CompiledTemplate:
     _defaults: Mapping[str, Any] = field(repr=False)
     _schema: Schema | None = field(repr=False)
     _limits: Limits = field(repr=False)
+    keys: frozenset[tuple[str, frozenset[str]]] = field(default=Factory(_keys, takes_self=True), init=False, repr=False)
+    """The messages it takes from catalogues, each with the names of the arguments it gives it."""
 
     @classmethod
     def of(cls, template: Template, limits: Limits = DEFAULT_LIMITS, library: Library | None = NO_LIBRARY) -> CompiledTemplate:
@@ -133,15 +139,17 @@ class CompiledTemplate:
     def render_payload(self, variables: Mapping[str, Any], localization: Localization = NEUTRAL) -> dict[str, Any]:
         """The payload, with the fields that ``acceptance.CONTENT_FIELDS`` lists for the channel.
 
-        ``localization`` is for whom: nobody in particular means the template's own locale, in UTC.
+        ``localization`` is for whom: nobody in particular means the template's own locale, in UTC. Numbers and dates are written
+        for the locale of its words: the catalogue's, of a template that takes them from there.
         Steps and size are limits of the whole payload. Raises TemplateError, of which MissingVariable is one.
         """
         if self._defaults:
             variables = {**self._defaults, **variables}
         self._check(variables)
+        words = localization.messages.locale if self.keys and localization.messages is not None else self.locale
+        localization = localization.within(words)
         budget = Budget(self._limits.steps_max, self._limits.output_bytes_max)
         left = self._limits.output_bytes_max
-        localization = localization.within(self.locale)
         payload = payload_of(self._whatsapp)
         for part in self._parts:
             try:
