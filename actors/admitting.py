@@ -155,13 +155,15 @@ class Admitting:
 
     def _push(self, requests: Iterable[AcceptRequest]) -> None:
         """Tell Redis and the organizations' actors, without waiting for either."""
-        arrivals: dict[OrganizationId, tuple[list[NotificationId], list[bytes]]] = {}
+        arrivals: dict[tuple[OrganizationId, bool], tuple[list[NotificationId], list[bytes]]] = {}
         for request in requests:
             if request.error is not None:
                 # Perhaps they are on disk and only the answer was lost. If not, the gate knows nothing of them and drops them.
                 if isinstance(request.error, StoreInDoubt):
-                    perhaps = [a.id for a in _admissions(request) if not _waits(a)]
-                    arrivals.setdefault(request.organization_id, ([], []))[0].extend(perhaps)
+                    for admission in _admissions(request):
+                        if not _waits(admission):
+                            lane = (request.organization_id, _is_bulk(admission))
+                            arrivals.setdefault(lane, ([], []))[0].append(admission.id)
                 continue
             for admission in _admissions(request):
                 if admission.id in request.refused or admission.id in request.existing.suppressed:
@@ -170,12 +172,12 @@ class Admitting:
                     continue
                 if existing_of(admission, request.existing) is not None or _waits(admission):
                     continue
-                ids, notices = arrivals.setdefault(request.organization_id, ([], []))
+                ids, notices = arrivals.setdefault((request.organization_id, _is_bulk(admission)), ([], []))
                 ids.append(admission.id)
                 row = admission.row
                 notices.append(announcements.created(admission.id, Channel(row["channel"]), row["created_at"]))
         if arrivals:
-            self.pusher.put([Arrival(name, ids, notices) for name, (ids, notices) in arrivals.items()])
+            self.pusher.put([Arrival(name, ids, notices, bulk) for (name, bulk), (ids, notices) in arrivals.items()])
 
 
 def _admissions(request: AcceptRequest) -> Iterable[Admission]:
@@ -188,6 +190,10 @@ def _admissions(request: AcceptRequest) -> Iterable[Admission]:
 
 def _waits(admission: Admission) -> bool:
     return admission.is_planned and admission.row.get("status") == Status.SCHEDULED
+
+
+def _is_bulk(admission: Admission) -> bool:
+    return admission.is_planned and bool(admission.row.get("bulk"))
 
 
 def _weight(request: AcceptRequest) -> int:

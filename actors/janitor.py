@@ -136,13 +136,13 @@ class Janitor:
         page = await self._store.queued(self._after, GRACE_S, ROWS_MAX)
         self._after = page.after
         missing = 0
-        by_organization: dict[OrganizationId, list[NotificationId]] = {}
+        by_organization: dict[OrganizationId, tuple[list[NotificationId], list[NotificationId]]] = {}
         for organization_id, id, _ in page.rows:
-            by_organization.setdefault(organization_id, []).append(id)
-        for organization_id, ids in by_organization.items():
+            by_organization.setdefault(organization_id, ([], []))[id in page.bulk].append(id)
+        for organization_id, (ids, bulk) in by_organization.items():
             self.stepped_s = self._now_s()
             try:
-                restored = await self._queue.restore(organization_id, ids)
+                restored = await self._queue.restore(organization_id, ids, bulk)
             except QueueRefused as error:  # its keys are damaged: that is nobody else's misfortune
                 logger.error("organization %s: %s", organization_id, error)
                 continue
@@ -162,16 +162,17 @@ class Janitor:
             logger.error("%s", error)
 
     async def _put_back(self, page: Page) -> None:
-        ready: dict[OrganizationId, list[NotificationId]] = {}
-        waiting: dict[OrganizationId, Settlement] = {}
+        ready: dict[tuple[OrganizationId, bool], list[NotificationId]] = {}
+        waiting: dict[tuple[OrganizationId, bool], Settlement] = {}
         for organization_id, id, due_in_s in page.rows:
+            lane = (organization_id, id in page.bulk)
             if due_in_s > 0:
-                settlement = waiting.setdefault(organization_id, Settlement(organization_id))
+                settlement = waiting.setdefault(lane, Settlement(organization_id, bulk=lane[1]))
                 settlement.delayed.append((id, due_in_s))
             else:
-                ready.setdefault(organization_id, []).append(id)
+                ready.setdefault(lane, []).append(id)
         if waiting:
             await self._queue.settle(list(waiting.values()))
         if ready:
-            await self._enqueue([Arrival(organization_id, ids, ()) for organization_id, ids in ready.items()])
+            await self._enqueue([Arrival(organization_id, ids, (), bulk) for (organization_id, bulk), ids in ready.items()])
         self._metrics.events["reseeded"] += len(page.rows)

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from enum import Enum
+from math import ceil
 
 import trio
 from attrs import define, field
@@ -29,6 +30,8 @@ ANNOUNCEMENTS_MAX = 1000
 """Announcements kept per organization, as the stream in Redis keeps them."""
 TIME_CHARS = 13
 """The millisecond in front of an id."""
+BULK_EVERY = 10
+"""While both queues have ids, every so-many-th is one of bulk."""
 DUE_MAX = 1000
 """Ids put back in one claim because their lease or their delay ran out."""
 
@@ -58,13 +61,26 @@ def _nobody(_organization_id: OrganizationId) -> None:
 
 @define
 class _Lists:
-    """The keys of one organization. The right end of ``queue`` is its head; the sets are scored by milliseconds."""
+    """The keys of one organization. The right end of a queue is its head; the sets are scored by milliseconds, half a one more
+    for an id of the bulk lane, which is parked with 1 where others are with 0."""
 
     queue: deque[NotificationId] = field(factory=deque)
-    inflight: dict[NotificationId, int] = field(factory=dict)
-    delayed: dict[NotificationId, int] = field(factory=dict)
-    parked: dict[Lane, set[NotificationId]] = field(factory=lambda: {lane: set() for lane in LANES})
+    bulk: deque[NotificationId] = field(factory=deque)
+    inflight: dict[NotificationId, float] = field(factory=dict)
+    delayed: dict[NotificationId, float] = field(factory=dict)
+    parked: dict[Lane, dict[NotificationId, float]] = field(factory=lambda: {lane: {} for lane in LANES})
+    turns: dict[str, int] = field(factory=dict)
     announced: deque[bytes] = field(factory=lambda: deque(maxlen=ANNOUNCEMENTS_MAX))
+
+    def lane(self, score: float) -> deque[NotificationId]:
+        """The queue that an id of this score belongs to."""
+        return self.bulk if score % 1 else self.queue
+
+    def bulk_share(self, name: str, n: int) -> int:
+        """How many of ``n`` ids are for bulk while both lanes wait."""
+        before = self.turns.get(name, 0)
+        self.turns[name] = before + n
+        return (before + n) // BULK_EVERY - before // BULK_EVERY
 
 
 class MemoryQueue:
@@ -88,7 +104,7 @@ class MemoryQueue:
         self.interrupt = interrupt
         self.on_wake = on_wake
         self._lists: dict[OrganizationId, _Lists] = {}
-        self._active: dict[int, dict[OrganizationId, int]] = {}  # by shard
+        self._active: dict[int, dict[OrganizationId, float]] = {}  # by shard
         self._sentinel = False
         self.limits = MemoryLimits()
 
@@ -131,9 +147,10 @@ class MemoryQueue:
         lists = self._of(organization_id)
         return {
             "queue": list(reversed(lists.queue)),
+            **({"bulk": list(reversed(lists.bulk))} if lists.bulk else {}),
             "inflight": _by_score(lists.inflight),
             "delayed": _by_score(lists.delayed),
-            **{f"parked:{lane}": sorted(ids) for lane, ids in lists.parked.items() if ids},
+            **{f"parked:{lane}": _by_score(ids) for lane, ids in lists.parked.items() if ids},
         }
 
     # --- the port -------------------------------------------------------------------------------------------------------
@@ -141,10 +158,11 @@ class MemoryQueue:
     async def enqueue(self, arrivals: Sequence[Arrival]) -> None:
         """Add ids at the tail, mark the organizations active, wake their listeners, announce."""
         await self.interrupt("enqueue", Moment.BEFORE)
-        for organization_id, ids, announcements in arrivals:
+        for organization_id, ids, announcements, bulk in arrivals:
             lists = self._of(organization_id)
-            was_empty = not lists.queue
-            lists.queue.extendleft(ids)
+            queue = lists.bulk if bulk else lists.queue
+            was_empty = not queue
+            queue.extendleft(ids)
             self._attend(organization_id, self._now_ms())
             if was_empty:
                 self.on_wake(organization_id)
@@ -157,14 +175,18 @@ class MemoryQueue:
         lists, now_ms = self._of(organization_id), self._now_ms()
         for waiting in (lists.inflight, lists.delayed):
             due = [id for id in _by_score(waiting) if waiting[id] <= now_ms][:DUE_MAX]
-            for id in due:
-                del waiting[id]
-            lists.queue.extend(reversed(due))
-        ids = [lists.queue.pop() for _ in range(min(n, len(lists.queue)))]
+            for id in reversed(due):
+                lists.lane(waiting.pop(id)).append(id)
+        share = lists.bulk_share("claim", n) if lists.bulk and lists.queue else 0
+        from_bulk = min(len(lists.bulk), max(share, n - len(lists.queue)))
+        ids = [lists.queue.pop() for _ in range(min(n - from_bulk, len(lists.queue)))]
         lists.inflight.update((id, now_ms + self._lease_ms) for id in ids)
+        ids_bulk = [lists.bulk.pop() for _ in range(from_bulk)]
+        lists.inflight.update((id, now_ms + self._lease_ms + 0.5) for id in ids_bulk)
         first_ms = min(lists.delayed.values(), default=None)
-        due_in_s = None if first_ms is None else max(0, first_ms - now_ms) / 1000.0
-        claimed = Claimed(ids, len(lists.queue), due_in_s, tuple(lane for lane in look if lists.parked[lane]))
+        due_in_s = None if first_ms is None else max(0, ceil(first_ms - now_ms)) / 1000.0
+        left = len(lists.queue) + len(lists.bulk)
+        claimed = Claimed(ids + ids_bulk, left, due_in_s, tuple(lane for lane in look if lists.parked[lane]))
         await self.interrupt("claim", Moment.AFTER)
         return claimed
 
@@ -179,10 +201,17 @@ class MemoryQueue:
         """Move up to ``n`` parked ids, oldest first, to the head of the queue."""
         await self.interrupt("unpark", Moment.BEFORE)
         lists = self._of(organization_id)
-        ids = sorted(lists.parked[lane])[:n]
-        lists.parked[lane].difference_update(ids)
-        lists.queue.extend(reversed(ids))
-        unparked = Unparked(lane, len(ids), len(lists.parked[lane]))
+        parked = lists.parked[lane]
+        bulk = sorted(id for id, score in parked.items() if score)
+        waiting = sorted(parked.keys() - set(bulk))
+        share = lists.bulk_share(lane, n) if bulk and waiting else 0
+        bulk = bulk[: max(share, n - len(waiting))]
+        waiting = waiting[: n - len(bulk)]
+        for id in (*waiting, *bulk):
+            del parked[id]
+        lists.queue.extend(reversed(waiting))
+        lists.bulk.extend(reversed(bulk))
+        unparked = Unparked(lane, len(waiting) + len(bulk), len(parked))
         await self.interrupt("unpark", Moment.AFTER)
         return unparked
 
@@ -212,28 +241,33 @@ class MemoryQueue:
         await self.interrupt("retire", Moment.AFTER)
         return retired
 
-    async def restore(self, organization_id: OrganizationId, ids: Sequence[NotificationId]) -> int:
+    async def restore(
+        self, organization_id: OrganizationId, ids: Sequence[NotificationId], bulk: Sequence[NotificationId] = ()
+    ) -> int:
         """Put back ids that the store says are queued and the queue may have lost. Returns how many were missing."""
         await self.interrupt("restore", Moment.BEFORE)
         lists = self._of(organization_id)
-        head_ms = lists.queue[-1][:TIME_CHARS] if lists.queue else None
-        missing = [
-            id
-            for id in sorted(ids, reverse=True)
-            if not (
-                (head_ms is not None and head_ms <= id[:TIME_CHARS])
-                or id in lists.inflight
-                or id in lists.delayed
-                or any(id in parked for parked in lists.parked.values())
-            )
-        ]
-        lists.queue.extend(missing)
+        missing = 0
+        for queue, told in ((lists.queue, ids), (lists.bulk, bulk)):
+            head_ms = queue[-1][:TIME_CHARS] if queue else None
+            lost = [
+                id
+                for id in sorted(told, reverse=True)
+                if not (
+                    (head_ms is not None and head_ms <= id[:TIME_CHARS])
+                    or id in lists.inflight
+                    or id in lists.delayed
+                    or any(id in parked for parked in lists.parked.values())
+                )
+            ]
+            queue.extend(lost)
+            missing += len(lost)
         due_ms = self._due_ms(lists)
         sooner = due_ms is not None and self._attend(organization_id, due_ms)
         if missing or (sooner and due_ms is not None and due_ms <= self._now_ms()):
             self.on_wake(organization_id)
         await self.interrupt("restore", Moment.AFTER)
-        return len(missing)
+        return missing
 
     async def take_channels(self, organization_id: OrganizationId, names: Collection[str]) -> Mapping[str, Kept]:
         """What is kept of limits under these names."""
@@ -271,15 +305,15 @@ class MemoryQueue:
         for id in settlement.done:
             lists.inflight.pop(id, None)
         for id, delay_s in settlement.delayed:
-            lists.inflight.pop(id, None)
-            lists.delayed[id] = now_ms + int(delay_s * 1000)
-            self._attend(organization_id, lists.delayed[id])
+            due_ms = now_ms + int(delay_s * 1000)
+            lists.delayed[id] = due_ms + lists.inflight.pop(id, 0.5 if settlement.bulk else 0) % 1
+            self._attend(organization_id, due_ms)
         for id in reversed(settlement.requeued):
-            if lists.inflight.pop(id, None) is not None:
-                lists.queue.append(id)
+            if (until_ms := lists.inflight.pop(id, None)) is not None:
+                lists.lane(until_ms).append(id)
         for lane, id in settlement.parked:
-            if lists.inflight.pop(id, None) is not None:
-                lists.parked[lane].add(id)
+            if (until_ms := lists.inflight.pop(id, None)) is not None:
+                lists.parked[lane][id] = 1 if until_ms % 1 else 0
         if settlement.requeued:
             self._attend(organization_id, now_ms)
             self.on_wake(organization_id)
@@ -287,7 +321,7 @@ class MemoryQueue:
 
     def _retire(self, organization_id: OrganizationId) -> bool:
         lists = self._of(organization_id)
-        if lists.queue:
+        if lists.queue or lists.bulk:
             return False
         due_ms = self._due_ms(lists)
         if due_ms is not None:
@@ -296,20 +330,20 @@ class MemoryQueue:
             self._active_with(organization_id).pop(organization_id, None)
         return True
 
-    def _due_ms(self, lists: _Lists) -> int | None:
+    def _due_ms(self, lists: _Lists) -> float | None:
         """When its ids want attention next."""
         due = [*lists.inflight.values(), *lists.delayed.values()]
-        if lists.queue:
+        if lists.queue or lists.bulk:
             due.append(self._now_ms())
         if any(lists.parked.values()):
             due.append(self._now_ms() + int(PARKED_LOOK_AGAIN_S * 1000))
         return min(due, default=None)
 
-    def _active_with(self, organization_id: OrganizationId) -> dict[OrganizationId, int]:
+    def _active_with(self, organization_id: OrganizationId) -> dict[OrganizationId, float]:
         """The active ones of its shard."""
         return self._active.setdefault(shard_of(organization_id, self._shards), {})
 
-    def _attend(self, organization_id: OrganizationId, at_ms: int) -> bool:
+    def _attend(self, organization_id: OrganizationId, at_ms: float) -> bool:
         """Have the organization looked at no later than this. Whether it would have been later."""
         active = self._active_with(organization_id)
         if active.get(organization_id, at_ms + 1) <= at_ms:
@@ -324,6 +358,6 @@ class MemoryQueue:
         return self._lists.setdefault(organization_id, _Lists())
 
 
-def _by_score(scores: dict[NotificationId, int]) -> list[NotificationId]:
+def _by_score(scores: Mapping[NotificationId, float]) -> list[NotificationId]:
     """The members of a sorted set: by score, then by name."""
     return [id for _, id in sorted((score, id) for id, score in scores.items())]

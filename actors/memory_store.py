@@ -226,7 +226,9 @@ class MemoryStore:
         rows = [self.database.rows[id] for _, id in found]
         await self.interrupt("queued", Moment.AFTER)
         return Page(
-            [(row.organization_id, row.id, row.due_in_s(now_s)) for row in rows], found[-1] if len(found) == limit else None
+            [(row.organization_id, row.id, row.due_in_s(now_s)) for row in rows],
+            found[-1] if len(found) == limit else None,
+            frozenset(row.id for row in rows if row.bulk),
         )
 
     async def hold_shards(self, shards: Collection[int], lease_s: float, *, stays: bool) -> Holding:

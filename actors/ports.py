@@ -30,11 +30,12 @@ NO_WAYS: Mapping[tuple[OrganizationId, Lane], str] = MappingProxyType({})
 
 
 class Arrival(NamedTuple):
-    """Ids to put into one organization's queue, with their announcements."""
+    """Ids to put into one organization's queue, or into its bulk one, with their announcements."""
 
     organization_id: OrganizationId
     ids: Sequence[NotificationId]
     announcements: Sequence[bytes]
+    bulk: bool = False
 
 
 @frozen
@@ -42,7 +43,7 @@ class Settlement:
     """What becomes, in the queue, of ids that one organization holds in flight. Each id stands in exactly one list.
 
     ``done`` leave for good, ``delayed`` wait so many seconds, ``requeued`` go back to the head, ``parked`` wait for their
-    lane.
+    lane. What was claimed from the bulk queue goes back there; with ``bulk`` also what is delayed without having been claimed.
     """
 
     organization_id: OrganizationId
@@ -51,6 +52,7 @@ class Settlement:
     requeued: list[NotificationId] = field(factory=list)
     parked: list[tuple[Lane, NotificationId]] = field(factory=list)
     announcements: list[bytes] = field(factory=list)
+    bulk: bool = False
 
     def ids(self) -> list[NotificationId]:
         """Every id this settlement speaks of."""
@@ -66,7 +68,8 @@ class Queue(Protocol):
     async def claim(self, organization_id: OrganizationId, n: int, look: Sequence[Lane] = ()) -> Claimed:
         """Move up to ``n`` ids to in-flight under a lease, after putting back those whose lease or delay ran out.
 
-        The answer says which lanes of ``look`` have parked ids.
+        While both queues have ids, every tenth of those claimed is of the bulk one. The answer says which lanes of ``look`` have
+        parked ids.
         """
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
@@ -76,16 +79,21 @@ class Queue(Protocol):
         """
 
     async def unpark(self, organization_id: OrganizationId, lane: Lane, n: int) -> Unparked:
-        """Move up to ``n`` parked ids, oldest first, to the head of the queue."""
+        """Move up to ``n`` parked ids, oldest first, to the head of the queue; of both lanes as in a claim."""
 
     async def active(self, limit: int, shards: Collection[int] | None = None) -> list[OrganizationId]:
         """Organizations that need attention by now, longest overdue first; only those of these shards, unless it is None."""
 
     async def retire(self, organization_id: OrganizationId) -> bool:
-        """Drop the organization from the active ones, or schedule it for its next due id. False when its queue is not empty."""
+        """Drop the organization from the active ones, or schedule it for its next due id. False when a queue has ids."""
 
-    async def restore(self, organization_id: OrganizationId, ids: Sequence[NotificationId]) -> int:
-        """Put back ids that the store says are queued and the queue may have lost. Returns how many were missing."""
+    async def restore(
+        self, organization_id: OrganizationId, ids: Sequence[NotificationId], bulk: Sequence[NotificationId] = ()
+    ) -> int:
+        """Put back ids that the store says are queued and the queue may have lost; those of ``bulk`` into the bulk queue.
+
+        Returns how many were missing.
+        """
 
     async def take_channels(self, organization_id: OrganizationId, names: Collection[str]) -> Mapping[str, Kept]:
         """What is kept of limits under these names (``dispatcher.channel_memory.record_names``).
@@ -232,10 +240,14 @@ class Expired(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Part of a walk over queued rows: ``rows`` as (organization, id, due in s), and where to go on (None: at the end)."""
+    """Part of a walk over queued rows: ``rows`` as (organization, id, due in s), and where to go on (None: at the end).
+
+    ``bulk`` are those of the rows that are of the bulk lane.
+    """
 
     rows: Sequence[tuple[OrganizationId, NotificationId, float]]
     after: tuple[float, NotificationId] | None
+    bulk: frozenset[NotificationId] = frozenset()
 
 
 class Holding(NamedTuple):

@@ -31,6 +31,9 @@ KEPT_MAX = 100_000
 RETRY_BASE_S = 0.05
 RETRY_CAP_S = 2.0
 
+_Lane = tuple[OrganizationId, bool]
+"""An organization, and whether it is its bulk queue."""
+
 
 class Pusher:
     """Pushes arrivals. ``wake`` hears of organizations whose ids have arrived."""
@@ -50,7 +53,7 @@ class Pusher:
         self._random = random
         self._kept_max = kept_max
         self._fresh: list[Arrival] = []
-        self._kept: dict[OrganizationId, list[NotificationId]] = {}
+        self._kept: dict[_Lane, list[NotificationId]] = {}
         self._kept_n = 0
         self._fresh_n = 0
         self._failures = 0
@@ -121,8 +124,8 @@ class Pusher:
             raise
         self._away = False
         if try_kept:
-            for organization_id in [name for name in self._kept if name not in refused]:
-                late = self._kept.pop(organization_id)
+            for lane in [lane for lane in self._kept if lane[0] not in refused]:
+                late = self._kept.pop(lane)
                 self._kept_n -= len(late)
                 self._metrics.events["enqueued_late"] += len(late)
         self._keep(arrival for arrival in fresh if arrival.organization_id in refused)
@@ -140,7 +143,7 @@ class Pusher:
             kept = arrival.ids[:room]
             self._metrics.events["enqueue_missed"] += len(kept)
             if kept:
-                self._kept.setdefault(arrival.organization_id, []).extend(kept)
+                self._kept.setdefault((arrival.organization_id, arrival.bulk), []).extend(kept)
                 self._kept_n += len(kept)
             if len(kept) < len(arrival.ids):
                 self._leave_to_janitor(len(arrival.ids) - len(kept))
@@ -155,13 +158,13 @@ class Pusher:
         self._again_at_s = trio.current_time() + pause_s
 
 
-def _joined(fresh: Sequence[Arrival], kept: Mapping[OrganizationId, Sequence[NotificationId]]) -> list[Arrival]:
-    """One arrival for each organization: what was kept first, without its announcements."""
+def _joined(fresh: Sequence[Arrival], kept: Mapping[_Lane, Sequence[NotificationId]]) -> list[Arrival]:
+    """One arrival for each queue: what was kept first, without its announcements."""
     if len(fresh) == 1 and not kept:
         return list(fresh)
-    joined: dict[OrganizationId, tuple[list[NotificationId], list[bytes]]] = {name: (list(ids), []) for name, ids in kept.items()}
-    for organization_id, ids, announcements in fresh:
-        all_ids, all_announcements = joined.setdefault(organization_id, ([], []))
+    joined: dict[_Lane, tuple[list[NotificationId], list[bytes]]] = {lane: (list(ids), []) for lane, ids in kept.items()}
+    for organization_id, ids, announcements, bulk in fresh:
+        all_ids, all_announcements = joined.setdefault((organization_id, bulk), ([], []))
         all_ids.extend(ids)
         all_announcements.extend(announcements)
-    return [Arrival(name, ids, announcements) for name, (ids, announcements) in joined.items()]
+    return [Arrival(name, ids, announcements, bulk) for (name, bulk), (ids, announcements) in joined.items()]

@@ -61,12 +61,13 @@ class RedisQueue:
     async def _enqueue(self, arrivals: Sequence[Arrival]) -> Mapping[OrganizationId, str]:
         """Add a few; returns whose arrivals were refused, and why. Raises QueueUnavailable."""
         calls: list[ScriptCall] = []
-        for organization_id, ids, announcements in arrivals:
+        for organization_id, ids, announcements, bulk in arrivals:
             shard = shard_of(organization_id, self._shards)
+            queue = self._keys.queue_bulk(organization_id) if bulk else self._keys.queue(organization_id)
             calls.append(
                 (
                     ENQUEUE,
-                    (self._keys.queue(organization_id), self._keys.active(shard), self._keys.events(organization_id)),
+                    (queue, self._keys.active(shard), self._keys.events(organization_id)),
                     (organization_id, self._keys.topic(organization_id), self._keys.wake(shard), len(ids), *ids, *announcements),
                 )
             )
@@ -80,7 +81,9 @@ class RedisQueue:
 
     async def claim(self, organization_id: OrganizationId, n: int, look: Sequence[Lane] = ()) -> Claimed:
         """Move up to ``n`` ids to in-flight under a lease, after putting back those whose lease or delay ran out."""
-        keys = [self._keys.queue(organization_id), self._keys.inflight(organization_id), self._keys.delayed(organization_id)]
+        names = self._keys
+        keys = [names.queue(organization_id), names.queue_bulk(organization_id), names.inflight(organization_id)]
+        keys.extend((names.delayed(organization_id), names.turns(organization_id)))
         keys.extend(self._keys.parked(organization_id, lane) for lane in look)
         ids, backlog, due_ms, parked = await self._run(CLAIM, keys, (n, self._lease_ms))
         return Claimed(
@@ -101,10 +104,17 @@ class RedisQueue:
     def _settle_call(self, s: Settlement) -> ScriptCall:
         org = s.organization_id
         keys = self._keys
-        names = [keys.queue(org), keys.inflight(org), keys.delayed(org), keys.events(org), self._active(org)]
+        names = [
+            keys.queue(org),
+            keys.inflight(org),
+            keys.delayed(org),
+            keys.events(org),
+            self._active(org),
+            keys.queue_bulk(org),
+        ]
         names.extend(keys.parked(org, lane) for lane, _ in s.parked)
         args: list[Encodable] = [org, self._keys.topic(org), self._keys.wake(shard_of(org, self._shards))]
-        args.extend((len(s.done), len(s.delayed), len(s.requeued), len(s.parked)))
+        args.extend((len(s.done), len(s.delayed), len(s.requeued), len(s.parked), "0.5" if s.bulk else 0))
         args.extend(s.done)
         for id, delay_s in s.delayed:
             args.append(int(delay_s * 1000))
@@ -116,7 +126,9 @@ class RedisQueue:
 
     async def unpark(self, organization_id: OrganizationId, lane: Lane, n: int) -> Unparked:
         """Move up to ``n`` parked ids, oldest first, to the head of the queue."""
-        moved, left = await self._run(UNPARK, (self._keys.queue(organization_id), self._keys.parked(organization_id, lane)), (n,))
+        keys = self._keys
+        names = (keys.queue(organization_id), keys.parked(organization_id, lane), keys.queue_bulk(organization_id))
+        moved, left = await self._run(UNPARK, (*names, keys.turns(organization_id)), (n, lane))
         return Unparked(lane, int(moved), int(left))
 
     async def active(self, limit: int, shards: Collection[int] | None = None) -> list[OrganizationId]:
@@ -148,10 +160,12 @@ class RedisQueue:
         look_again_ms = int(PARKED_LOOK_AGAIN_S * 1000)
         return bool(await self._run(RETIRE, self._reconciled(organization_id), (organization_id, look_again_ms)))
 
-    async def restore(self, organization_id: OrganizationId, ids: Sequence[NotificationId]) -> int:
+    async def restore(
+        self, organization_id: OrganizationId, ids: Sequence[NotificationId], bulk: Sequence[NotificationId] = ()
+    ) -> int:
         """Put back ids that the store says are queued and the queue may have lost. Returns how many were missing."""
         wake = self._keys.wake(shard_of(organization_id, self._shards))
-        args: list[Encodable] = [organization_id, wake, int(PARKED_LOOK_AGAIN_S * 1000), *sorted(ids)]
+        args: list[Encodable] = [organization_id, wake, int(PARKED_LOOK_AGAIN_S * 1000), len(ids), *sorted(ids), *sorted(bulk)]
         return int(await self._run(RESTORE, self._reconciled(organization_id), args))
 
     async def take_channels(self, organization_id: OrganizationId, names: Collection[str]) -> Mapping[str, Kept]:
@@ -199,6 +213,7 @@ class RedisQueue:
             self._keys.inflight(organization_id),
             self._keys.delayed(organization_id),
             self._active(organization_id),
+            self._keys.queue_bulk(organization_id),
             *(self._keys.parked(organization_id, lane) for lane in LANES),
         ]
 
@@ -226,7 +241,7 @@ def _pieces(arrival: Arrival) -> Iterator[Arrival]:
     """The arrival in parts of at most ENQUEUE_IDS_MAX ids and announcements each."""
     for at in range(0, max(len(arrival.ids), len(arrival.announcements), 1), ENQUEUE_IDS_MAX):
         part = slice(at, at + ENQUEUE_IDS_MAX)
-        yield Arrival(arrival.organization_id, arrival.ids[part], arrival.announcements[part])
+        yield Arrival(arrival.organization_id, arrival.ids[part], arrival.announcements[part], arrival.bulk)
 
 
 def _raise_first(replies: Sequence[Reply]) -> None:

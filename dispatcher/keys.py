@@ -4,6 +4,7 @@
 
 ======================================= ============ ==================================================================
 ``notifications:queue:{org}``            list         ids ready to be claimed; ``…:bulk`` is the lane for bulk traffic
+``notifications:turns:{org}``            hash         how many ids were claimed while both lanes waited, by whose turn it is
 ``notifications:inflight:{org}``         sorted set   claimed ids by lease deadline
 ``notifications:delayed:{org}``          sorted set   ids by the time of their next attempt
 ``notifications:parked:{org}:{lane}``    sorted set   ids that wait for a blocked channel or audience, oldest first
@@ -52,8 +53,12 @@ class Keys:
         return f"notifications:queue:{self._open}{organization_id}{self._close}"
 
     def queue_bulk(self, organization_id: OrganizationId) -> str:
-        """The same for bulk traffic, claimed from when the other lane is empty."""
+        """The same for bulk traffic: all of a claim when the other lane is empty, one in ten otherwise."""
         return f"notifications:queue:{self._open}{organization_id}{self._close}:bulk"
+
+    def turns(self, organization_id: OrganizationId) -> str:
+        """The hash of counts by which bulk gets its one in ten, whatever the sizes of claims."""
+        return f"notifications:turns:{self._open}{organization_id}{self._close}"
 
     def inflight(self, organization_id: OrganizationId) -> str:
         """The sorted set of claimed ids, scored by lease deadline."""

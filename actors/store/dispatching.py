@@ -290,8 +290,8 @@ class PostgresStore:
         since_s, last_id = after or (0.0, _FIRST_ID)
         statement = QUEUED if older_than_s > 0 else QUEUED_ALL
         rows = await self._pool.fetch(statement, (since_s, last_id, older_than_s, limit))
-        end = len(rows) < limit
-        return Page([(row[0], row[1], row[2] or 0.0) for row in rows], None if end else (rows[-1][3], rows[-1][1]))
+        after = None if len(rows) < limit else (rows[-1][3], rows[-1][1])
+        return Page([(row[0], row[1], row[2] or 0.0) for row in rows], after, frozenset(row[1] for row in rows if row[4]))
 
     async def hold_shards(self, shards: Collection[int], lease_s: float, *, stays: bool) -> Holding:
         """Of these shards, renew what this incarnation owns and take what is free. Waits for half of ``lease_s`` at most."""

@@ -267,7 +267,8 @@ AND NOT EXISTS (SELECT FROM notifications n WHERE n.status = 'sending' AND n.cla
 """
 
 QUEUED = """
-SELECT organization_id, id, greatest(0, extract(epoch FROM next_retry_at - now()))::float8, extract(epoch FROM updated_at)::float8
+SELECT organization_id, id, greatest(0, extract(epoch FROM next_retry_at - now()))::float8,
+       extract(epoch FROM updated_at)::float8, bulk
 FROM notifications
 WHERE status IN ('queued', 'sending') AND status = 'queued' AND (updated_at, id) > (to_timestamp(%s), %s::uuid)
   AND greatest(updated_at, next_retry_at) < now() - make_interval(secs => %s)

@@ -304,3 +304,21 @@ async def test_what_nobody_could_claim_in_time_is_given_up_and_announced(autojum
     told = [orjson.loads(event) for event in world.queue.announced(ACME)]
     assert [(event["id"], event["reason"]) for event in told] == [(id, "expired") for id in late]
     assert world.metrics.dead_letters["email", "expired"] == 3
+
+
+async def test_what_redis_lost_is_put_back_into_its_own_lane(autojump_clock: MockClock) -> None:
+    world = ActorWorld()
+    ids = await world.store_rows(6)
+    await queued_in(world, ids[3:], 60.0)
+    for id in (*ids[1:3], *ids[4:]):
+        world.row(id).bulk = True
+    await janitor(world).reseed()  # as after the loss of everything
+
+    assert world.queue.holds(ACME)["queue"] == ids[:1]
+    assert world.queue.holds(ACME)["bulk"] == ids[1:3]
+    await trio.sleep(61.0)
+    await world.queue.claim(ACME, 0)
+    assert sorted(world.queue.holds(ACME)["bulk"]) == sorted([*ids[1:3], *ids[4:]])
+    world.queue.lose_memory()
+    await janitor(world).restore()  # of those that have waited for long
+    assert world.queue.holds(ACME)["bulk"] == ids[1:3]

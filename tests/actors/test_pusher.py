@@ -164,3 +164,17 @@ async def test_closed_while_redis_is_away_it_ends_as_well(autojump_clock: trio.t
     await desk.pusher.run()
 
     assert desk.pusher.pending == 2
+
+
+async def test_what_is_of_bulk_is_kept_and_queued_apart(autojump_clock: trio.testing.MockClock, desk: Desk) -> None:
+    made = ids(4)
+    desk.take_away()
+    desk.pusher.put([Arrival(ACME, made[:1], (), True), Arrival(ACME, made[1:2], ())])
+    await trio.testing.wait_all_tasks_blocked()
+    desk.queue.interrupt = checkpoint
+    desk.pusher.put([Arrival(ACME, made[2:3], (), True), Arrival(ACME, made[3:], ())])
+    await trio.sleep(5)
+
+    assert desk.queue.holds(ACME)["queue"] == [made[1], made[3]]
+    assert desk.queue.holds(ACME)["bulk"] == [made[0], made[2]]
+    assert desk.pusher.pending == 0

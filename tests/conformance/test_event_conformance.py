@@ -228,3 +228,12 @@ async def test_an_event_that_can_not_be_stored_is_refused_with_all_that_comes_of
 
     assert world.planned() == []
     assert await store.known_events(ACME, ["e-1"]) == {}
+
+
+async def test_the_walk_over_queued_rows_tells_those_of_the_bulk_lane(store: Store) -> None:
+    plain, bulk = admission(1, "e-1"), admission(2, "e-1", bulk=True)
+    await store.insert((), (), [event("e-1", [plain, bulk])])
+    page = await store.queued(None, 0, 10)
+
+    assert {row[1] for row in page.rows} == {plain.id, bulk.id}
+    assert page.bulk == {bulk.id}

@@ -698,3 +698,125 @@ async def test_claims_and_settlements_pass_when_redis_is_out_of_memory(redis_url
     assert list(claimed) == made
     assert unparked == Unparked(SMS, 1, 0)
     assert not retired
+
+
+# --- two lanes ----------------------------------------------------------------------------------------------------------
+
+
+async def both(world: World, n: int, n_bulk: int) -> tuple[list[NotificationId], list[NotificationId]]:
+    """Ids that wait in the two queues; those of bulk are the older ones."""
+    bulk, others = ids(n_bulk), ids(n, first=100_000)
+    await world.queue.enqueue([Arrival(ACME, bulk, (), True), Arrival(ACME, others, ())])
+    return others, bulk
+
+
+@pytest.mark.parametrize("sizes", [[1] * 60, [7] * 9, [100], [3, 1, 14, 1, 1, 20, 2, 9, 30]], ids=str)
+async def test_while_both_lanes_wait_every_tenth_id_is_one_of_bulk_whatever_the_sizes_of_claims(
+    world: World, sizes: list[int]
+) -> None:
+    others, bulk = await both(world, 200, 50)
+    seen: list[NotificationId] = []
+    for size in sizes:
+        claimed = await world.queue.claim(ACME, size)
+        lanes = [id in bulk for id in claimed.ids]
+        seen.extend(claimed.ids)
+        of_bulk = sum(id in bulk for id in seen)
+
+        assert len(claimed.ids) == size
+        assert claimed.backlog == 250 - len(seen)
+        assert of_bulk == len(seen) // 10
+        assert lanes == sorted(lanes), "the others come first"
+    assert [id for id in seen if id in others] == others[: len(seen) - of_bulk]
+    assert [id for id in seen if id in bulk] == bulk[:of_bulk]
+
+
+async def test_a_lane_that_waits_alone_gets_all_of_a_claim(world: World) -> None:
+    others, bulk = await both(world, 3, 20)
+    first = await world.queue.claim(ACME, 10)
+    second = await world.queue.claim(ACME, 100)
+
+    assert (list(first.ids), first.backlog) == (others + bulk[:7], 13)
+    assert (list(second.ids), second.backlog) == (bulk[7:], 0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_neither_lane_starves_however_much_the_other_gets(world: World, seed: int) -> None:
+    random = Random(seed)
+    waiting = {False: set[NotificationId](), True: set[NotificationId]()}
+    claimed = {False: 0, True: 0}
+    n = 0
+    for _ in range(60):
+        for lane in (False, True):
+            fresh = ids(random.randrange(3, 25), first=1000 * n)
+            n += 1
+            waiting[lane].update(fresh)
+            await world.queue.enqueue([Arrival(ACME, fresh, (), lane)])
+        for id in (await world.queue.claim(ACME, random.randrange(1, 8))).ids:
+            lane = id in waiting[True]
+            waiting[lane].remove(id)
+            claimed[lane] += 1
+
+    assert claimed[True] == sum(claimed.values()) // 10
+
+
+async def test_what_is_of_bulk_returns_to_its_own_lane(world: World) -> None:
+    others, bulk = await both(world, 1, 5)
+    assert set((await world.queue.claim(ACME, 6)).ids) == {*others, *bulk}
+    requeued, delayed, parked, kept, done = bulk
+    await world.queue.settle([Settlement(ACME, [done], [(delayed, 10.0)], [requeued, others[0]], [(SMS, parked)])])
+    await world.queue.unpark(ACME, SMS, 5)
+    world.pass_time(LEASE_S + 1)
+    late = ids(50, first=200_000)
+    await world.queue.enqueue([Arrival(ACME, late, ())])
+    claimed = (await world.queue.claim(ACME, 40)).ids  # with the six before, some four or five are of bulk
+
+    assert claimed[: 40 - 4] == [others[0], *late[:35]]
+    assert set(claimed[36:]) == {requeued, delayed, parked, kept}
+
+
+async def test_a_settlement_says_of_which_lane_is_what_was_never_in_flight(world: World) -> None:
+    one, other = ids(2)
+    await world.queue.settle([Settlement(ACME, delayed=[(one, 5.0)], bulk=True), Settlement(ACME, delayed=[(other, 5.0)])])
+    world.pass_time(6)
+    later = ids(9, first=100)
+    await world.queue.enqueue([Arrival(ACME, later, ())])
+
+    assert list((await world.queue.claim(ACME, 9)).ids) == [other, *later[:8]]
+    assert list((await world.queue.claim(ACME, 9)).ids) == [later[8], one]
+
+
+async def test_of_parked_ids_every_tenth_that_returns_is_one_of_bulk(world: World) -> None:
+    others, bulk = await both(world, 30, 10)
+    await all_claimed(world.queue)
+    await world.queue.settle([Settlement(ACME, parked=[(SMS, id) for id in (*bulk, *others)])])
+    seen: list[NotificationId] = []
+    for _ in range(20):
+        assert (await world.queue.unpark(ACME, SMS, 1)).moved == 1
+        seen.extend(await all_claimed(world.queue))
+
+    assert [id for id in seen if id in bulk] == bulk[:2]
+    assert [id for id in seen if id in others] == others[:18]
+    assert await world.queue.unpark(ACME, SMS, 100) == Unparked(SMS, 20, 0)
+    assert set(await all_claimed(world.queue)) == {*others[18:], *bulk[2:]}
+
+
+async def test_an_organization_with_bulk_only_is_active_and_does_not_retire(world: World) -> None:
+    await world.queue.enqueue([Arrival(ACME, ids(1), (), True)])
+
+    assert await world.queue.active(10) == [ACME]
+    assert not await world.queue.retire(ACME)
+    world.lose_active()
+    assert await world.queue.restore(ACME, [], ids(1)) == 0
+    assert await world.queue.active(10) == [ACME]
+    await all_claimed(world.queue)
+    assert await world.queue.retire(ACME)
+
+
+async def test_lost_ids_are_put_back_into_their_own_lane(world: World) -> None:
+    lost, lost_bulk, later = ids(2), ids(2, first=50), ids(30, first=100)
+    await world.queue.enqueue([Arrival(ACME, later, ())])
+
+    assert await world.queue.restore(ACME, lost[::-1], lost_bulk[::-1]) == 4
+    assert await world.queue.restore(ACME, [], lost_bulk) == 0
+    assert list((await world.queue.claim(ACME, 20)).ids) == [*lost, *later[:16], *lost_bulk]
+    assert await world.queue.restore(ACME, lost, lost_bulk) == 0

@@ -43,7 +43,10 @@ class Server:
 
     def holds(self) -> list[str]:
         """Every id that stands anywhere, as often as it stands there."""
-        found = [*self.client.lrange("notifications:queue:acme", 0, -1)]
+        found = [
+            *self.client.lrange("notifications:queue:acme", 0, -1),
+            *self.client.lrange("notifications:queue:acme:bulk", 0, -1),
+        ]
         for pattern in ("inflight:acme", "delayed:acme", "parked:acme:*"):
             for key in self.client.scan_iter(f"notifications:{pattern}"):
                 found += self.client.zrange(key, 0, -1)
@@ -139,6 +142,36 @@ async def test_scripts_of_both_are_found_by_their_digests_after_a_flush(
     assert list((await present.claim(ACME, 2)).ids) == ids[2:]
 
 
+async def test_the_bulk_lane_waits_for_a_process_that_knows_of_it(
+    old: FirstReleaseQueue, present: RedisQueue, server: Server
+) -> None:
+    ids = made(4)
+    await present.enqueue([Arrival(ACME, ids, (), True)])
+
+    assert old.claim(9) == []
+    assert old.retire()  # it sees nothing to do: the walk over old rows finds the organization again
+    assert await present.active(9) == []
+    assert await present.restore(ACME, [], ids) == 0
+    assert await present.active(9) == [ACME]
+    assert list((await present.claim(ACME, 9)).ids) == ids
+
+
+async def test_what_an_older_process_takes_back_of_bulk_goes_on_in_the_lane_it_knows(
+    old: FirstReleaseQueue, present: RedisQueue, server: Server
+) -> None:
+    ids = made(4)
+    await present.enqueue([Arrival(ACME, ids, (), True)])
+    assert list((await present.claim(ACME, 9)).ids) == ids
+    await present.settle([Settlement(ACME, delayed=[(ids[0], 10.0)], parked=[(EMAIL, ids[1])])])
+    old.settle(requeued=[ids[2]])
+    assert old.unpark(1) == (1, 0)
+    assert set(old.claim(9)) == {ids[1], ids[2]}
+    server.pass_time(2000)
+
+    assert set(old.claim(9)) == set(ids)
+    assert server.holds() == ids
+
+
 def test_the_record_says_which_scripts_there_were() -> None:
     names = {name for name in vars(first_release_scripts) if name.isupper() and not name.startswith("_")}
 
@@ -160,7 +193,7 @@ async def test_both_at_work_for_a_while_keep_every_id_exactly_once(
         if random.random() < 0.5:
             old.enqueue(ids)
         else:
-            await present.enqueue([Arrival(ACME, ids, ())])
+            await present.enqueue([Arrival(ACME, ids, (), random.random() < 0.4)])
 
     async def claim() -> None:
         n = random.randrange(1, 8)
@@ -188,7 +221,8 @@ async def test_both_at_work_for_a_while_keep_every_id_exactly_once(
             await present.unpark(ACME, EMAIL, 3)
 
     async def restore() -> None:
-        queued = {id.decode() for id in server.client.lrange("notifications:queue:acme", 0, -1)}
+        lists = ("notifications:queue:acme", "notifications:queue:acme:bulk")
+        queued = {id.decode() for name in lists for id in server.client.lrange(name, 0, -1)}
         waiting = [NotificationId(id) for id in server.holds() if id not in queued]  # those in the queue may be put there twice
         assert (old.restore(waiting) if random.random() < 0.5 else await present.restore(ACME, waiting)) == 0
 

@@ -17,6 +17,7 @@ def names(keys: Keys, organization_id: OrganizationId) -> list[str]:
     return [
         keys.queue(organization_id),
         keys.queue_bulk(organization_id),
+        keys.turns(organization_id),
         keys.inflight(organization_id),
         keys.delayed(organization_id),
         *(keys.parked(organization_id, channel) for channel in Channel),
@@ -32,6 +33,7 @@ def test_the_names_are_those_that_were_promised() -> None:
 
     assert keys.queue(ACME) == "notifications:queue:acme"
     assert keys.queue_bulk(ACME) == "notifications:queue:acme:bulk"
+    assert keys.turns(ACME) == "notifications:turns:acme"
     assert keys.inflight(ACME) == "notifications:inflight:acme"
     assert keys.delayed(ACME) == "notifications:delayed:acme"
     assert keys.parked(ACME, Channel.SMS) == "notifications:parked:acme:sms"
