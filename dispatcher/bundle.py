@@ -66,9 +66,9 @@ class Bundle:
     prune: bool = False
     """Whether what the sections do not have is to go."""
 
-    def place(self, kind: str) -> str:
-        """Where things of this kind stand."""
-        return next(f"/{section}" for section, each in SECTIONS.items() if each == kind)
+    def place(self, key: Key) -> str:
+        """Where this stands; for what the document does not have, where it would."""
+        return self.places.get(key) or f"/{_SECTION_OF[key.kind]}"
 
 
 class Verb(StrEnum):

@@ -14,12 +14,13 @@ from attrs import field, frozen
 
 from dispatcher.catalogues import parse_catalogue
 from dispatcher.definitions import POLICY_NAME, Definition, Kind
-from dispatcher.layouts import parse_layout
+from dispatcher.layouts import Layout, parse_layout
 from dispatcher.policy import Policy, parse_policy
 from dispatcher.problems import Problem
 from dispatcher.rule_documents import parse_rule
 from dispatcher.rules import Rule
 from dispatcher.topics import Topic, parse_topic
+from dispatcher.translations import Catalogue
 
 Parser = Callable[[str, Mapping[str, Any]], Any]
 """Makes a kind's record of a name and a document, or a Problem with every fault."""
@@ -54,8 +55,8 @@ class Setup:
     rules: Mapping[str, Rule] = field(default=_EMPTY, repr=False)
     topics: Mapping[str, Topic] = field(default=_EMPTY, repr=False)
     policy: Policy = Policy()
-    layouts: Mapping[str, Any] = field(default=_EMPTY, repr=False)
-    catalogues: Mapping[str, Any] = field(default=_EMPTY, repr=False)
+    layouts: Mapping[str, Layout] = field(default=_EMPTY, repr=False)
+    catalogues: Mapping[str, Catalogue] = field(default=_EMPTY, repr=False)
     faults: tuple[Unusable, ...] = ()
     _exact: Mapping[str, tuple[Rule, ...]] = field(init=False, repr=False, eq=False)
     _prefixes: Mapping[str, tuple[Rule, ...]] = field(init=False, repr=False, eq=False)
@@ -125,8 +126,7 @@ class Setup:
 
 def parsed(kind: Kind, name: str, body: Mapping[str, Any]) -> Any:
     """The record of a document, or a Problem with every fault."""
-    parse = PARSERS.get(kind)
-    return NOT_READABLE if parse is None else parse(name, body)
+    return PARSERS[kind](name, body)
 
 
 def _name(rule: Rule) -> str:

@@ -1,18 +1,27 @@
 """What the parts of a set-up say about each other: who names a topic or a template, and whether it is there.
 
-Each definition is valid in itself before it gets here. These functions read documents, not records, so that a pointer leads to
-the very place; what another version of the program stored may have any shape and is passed over. Invariant: nothing here is
+Each definition is valid in itself before it gets here. What is named is read from documents, not records, so that a pointer leads
+to the very place; what another version of the program stored may have any shape and is passed over. Invariant: nothing here is
 refused; who calls decides whether a name that leads nowhere is a fault or a warning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from typing import Any
 
+from attrs import evolve
+
 from dispatcher.bundle import POLICY_KEY, TEMPLATE, Contents, Key
+from dispatcher.bundle_templates import key_of
+from dispatcher.catalogues import set_faults
 from dispatcher.definitions import Kind
+from dispatcher.model import Template
 from dispatcher.problems import Problem
+from dispatcher.template_checks import dependents_broken, needs_library, template_faults
+from dispatcher.template_includes import Library
+from dispatcher.template_parts import part_names
+from dispatcher.translations import Catalogue
 
 _TITLE = "Something is named that is not there"
 
@@ -54,6 +63,68 @@ def unknown_names(
 def namers_of_topic(contents: Contents, topic: str) -> list[Key]:
     """What names this topic: rules, and the policy."""
     return [key for key in sorted(contents) if any(named == topic for _, named in topics_named(key.kind, contents[key]))]
+
+
+def name_faults(current: Contents, after: Contents, touched: Collection[Key]) -> Iterator[tuple[Key, Problem]]:
+    """Names that will lead nowhere: in what is ``touched`` any; elsewhere those that lead somewhere now.
+
+    The latter are a fault of whoever takes away what is named, of no thing in particular: the name in their key is empty.
+    """
+    topics, templates = topics_of(after), template_names_of(after)
+    topics_now, templates_now = topics_of(current), template_names_of(current)
+    takes_away = not (topics_now <= topics and templates_now <= templates)
+    for key in sorted(after):
+        if key not in touched and not takes_away:
+            continue
+        for problem in unknown_names(key.kind, after[key], topics, templates):
+            if key in touched:
+                yield key, problem
+            elif problem not in unknown_names(key.kind, after[key], topics_now, templates_now):
+                detail = f"{spoken(key).capitalize()} names what would be gone. {problem.detail}"
+                kind = Kind.TOPIC.value if problem.code == "topic_unknown" else TEMPLATE
+                yield Key(kind, ""), Problem(422, "definition_in_use", _TITLE, detail, "")
+
+
+def catalogue_faults(records: Mapping[str, Any], touched: Collection[str], default: str) -> Iterator[tuple[Key, Problem]]:
+    """Catalogues that do not fit that of the default locale; if only that one is ``touched``, it is at fault."""
+    catalogues = {locale: record for locale, record in records.items() if isinstance(record, Catalogue)}
+    for problem in set_faults(catalogues, default):
+        locale, _, rest = (problem.pointer or "").removeprefix("/").partition("/")
+        if locale in touched:
+            yield Key(Kind.CATALOGUE, locale), evolve(problem, pointer=f"/{rest}")
+        elif default in touched:
+            key = rest.rpartition("/")[2]
+            detail = f"That of {locale} would not fit its message '{key}': {problem.detail}."
+            yield Key(Kind.CATALOGUE, default), evolve(problem, pointer=f"/messages/{key}", detail=detail)
+
+
+def template_set_faults(templates: Mapping[Key, Template], changed: Collection[Key]) -> Iterator[tuple[Key, Problem]]:
+    """Parts that some locales of a template have and others lack, of every template that is ``changed`` in some locale."""
+    groups: dict[TemplateName, list[Key]] = {}
+    for key in sorted(templates):
+        groups.setdefault((key.name, key.channel), []).append(key)
+    for keys in groups.values():
+        if any(key in changed for key in keys):
+            names = {key: part_names(templates[key]) for key in keys}
+            everything = frozenset[str]().union(*names.values())
+            for key in keys:
+                for part in sorted(everything - names[key]):
+                    detail = f"The locale '{key.locale}' lacks this part; other locales have it."
+                    yield key, Problem(422, "template_part_incomplete", _TITLE, detail, f"/{part}")
+
+
+def layout_faults(layouts: Library, templates: Iterable[Template]) -> Generator[None, None, list[Problem]]:
+    """What would not compile any more with these layouts: themselves, or templates that nobody handed in."""
+    broken = dependents_broken(layouts, ())
+    found = [] if broken is None else list(broken.errors)
+    for template in templates:
+        if needs_library(template):
+            yield
+            faults = template_faults(template, layouts)
+            if faults:
+                detail = f"{spoken(key_of(template)).capitalize()} would be broken. {faults[0].detail}"
+                found.append(Problem(422, "layout_in_use", _TITLE, detail, ""))
+    return found
 
 
 def topics_of(contents: Contents) -> set[str]:

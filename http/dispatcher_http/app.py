@@ -25,6 +25,8 @@ from dispatcher_http import (
     notifications,
     preferences,
     providers,
+    setup_lane,
+    setups,
     stream,
     templates,
     unsubscribe,
@@ -96,14 +98,16 @@ def create_app(services: Services) -> App:
     health.add_routes(app, services)
     stream.add_routes(app, services, authenticator)
     unsubscribe.add_routes(app, services)
-    for module in (notifications, templates, providers, dead_letters, contacts, definitions, users, preferences):
+    for module in (notifications, templates, providers, dead_letters, contacts, definitions, setups, users, preferences):
         for route in module.routes(services):
             _add(app, route, authenticator)
     # Never reached, because the lane answers first; it makes 405 answers name the method.
     app.url_map.add(app.url_rule_class(accept_lane.RULE, endpoint="accept", methods=["POST"]))
+    app.url_map.add(app.url_rule_class(setup_lane.RULE, endpoint="change_setup", methods=["POST"]))
     app.url_map.add(app.url_rule_class(webhook_lane.RULE, endpoint="webhook", methods=list(webhook_lane.METHODS)))
     webhooks: Any = webhook_lane.WebhookLane(cast("Any", app.asgi_app), services, telemetry)
-    lane: Any = accept_lane.AcceptLane(webhooks, services, authenticator, telemetry)
+    setup: Any = setup_lane.SetupLane(webhooks, services, authenticator, telemetry)
+    lane: Any = accept_lane.AcceptLane(setup, services, authenticator, telemetry)
     app.asgi_app = lane  # type: ignore[method-assign]
     return app
 

@@ -61,7 +61,7 @@ def routes(services: Services) -> list[Route]:
         return answer(_document(stored), 200, {"etag": entity_tag(stored.tag)})
 
     async def put(kind: Kind, call: Call) -> TrioResponse:
-        name, body, expected = _name_in(call, kind), await call.json(), expected_tag(call.request)
+        name, body, expected = _name_in(call, kind), await call.json(), expected_tag(call.request.headers)
         made = _no_fault_of_storing(body) or parsed(kind, name, body)
         if isinstance(made, Problem):
             raise Refused(made)
@@ -79,7 +79,7 @@ def routes(services: Services) -> list[Route]:
         return answer(_document(stored, warnings), 201 if before is None else 200, headers)
 
     async def remove(kind: Kind, call: Call) -> TrioResponse:
-        name, expected = _name_in(call, kind), expected_tag(call.request)
+        name, expected = _name_in(call, kind), expected_tag(call.request.headers)
         with whole_change():
             async with store.changing(services.pool, call.organization_id, CHANGE_DEADLINE_S) as change:
                 before = await change.read(kind, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from quart_trio.wrappers import TrioRequest
+from werkzeug.datastructures import Headers
 
 from actors.store.definitions import ANYTHING, NOTHING
 from dispatcher.problems import Problem, Refused
@@ -17,9 +17,9 @@ def entity_tag(tag: str) -> str:
     return f'"{tag}"'
 
 
-def expected_tag(request: TrioRequest) -> str | None:
+def expected_tag(headers: Headers) -> str | None:
     """The tag that must stand there, ANYTHING or NOTHING; None for a change that does not ask. Raises Refused."""
-    matches, excluded = request.headers.getlist("If-Match"), request.headers.getlist("If-None-Match")
+    matches, excluded = headers.getlist("If-Match"), headers.getlist("If-None-Match")
     if excluded:
         if matches or excluded != ["*"]:
             raise Refused(_invalid("'If-None-Match' can only be *, which is for what is not there yet, and stands alone."))

@@ -58,7 +58,7 @@ def test_what_can_not_be_read_is_left_out_and_named(monkeypatch: pytest.MonkeyPa
     def topic(name: str, body: Mapping[str, Any]) -> Topic | Problem:
         return Topic(name, body["title"]) if body else BAD
 
-    monkeypatch.setattr(setup, "PARSERS", {Kind.TOPIC: topic})
+    monkeypatch.setattr(setup, "PARSERS", {**setup.PARSERS, Kind.TOPIC: topic})
     made = Setup.of("pt", [Definition(Kind.TOPIC, "a", {"title": "A"}), Definition(Kind.TOPIC, "b", {})])
 
     assert made.default_locale == "pt"
