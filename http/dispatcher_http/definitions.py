@@ -7,31 +7,35 @@ is confirmed, and made only if nobody has changed in between what the caller say
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
 import trio
 from quart_trio.wrappers import TrioResponse
 
+from actors.in_turns import in_turns
 from actors.store import definitions as store
-from actors.store import setups
+from actors.store import organizations, setups, templates
 from actors.store.api_keys import Scope
 from actors.store.definitions import NOTHING, Change, Stored
 from dispatcher.bundle import SECTIONS
+from dispatcher.catalogues import state as catalogue_state
 from dispatcher.definitions import POLICY_NAME, Kind
 from dispatcher.documents import storage_fault
+from dispatcher.layouts import Layout
+from dispatcher.model import OrganizationId
 from dispatcher.problems import Problem, Refused
 from dispatcher.setup import parsed
-from dispatcher.setup_checks import namers_of_topic, spoken, unknown_names
+from dispatcher.setup_checks import layout_faults, namers_of_topic, spoken, unknown_names
+from dispatcher.setup_push import COUNT_MAX
+from dispatcher.translations import Catalogue
 from dispatcher_http import wire
 from dispatcher_http.preconditions import entity_tag, expected_tag, precondition_failed
 from dispatcher_http.problems import resource_not_found
 from dispatcher_http.routing import CHANGE_DEADLINE_S, Call, Route, announce, answer, no_content, whole_change
 from dispatcher_http.services import Services
 
-COUNT_MAX = 1000
-"""Definitions of one kind an organization may have: they are compiled together."""
 NAME_LENGTH_MAX = 255
 
 _ORGANIZATION = "/v1/orgs/<org>"
@@ -58,7 +62,8 @@ def routes(services: Services) -> list[Route]:
             if kind is not Kind.POLICY:
                 raise Refused(resource_not_found(kind))
             return answer({"name": name, "revision": 0, "body": {}}, 200, {"etag": entity_tag(NOTHING)})
-        return answer(_document(stored), 200, {"etag": entity_tag(stored.tag)})
+        state = await _state(services, call.organization_id, stored)
+        return answer(_document(stored, state), 200, {"etag": entity_tag(stored.tag)})
 
     async def put(kind: Kind, call: Call) -> TrioResponse:
         name, body, expected = _name_in(call, kind), await call.json(), expected_tag(call.request.headers)
@@ -73,10 +78,12 @@ def routes(services: Services) -> list[Route]:
                 if before is None and await change.count(kind) >= COUNT_MAX:
                     raise Refused(_too_many(kind))
                 stored = await change.put(kind, name, body)
+                if kind is Kind.LAYOUT:
+                    await _refuse_if_broken(change)
                 warnings = await _warnings(change, stored)
             await announce(services.changed(call.organization_id))
-        headers = {"etag": entity_tag(stored.tag)}
-        return answer(_document(stored, warnings), 201 if before is None else 200, headers)
+        state, headers = await _state(services, call.organization_id, stored), {"etag": entity_tag(stored.tag)}
+        return answer(_document(stored, state, warnings), 201 if before is None else 200, headers)
 
     async def remove(kind: Kind, call: Call) -> TrioResponse:
         name, expected = _name_in(call, kind), expected_tag(call.request.headers)
@@ -90,6 +97,8 @@ def routes(services: Services) -> list[Route]:
                 if kind is Kind.TOPIC:
                     _refuse_if_named(kind, [spoken(key) for key in namers_of_topic(await setups.definitions_of(change), name)])
                 await change.delete(kind, name)
+                if kind is Kind.LAYOUT:
+                    await _refuse_if_broken(change)
             await announce(services.changed(call.organization_id))
         return no_content()
 
@@ -106,6 +115,33 @@ def routes(services: Services) -> list[Route]:
             Route("DELETE", f"{address}/<name>", Scope.SETUP_WRITE, partial(remove, kind)),
         ]
     return found
+
+
+async def _refuse_if_broken(change: Change) -> None:
+    """Refuse, and so undo, a change of the layouts with which something would not compile any more."""
+    layouts = {
+        stored.definition.name: layout
+        for stored in await change.read_all()
+        if stored.definition.kind is Kind.LAYOUT
+        and isinstance(layout := parsed(Kind.LAYOUT, stored.definition.name, stored.definition.body), Layout)
+    }
+    faults = await in_turns(layout_faults(layouts, await templates.all_in_force(change)))
+    if faults:
+        raise Refused(Problem(409, "layout_in_use", "The layout is in use", faults[0].detail, errors=tuple(faults)))
+
+
+async def _state(services: Services, organization_id: OrganizationId, stored: Stored) -> Mapping[str, Any]:
+    """Of a catalogue, how it stands beside that of the default locale; nothing of others."""
+    definition = stored.definition
+    if definition.kind is not Kind.CATALOGUE:
+        return {}
+    organization = await organizations.read(services.pool, organization_id)
+    default = organization.default_locale if organization is not None else "en"
+    beside = await store.read(services.pool, organization_id, Kind.CATALOGUE, default)
+    bodies = {each.definition.name: each.definition.body for each in (beside, stored) if each is not None}
+    found = {locale: parsed(Kind.CATALOGUE, locale, body) for locale, body in bodies.items()}
+    catalogues = {locale: made for locale, made in found.items() if isinstance(made, Catalogue)}
+    return {"state": catalogue_state(catalogues, default, definition.name)} if definition.name in catalogues else {}
 
 
 async def _warnings(change: Change, stored: Stored) -> list[Problem]:
@@ -161,6 +197,6 @@ def _summary(stored: Stored) -> dict[str, Any]:
     }
 
 
-def _document(stored: Stored, warnings: Iterable[Problem] = ()) -> dict[str, Any]:
+def _document(stored: Stored, state: Mapping[str, Any], warnings: Iterable[Problem] = ()) -> dict[str, Any]:
     listed = [{"code": each.code, "detail": each.detail, "pointer": each.pointer} for each in warnings]
-    return _summary(stored) | {"body": stored.definition.body} | ({"warnings": listed} if listed else {})
+    return {**_summary(stored), "body": stored.definition.body, **state, **({"warnings": listed} if listed else {})}

@@ -131,6 +131,31 @@ async def test_a_rule_may_come_before_what_it_names_and_says_so(surface: Surface
     assert "the rule 'late'" in refused["detail"]
 
 
+async def test_a_layout_that_something_is_made_of_is_neither_broken_nor_removed(surface: Surface) -> None:
+    await call(surface, "PUT", "layouts/frame", {"text": "{{ content }}"})
+    await call(surface, "PUT", "layouts/footer", {"text": "Acme"})
+    sms = {"name": "late", "channel": "sms", "locale": "en", "body_template": 'Late {% include "footer" %}', "layout": "frame"}
+    assert (await call(surface, "POST", "setup", {"templates": [sms]})).status_code == 200
+
+    for change in (("PUT", "layouts/frame", {"text": "no place"}), ("DELETE", "layouts/frame"), ("DELETE", "layouts/footer")):
+        refused = assert_problem(await call(surface, *change), 409, "layout_in_use")
+        assert "The template 'late' (sms, en) would be broken" in refused["detail"]
+    assert (await call(surface, "GET", "layouts/frame")).json()["body"] == {"text": "{{ content }}"}
+    assert (await call(surface, "PUT", "layouts/frame", {"text": "{{ content }}!"})).status_code == 200
+
+
+async def test_a_catalogue_says_how_it_stands_beside_the_default_one(surface: Surface) -> None:
+    hello = {"messages": {"hello": {"text": "Hello"}, "bye": {"text": "Bye"}}}
+    hallo = {"messages": {"hello": {"text": "Olá", "source": "Hello"}, "old": {"text": "Velho"}}}
+    await call(surface, "PUT", "catalogues/en", hello)
+    fresh = (await call(surface, "PUT", "catalogues/pt", hallo)).json()
+    await call(surface, "PUT", "catalogues/en", {"messages": {"hello": {"text": "Hi"}}})
+    stale = (await call(surface, "GET", "catalogues/pt")).json()
+
+    assert fresh["state"] == {"stale": [], "missing": ["bye"], "unused": ["old"], "differing": []}
+    assert stale["state"] == {"stale": ["hello"], "missing": [], "unused": ["old"], "differing": []}
+
+
 async def test_lists_go_by_name_page_by_page(surface: Surface) -> None:
     for name in ("b", "a", "c"):
         await call(surface, "PUT", f"topics/{name}", TOPIC)
