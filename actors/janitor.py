@@ -7,6 +7,7 @@
 * Queued rows that Redis has lost are put back: all of them when Redis lost its memory, otherwise those that have waited past
   a grace.
 * Reports of providers that came before what they are about are looked at again, and old ones deleted.
+* People who are being erased are gone on with, and push tokens that have expired are removed.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Janitor:
         unix_s: Callable[[], float],
         strays: Strays | None = None,
         reports: Callable[[], Awaitable[None]] | None = None,
+        people: Callable[[], Awaitable[None]] | None = None,
         now_s: Callable[[], float] = trio.current_time,
     ) -> None:
         self._store = store
@@ -57,6 +59,7 @@ class Janitor:
         self._unix_s = unix_s
         self._strays = strays
         self._reports = reports
+        self._people = people
         self._now_s = now_s
         self._after: tuple[float, NotificationId] | None = None  # where the walk over old queued rows goes on
         self.stepped_s = 0.0
@@ -86,6 +89,8 @@ class Janitor:
             await self._strays.look()
         if self._reports is not None:
             await self._reports()
+        if self._people is not None:
+            await self._people()
 
     async def rescue(self) -> None:
         """Take back the attempts of lapsed incarnations and queue them again."""

@@ -97,6 +97,7 @@ class Ports:
     stored_answer: StoredAnswer
     feedback: FeedbackStore
     load_webhook: Load
+    tidy_people: Callable[[], Awaitable[None]] | None = None
 
 
 class Node:
@@ -240,6 +241,7 @@ class Node:
             unix_s=unix_s,
             strays=strays,
             reports=self.ingest.sweep,
+            people=ports.tidy_people,
         )
 
     def _stood_still(self, late_s: float) -> None:

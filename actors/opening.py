@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from random import Random
 
 import trio
@@ -21,6 +22,7 @@ from actors.node import Node, Ports
 from actors.redis_queue import RedisQueue
 from actors.store.answers import read_answer
 from actors.store.dispatching import PostgresStore
+from actors.store.erasing import tidy
 from actors.store.feedback import PostgresFeedback
 from actors.transports import Transports
 from dispatcher.config import Config
@@ -97,6 +99,7 @@ async def open_node(
             stored_answer=lambda organization_id, key: read_answer(pool, organization_id, key),
             feedback=PostgresFeedback(pool),
             load_webhook=loaders.webhook,
+            tidy_people=partial(tidy, pool),
         )
         node = Node(
             config,

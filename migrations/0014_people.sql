@@ -9,5 +9,6 @@ CREATE TABLE erasures (
     organization_id text NOT NULL REFERENCES organizations (id) ON DELETE CASCADE,
     user_id         text NOT NULL,
     asked_at        timestamptz NOT NULL DEFAULT now(),
+    next_at         timestamptz NOT NULL,          -- when it is looked for again what has turned up since
     PRIMARY KEY (organization_id, user_id)
 );

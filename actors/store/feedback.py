@@ -149,7 +149,7 @@ class PostgresFeedback:
                     kind = FeedbackKind(state)
                     after_s = None if kind is not FeedbackKind.DELIVERED or after_s is None else max(0.0, after_s)
                     confirmed[id] = Confirmed(organization_id, notification_id, reached, kind, code, at, report.provider, after_s)
-                whom = feedback.recipient if recipient is None else recipient
+                whom = recipient or feedback.recipient  # empty when its person was erased: then the contact is one of a digest
                 at = feedback.at_unix_s if feedback.key_unix_s is None or is_new else first_at
                 # Without a time of its own: a repetition that came in the same moment, and is merged by who took in the first.
                 is_told = at is not None and feedback.topic is None

@@ -23,6 +23,7 @@ from dispatcher_http import (
     definitions,
     health,
     notifications,
+    person_rights,
     preferences,
     providers,
     setup_lane,
@@ -98,7 +99,18 @@ def create_app(services: Services) -> App:
     health.add_routes(app, services)
     stream.add_routes(app, services, authenticator)
     unsubscribe.add_routes(app, services)
-    for module in (notifications, templates, providers, dead_letters, contacts, definitions, setups, users, preferences):
+    for module in (
+        notifications,
+        templates,
+        providers,
+        dead_letters,
+        contacts,
+        definitions,
+        setups,
+        users,
+        preferences,
+        person_rights,
+    ):
         for route in module.routes(services):
             _add(app, route, authenticator)
     # Never reached, because the lane answers first; it makes 405 answers name the method.
