@@ -140,6 +140,7 @@ class _Step:
         after = contact.contact.after(feedback.kind, feedback.code, feedback.at_unix_s)
         if after != contact.contact:
             contact.contact, contact.provider = after, report.provider
+            database.drop_dead_token(report.organization_id, channel, recipient)
 
     def confirmed(self) -> Sequence[Confirmed]:
         """Notifications of which more is known."""

@@ -372,6 +372,7 @@ class MemoryStore:
             gone = self.database.make_contact(row.organization_id, row.channel, row.recipient)
             kind, at_s = FeedbackKind(suppressed_as(outcome.code).value), outcome.since_unix_s
             gone.contact = gone.contact.after(kind, outcome.code, now_s if at_s is None else at_s)
+            self.database.drop_dead_token(row.organization_id, row.channel, row.recipient)
         if verdict.dead is not None:
             self.database.dead_letters.setdefault(row.id, DeadLetter(verdict.dead, outcome.code))
 

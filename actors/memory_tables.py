@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from actors.ports import Admission
 from dispatcher.caps import CapName
@@ -193,6 +193,15 @@ class MemoryDatabase:
         """Why an address may not be used; None when it may."""
         found = self.contact(organization_id, channel, recipient)
         return None if found is None or found.contact.status is ContactStatus.ACTIVE else found.contact.status
+
+    def drop_dead_token(self, organization_id: OrganizationId, channel: Channel, recipient: str) -> None:
+        """A push token that nobody has any more leaves its user."""
+        if channel is not Channel.PUSH or self.suppressed_as(organization_id, channel, recipient) is not ContactStatus.INVALID:
+            return
+        for (organization, user_id), user in self.users.items():
+            points = tuple(point for point in user.points if (point.channel, point.recipient) != (channel, recipient))
+            if organization == organization_id and points != user.points:
+                self.users[organization, user_id] = evolve(user, points=points)
 
     def holds_lease(self, incarnation: str | None, at_s: float) -> bool:
         """Whether the incarnation's lease lasts beyond this instant."""

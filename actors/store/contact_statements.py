@@ -36,6 +36,13 @@ REFUSED = """
             THEN excluded.failure_code ELSE c.failure_code END
 """
 
+# A push token that nobody has any more leaves its user.
+DEAD_TOKENS = """
+DELETE FROM contact_points p USING contacts c
+WHERE c.id = ANY(%s::uuid[]) AND c.channel = 'push' AND c.status = 'invalid' AND p.channel = 'push'
+  AND p.organization_id = c.organization_id AND p.address = c.address
+"""
+
 # The components of a contact, in the order of the fields of Contact.
 COMPONENTS = (
     "extract(epoch FROM complained_at)::float8, complaint_code, extract(epoch FROM failed_at)::float8, failed_as, failure_code, "

@@ -14,7 +14,7 @@ import psycopg
 from actors.feedback_ports import JOIN_WINDOW_S, KEPT_S, Confirmed, ContactChange, Report, Taken
 from actors.io.pg_errors import is_about_content
 from actors.io.postgres import Pool
-from actors.store.contact_statements import CHANGE, ENSURE, LOCK
+from actors.store.contact_statements import CHANGE, DEAD_TOKENS, ENSURE, LOCK
 from dispatcher.contacts import CLEARING_KINDS, CONTACT_KINDS, Contact, ContactStatus, address_of, merged
 from dispatcher.errors import StoreRefused, StoreUnavailable
 from dispatcher.feedback.confirmation import RANKS
@@ -178,6 +178,9 @@ class PostgresFeedback:
                         changes.append(ContactChange(address.organization_id, id, address.channel, status, code))
             if updates:
                 await connection.execute(CHANGE, (orjson.dumps(updates).decode(),))
+            dead = [each.id for each in changes if each.channel is Channel.PUSH and each.status is ContactStatus.INVALID]
+            if dead:
+                await connection.execute(DEAD_TOKENS, (dead,))
         return changes
 
 

@@ -169,7 +169,12 @@ WITH u AS (
         organization_id, channel, recipient, contact AS status, code, coalesce(to_timestamp(since), now()) AS at, provider
     FROM done WHERE contact IS NOT NULL
     ORDER BY organization_id, channel, contact_address(channel, recipient), at DESC
-), gone AS ({REFUSED})
+), gone AS ({REFUSED} RETURNING c.organization_id, c.channel, c.address, c.status
+), dead_tokens AS (
+    DELETE FROM contact_points p USING gone g
+    WHERE g.channel = 'push' AND g.status = 'invalid' AND p.channel = 'push'
+      AND p.organization_id = g.organization_id AND p.address = g.address
+)
 SELECT id FROM done
 """
 

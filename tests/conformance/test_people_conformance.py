@@ -11,18 +11,30 @@ import orjson
 import pytest
 from attrs import evolve, frozen
 
+from actors.feedback_ports import FeedbackStore, Report
 from actors.io.postgres import Pool, open_pool
+from actors.memory_feedback import MemoryFeedback
 from actors.memory_people import MemoryPeople
+from actors.memory_store import MemoryStore
 from actors.memory_tables import MemoryDatabase
 from actors.people_ports import People
+from actors.ports import Admission, Store
 from actors.store import contacts
+from actors.store.dispatching import PostgresStore
+from actors.store.feedback import PostgresFeedback
 from actors.store.people import PostgresPeople
 from dispatcher.contacts import Contact, ContactStatus
-from dispatcher.model import Channel, OrganizationId
+from dispatcher.feedback.feedback import Feedback, FeedbackKind
+from dispatcher.messages import ProviderPolicy, Verdict
+from dispatcher.model import Channel, DeadLetterReason, NotificationId, OrganizationId, Status
+from dispatcher.outcome import Outcome, OutcomeClass
 from dispatcher.people import ANY, ContactPoint, QuietHours, User
 from dispatcher.spans import document_of
 
 ACME, OTHER = OrganizationId("acme"), OrganizationId("other")
+OURS = "0198c000-0000-7000-8000-00000000000a"
+CONFIG = "0198c000-0000-7000-8000-0000000000c1"
+NOTIFICATION = NotificationId("0198c000-0000-7000-8000-0000000000d1")
 MAIL = ContactPoint("0198c000-0000-7000-8000-000000000001", Channel.EMAIL, "Ada@example.org")
 PHONE = ContactPoint("0198c000-0000-7000-8000-000000000002", Channel.SMS, "+15551234567")
 TOKEN = ContactPoint(
@@ -44,6 +56,8 @@ class World:
     """The port, and ways to fill what it reads."""
 
     people: People
+    store: Store
+    feedback: FeedbackStore
     put: Put  # (user, organization)
     suppress: Put  # an email address
     count: Put  # (user id, cap, times)
@@ -62,7 +76,7 @@ def in_memory() -> World:
     async def count(user_id: str, cap: str, times_s: tuple[float, ...]) -> None:
         database.cap_times_s[ACME, user_id, cap] = times_s
 
-    return World(people, put, suppress, count)
+    return World(people, MemoryStore(database, OURS), MemoryFeedback(database), put, suppress, count)
 
 
 def on_postgres(pool: Pool) -> World:
@@ -100,7 +114,7 @@ def on_postgres(pool: Pool) -> World:
             (ACME, user_id, cap, list(times_s)),
         )
 
-    return World(PostgresPeople(pool), put, suppress, count)
+    return World(PostgresPeople(pool), PostgresStore(pool, OURS), PostgresFeedback(pool), put, suppress, count)
 
 
 @pytest.fixture(params=["memory", "postgres"])
@@ -167,3 +181,51 @@ async def test_two_organizations_never_see_each_others_users(world: World) -> No
     assert (await world.people.read(OTHER, ["ada"]))["ada"].locale == "de"
     assert (await world.people.read(OTHER, ["ada"]))["ada"].points == ()
     assert (await world.people.read(ACME, ["ada"]))["ada"].locale == "pt-BR"
+
+
+async def channels(world: World, organization_id: OrganizationId = ACME) -> set[Channel]:
+    return {point.channel for point in (await world.people.read(organization_id, ["ada"]))["ada"].points}
+
+
+async def sent(world: World, channel: Channel, recipient: str, outcome: Outcome) -> None:
+    """Accept one notification and record what became of its first attempt."""
+    await world.store.register(1000.0)
+    row = {
+        "id": NOTIFICATION, "organization_id": ACME, "channel": channel.value, "attempts_max": 8, "created_at": 1_600_000_000.0,
+        "expires_at": None, "user_id": "ada", "recipient": recipient, "payload": {"text": "Hi."}, "template_id": None,
+        "locale": None, "idempotency_key": None, "request_hash": b"hash".hex(),
+    }  # fmt: skip
+    await world.store.insert([Admission(ACME, NOTIFICATION, None, b"hash", row)], ())
+    (gated,) = (await world.store.gate([NOTIFICATION], (), again=False)).values()
+    via = ProviderPolicy(CONFIG, 1, "fcm", channel, None, 1, 8)
+    verdict = Verdict(gated.deliveries[0], outcome, via, Status.FAILED, dead=DeadLetterReason.SUPPRESSED)
+    assert await world.store.record([verdict], again=False)
+
+
+async def test_a_token_that_is_refused_for_good_leaves_its_user_and_no_other_point_does(world: World) -> None:
+    await world.put(ADA)
+    await world.put(evolve(ADA, points=(evolve(TOKEN, id="0198c000-0000-7000-8000-000000000009"),)), OTHER)
+
+    await sent(world, Channel.PUSH, TOKEN.recipient, Outcome(OutcomeClass.SUPPRESS, "unregistered"))
+
+    assert await channels(world) == {Channel.EMAIL, Channel.SMS}
+    assert await channels(world, OTHER) == {Channel.PUSH}
+
+
+async def test_a_mailbox_that_is_gone_stays_with_its_user_as_what_it_is(world: World) -> None:
+    await world.put(ADA)
+
+    await sent(world, Channel.EMAIL, MAIL.recipient, Outcome(OutcomeClass.SUPPRESS, "mailbox_gone"))
+
+    points = (await world.people.read(ACME, ["ada"]))["ada"].points
+    assert {point.channel: point.status for point in points}[Channel.EMAIL] is ContactStatus.INVALID
+
+
+@pytest.mark.parametrize(("kind", "leaves"), [(FeedbackKind.INVALID, True), (FeedbackKind.SOFT_BOUNCED, False)])
+async def test_a_token_that_a_report_calls_dead_leaves_its_user(world: World, kind: FeedbackKind, leaves: bool) -> None:
+    await world.put(ADA)
+    told = Feedback("e1", kind, "unregistered", 1_650_000_000.0, recipient=TOKEN.recipient)
+
+    await world.feedback.take([Report(ACME, CONFIG, "fcm", Channel.PUSH, told)])
+
+    assert (Channel.PUSH in await channels(world)) is not leaves
