@@ -43,7 +43,7 @@ class MemoryPeople:
         )
         counted = {
             cap: times_s
-            for (organization, user_id, cap), times_s in database.cap_times_s.items()
+            for (organization, user_id, cap), times_s in database.cap_times.items()
             if (organization, user_id) == (organization_id, user.id)
         }
         return evolve(user, points=tuple(points), cap_times_s=counted)

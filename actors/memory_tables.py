@@ -52,6 +52,7 @@ class Row:
     reason: str | None = None
     ignores_suppression: bool = False
     user_id: str | None = None
+    locale: str | None = None
     topic: str | None = None
     correlation_id: str | None = None
     event_id: str | None = None
@@ -176,7 +177,6 @@ class MemoryDatabase:
     reports: dict[str, ReportRow] = field(factory=dict, init=False)
     confirmations: dict[NotificationId, Confirmation] = field(factory=dict, init=False)
     users: dict[tuple[OrganizationId, str], User] = field(factory=dict, init=False)
-    cap_times_s: dict[tuple[OrganizationId, str, str], tuple[float, ...]] = field(factory=dict, init=False)  # by user and cap
 
     def contact(self, organization_id: OrganizationId, channel: Channel, recipient: str) -> ContactRow | None:
         """The contact of an address, if anything was ever heard of it."""
@@ -225,6 +225,7 @@ def row_of(admission: Admission) -> Row:
         request_hash=admission.request_hash,
         ignores_suppression=bool(given.get("ignores_suppression")),
         user_id=given.get("user_id"),
+        locale=given.get("locale"),
         status=Status(given.get("status") or Status.QUEUED),
         next_retry_at_s=given.get("send_at"),
         topic=given.get("topic"),

@@ -26,18 +26,22 @@ CapName = tuple[str, str, str]
 
 @frozen
 class CapUse:
-    """That somebody is to be reached at ``at_s`` (Unix seconds), which a cap counts: at most ``count_max`` in ``window_s``."""
+    """That somebody is to be reached at ``at_s`` (Unix seconds), which a cap counts: at most ``count_max`` in ``window_s``.
+
+    Uses of one organization with the same ``once`` count once, and stand or fall together: one message on several devices.
+    """
 
     user_id: str
     cap: str
     at_s: float
     count_max: int
     window_s: float
+    once: str = ""
 
     @classmethod
-    def of(cls, user_id: str, cap: Cap, at_s: float) -> CapUse:
+    def of(cls, user_id: str, cap: Cap, at_s: float, once: str = "") -> CapUse:
         """What using that cap once means for this person."""
-        return cls(user_id, cap.name, at_s, cap.count_max, cap.window_s)
+        return cls(user_id, cap.name, at_s, cap.count_max, cap.window_s, once)
 
 
 def caps_for(policy: Policy, topic: Topic | None, channel: Channel) -> tuple[Cap, ...]:
@@ -86,11 +90,18 @@ def count_all(
     times = dict(known)
     changed: dict[CapName, tuple[float, ...]] = {}
     over: set[str] = set()
+    decided: dict[tuple[str, str], bool] = {}
     for organization_id, id, uses in sorted(wanted, key=lambda one: (min((use.at_s for use in one[2]), default=0.0), one[1])):
         names = [(organization_id, use.user_id, use.cap) for use in uses]
-        if not all(within(times.get(name, ()), use.at_s, use) for name, use in zip(names, uses, strict=True)):
-            over.add(id)
+        once = (organization_id, uses[0].once if uses else "")
+        before = decided.get(once) if once[1] else None
+        is_within = all(within(times.get(name, ()), use.at_s, use) for name, use in zip(names, uses, strict=True))
+        if before is not None or not is_within:
+            if not (is_within if before is None else before):
+                over.add(id)
+            decided.setdefault(once, is_within)
             continue
+        decided[once] = True
         for name, use in zip(names, uses, strict=True):
             times[name] = changed[name] = trimmed(counted(times.get(name, ()), use.at_s, use), now_s, use.window_s)
     return changed, over

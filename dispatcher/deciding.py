@@ -120,13 +120,13 @@ def decide(wish: Wish, world: World, cap_times: CapTimes) -> tuple[list[Fate], C
             wish.lane,
             send_at_s,
             expires_at_s,
-            () if number else tuple(use for use, _ in uses),  # one message, however many of the person's devices show it
+            tuple(use for use, _ in uses),
             None if send_at_s is None else _again(wish, user, way),
             wish.ignores_suppression,
             wish.origin.detail.get("rule"),
             _key(wish, way),
         )
-        for number, way in enumerate(usable)
+        for way in usable
     ]
     return fates, {(use.user_id, use.cap): times for use, times in uses}
 
@@ -263,7 +263,8 @@ def _caps(
         if not within(times_s, at_s, cap):
             chain.add(decided(Code.CAP_REACHED, cap=cap.name))
             return None
-        uses.append((CapUse.of(user.id, cap, at_s), counted(times_s, at_s, cap)))
+        # One message, however many of the person's devices show it.
+        uses.append((CapUse.of(user.id, cap, at_s, wish.once), counted(times_s, at_s, cap)))
     chain.add(decided(Code.CAP_WITHIN, caps=[use.cap for use, _ in uses]) if uses else decided(Code.CAP_NONE))
     return uses
 

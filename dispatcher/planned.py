@@ -99,6 +99,8 @@ class Wish:
     ignores_suppression: bool = False
     every_point: bool = False
     digest_s: float | None = None
+    once: str = ""
+    """What tells the message from others that caps count."""
     refusal: Mapping[str, Any] = field(default=_NOTHING)
     """Why its variables could not be had: details of ``TEMPLATE_FAILED``."""
 

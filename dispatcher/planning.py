@@ -153,6 +153,7 @@ class _Rule:
         self._origin = match.origin
         self._world = world
         self._locale = event.locale
+        self._once = f"{event.id} {rule.name}"
         seen = variables_of(event)
         self._topic = topic_named(world.setup, rule.topic)
         date = None
@@ -189,6 +190,7 @@ class _Rule:
                 self._locale,
                 every_point=send.channel is Channel.PUSH,
                 digest_s=None if rule.digest is None else rule.digest.window_s,
+                once=f"{self._once} {send.channel.value} {target.user_id}" if send.channel is Channel.PUSH else "",
                 refusal=refusal,
             )
             fates, used = decide(wish, world, cap_times)

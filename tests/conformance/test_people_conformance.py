@@ -74,7 +74,7 @@ def in_memory() -> World:
         database.make_contact(ACME, Channel.EMAIL, recipient).contact = Contact(complained_at_s=1.0, complaint_code="spam")
 
     async def count(user_id: str, cap: str, times_s: tuple[float, ...]) -> None:
-        database.cap_times_s[ACME, user_id, cap] = times_s
+        database.cap_times[ACME, user_id, cap] = times_s
 
     return World(people, MemoryStore(database, OURS), MemoryFeedback(database), put, suppress, count)
 
