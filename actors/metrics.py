@@ -58,6 +58,8 @@ class Metrics:
     """What one process has done since it started. Written by the actors named beside each field."""
 
     accepted: Counter[str] = field(factory=Counter)  # acceptor, by verdict: accepted, duplicate, conflict
+    taken_in: Counter[str] = field(factory=Counter)  # event desk, by verdict: accepted, unmatched, duplicate, refused
+    planned: Counter[str] = field(factory=Counter)  # event desk, acceptor: planned, or the code why not
     attempts: Counter[tuple[str, str]] = field(factory=Counter)  # ledger, by (channel, outcome)
     codes: Counter[tuple[str, str]] = field(factory=Counter)  # ledger, by (channel, provider code) of failed attempts
     dead_letters: Counter[tuple[str, str]] = field(factory=Counter)  # ledger, by (channel, reason)
@@ -97,6 +99,8 @@ class MetricsCollector(Collector):
         """Called by a registry at each scrape."""
         m = self._metrics
         yield count_family("dispatcher_accepted", "Items handed in, by verdict.", ("verdict",), _single(m.accepted))
+        yield count_family("dispatcher_events_taken_in", "Events handed in, by verdict.", ("verdict",), _single(m.taken_in))
+        yield count_family("dispatcher_planned", "What events came to, by code.", ("code",), _single(m.planned))
         yield count_family("dispatcher_attempts", "Attempts at providers, by outcome.", ("channel", "outcome"), m.attempts)
         yield count_family("dispatcher_provider_codes", "Codes of attempts that did not deliver.", ("channel", "code"), m.codes)
         yield count_family("dispatcher_dead_letters", "Notifications that failed.", ("channel", "reason"), m.dead_letters)

@@ -36,9 +36,11 @@ from actors.cache import HotCache
 from actors.caches import Caches
 from actors.callers import Callers
 from actors.delivery_metrics import DeliveryMetrics
+from actors.events import EventDesk
 from actors.feedback import Ingest
 from actors.feedback_ports import FeedbackStore
 from actors.fetching import Fetcher
+from actors.gauges import gauges_of
 from actors.headroom import HeadroomWatch
 from actors.heartbeat import Heartbeat
 from actors.herald import Herald
@@ -46,12 +48,14 @@ from actors.io.http import Deadlines
 from actors.io.postgres import Pool
 from actors.io.redis import Redis
 from actors.janitor import Janitor
+from actors.knowledge import Knowledge, LoadSetup, LoadTemplateSet
 from actors.lease import RENEWALS, Lease
 from actors.ledger import Ledger
 from actors.letter_news import LetterNews
 from actors.metrics import Metrics
 from actors.organization import OrganizationActor, Surroundings
 from actors.organizations import Organizations
+from actors.people_ports import People
 from actors.permits import Permits
 from actors.ports import Arrival, Queue, Store
 from actors.readiness import Readiness
@@ -72,6 +76,7 @@ from dispatcher.organization import Organization
 from dispatcher.providers.registry import Bound
 from dispatcher.recent import RecentIds
 from dispatcher.retry_budget import RetryBudgets
+from dispatcher.unsubscribe import Links
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +99,9 @@ class Ports:
     queue: Queue
     load_providers: Callable[[OrganizationId], Awaitable[Sequence[tuple[ProviderPolicy, Bound]]]]
     load_template: LoadTemplate
+    load_setup: LoadSetup
+    load_template_set: LoadTemplateSet
+    people: People
     stored_answer: StoredAnswer
     feedback: FeedbackStore
     load_webhook: Load
@@ -153,7 +161,7 @@ class Node:
             random=random,
         )
         self._retry_budgets = RetryBudgets(d.retry_ratio, d.retry_floor_per_s)
-        self._surroundings = Surroundings(
+        self.surroundings = Surroundings(
             queue=self.queue,
             ledger=self.ledger,
             callers=self.callers,
@@ -189,11 +197,12 @@ class Node:
             ownership=self.shards,
         )
         self._spare_caches = Caches(self._make_cache)
+        limits = AcceptLimits(config.surface.batch_items_max, config.surface.item_bytes_max)
         self.acceptor = Acceptor(
             self.store,
             self.queue,
             self.metrics,
-            limits=AcceptLimits(config.surface.batch_items_max, config.surface.item_bytes_max),
+            limits=limits,
             attempts_max=d.attempts_max,
             rows_max=d.accept_rows_max,
             pending_max=d.accept_pending_max,
@@ -203,6 +212,26 @@ class Node:
             load_lanes=self._load_lanes,
             stored_answer=ports.stored_answer,
             wake=self.organizations.wake,
+            unix_s=unix_s,
+            random=random,
+        )
+        self.knowledge = Knowledge(
+            self.store,
+            ports.people,
+            cache_of=self._cache_of,
+            load_setup=ports.load_setup,
+            load_template_set=ports.load_template_set,
+            load_lane_limits=self._load_lane_limits,
+            item_bytes_max=config.surface.item_bytes_max,
+            links=Links.of(config.surface.public_url, config.encryption_keys),
+        )
+        self.event_desk = EventDesk(
+            self.store,
+            self.acceptor.admitting,
+            self.knowledge,
+            self.metrics,
+            limits=limits,
+            attempts_max=d.attempts_max,
             unix_s=unix_s,
             random=random,
         )
@@ -284,40 +313,7 @@ class Node:
 
     def gauges(self) -> Mapping[str, float]:
         """Present values, for a scrape."""
-        ledger, permits, accepting = self.ledger.statistics(), self.permits.statistics(), self.acceptor.statistics()
-        breakers_open = sum(
-            state != "closed" for actor in self.organizations.alive() for state in actor.core.statistics().breakers.values()
-        )
-        herald, pool, callers = self.herald.statistics(), self.pool.statistics(), self.callers.statistics()
-        redis, providers, now_s = self.redis.statistics(), self._surroundings.transports.http.statistics(), trio.current_time()
-        return {
-            "organizations_alive": len(self.organizations.alive()),
-            "organizations_quarantined": self.organizations.quarantined,
-            "breakers_open": breakers_open,
-            "shards_owned": len(self.shards.owned),
-            "calls_under_way": callers.calling,
-            "channels_in_line": callers.in_line,
-            "in_flight": permits.held,
-            "claims_waiting": permits.waiting,
-            "gate_pending": ledger.gate.pending,
-            "record_pending": ledger.record.pending,
-            "settle_pending": ledger.settle.pending,
-            "accept_pending": accepting.pending,
-            "feedback_pending": self.ingest.statistics().pending,
-            "listeners": herald.listeners,
-            "postgres_connections": pool.size,
-            "postgres_waiting": pool.waiting,
-            "unpushed": self.acceptor.admitting.pusher.pending,
-            "announcements_buffered": herald.buffered,
-            "redis_pending": redis.pending,
-            "redis_waiting": redis.waiting,
-            "provider_connections": providers.connections,
-            "provider_connections_waiting": providers.waiting,
-            **self._surroundings.transports.gauges(),
-            "queue_age_s": self.metrics.queue_age.read(now_s),
-            "loop_late_s": self.metrics.loop_late.read(now_s),
-            **self.headroom.gauges(),
-        }
+        return gauges_of(self)
 
     # --- running --------------------------------------------------------------------------------------------------------------
 
@@ -415,9 +411,7 @@ class Node:
             budgets=self._retry_budgets,
         )
         cache = self._make_cache()
-        return OrganizationActor(
-            organization_id, core, cache, lambda: self._providers(organization_id, cache), self._surroundings
-        )
+        return OrganizationActor(organization_id, core, cache, lambda: self._providers(organization_id, cache), self.surroundings)
 
     async def _providers(self, organization_id: OrganizationId, cache: HotCache[Any]) -> Sequence[tuple[ProviderPolicy, Bound]]:
         found: Sequence[tuple[ProviderPolicy, Bound]]
@@ -435,3 +429,10 @@ class Node:
     async def _load_lanes(self, organization_id: OrganizationId) -> frozenset[Lane]:
         usable = await self._providers(organization_id, self._cache_of(organization_id))
         return frozenset(lane(policy.channel, policy.audience) for policy, _ in usable)
+
+    async def _load_lane_limits(self, organization_id: OrganizationId) -> Mapping[Lane, bool]:
+        """The lanes that somebody serves, and whether the account that is asked first has a limit."""
+        limits: dict[Lane, bool] = {}
+        for policy, _ in await self._providers(organization_id, self._cache_of(organization_id)):
+            limits.setdefault(lane(policy.channel, policy.audience), policy.rate_per_s is not None or policy.quota is not None)
+        return limits

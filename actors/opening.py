@@ -24,6 +24,7 @@ from actors.store.answers import read_answer
 from actors.store.dispatching import PostgresStore
 from actors.store.erasing import tidy
 from actors.store.feedback import PostgresFeedback
+from actors.store.people import PostgresPeople
 from actors.transports import Transports
 from dispatcher.config import Config
 from dispatcher.errors import ConfigError
@@ -96,6 +97,9 @@ async def open_node(
             queue=RedisQueue(redis, lease_s=d.lease_s, shards=d.shards),
             load_providers=loaders.providers,
             load_template=loaders.template,
+            load_setup=loaders.setup,
+            load_template_set=loaders.template_set,
+            people=PostgresPeople(pool),
             stored_answer=lambda organization_id, key: read_answer(pool, organization_id, key),
             feedback=PostgresFeedback(pool),
             load_webhook=loaders.webhook,

@@ -28,6 +28,11 @@ class Step(StrEnum):
     TIME = "time"
     CAP = "cap"
     RATE = "rate"
+    ATTEMPT = "attempt"
+    """From here on it is what happened, told after the decisions, not decided when it was taken in."""
+    FEEDBACK = "feedback"
+    HAND = "hand"
+    STATE = "state"
 
 
 class Code(StrEnum):
@@ -103,7 +108,44 @@ class Code(StrEnum):
     RATE_LIMITED = "rate_limited"
     """The provider's account has a limit, so it may wait for its turn."""
 
+    ATTEMPT_DELIVERED = "attempt_delivered"
+    ATTEMPT_SOFT = "attempt_soft"
+    ATTEMPT_RATE_LIMITED = "attempt_rate_limited"
+    ATTEMPT_HARD = "attempt_hard"
+    ATTEMPT_SUPPRESS = "attempt_suppress"
+    ATTEMPT_MISCONFIGURED = "attempt_misconfigured"
+    ATTEMPT_UNKNOWN = "attempt_unknown"
+    ATTEMPT_UNRESOLVED = "attempt_unresolved"
+    """As :class:`~dispatcher.outcome.OutcomeClass` says; one that was interrupted never began."""
 
+    FEEDBACK_DEFERRED = "feedback_deferred"
+    FEEDBACK_SENT = "feedback_sent"
+    FEEDBACK_DELIVERED = "feedback_delivered"
+    FEEDBACK_READ = "feedback_read"
+    FEEDBACK_BOUNCED = "feedback_bounced"
+    FEEDBACK_SOFT_BOUNCED = "feedback_soft_bounced"
+    FEEDBACK_REFUSED = "feedback_refused"
+    FEEDBACK_COMPLAINED = "feedback_complained"
+    FEEDBACK_UNSUBSCRIBED = "feedback_unsubscribed"
+    FEEDBACK_RESUBSCRIBED = "feedback_resubscribed"
+    FEEDBACK_INVALID = "feedback_invalid"
+    """As the provider reported it: see :class:`~dispatcher.feedback.feedback.FeedbackKind`."""
+
+    HAND_REQUEUED = "hand_requeued"
+    HAND_DISCARDED = "hand_discarded"
+    """What somebody did to its dead letter."""
+
+    STATE_SCHEDULED = "state_scheduled"
+    STATE_QUEUED = "state_queued"
+    STATE_SENDING = "state_sending"
+    STATE_DELIVERED = "state_delivered"
+    STATE_FAILED = "state_failed"
+    STATE_CANCELED = "state_canceled"
+    """How it stands now."""
+
+
+PLANNED_STEPS: Final = tuple(Step)[: tuple(Step).index(Step.ATTEMPT)]
+"""The steps of a chain as it is planned."""
 ENDS: Final = frozenset(
     {
         Code.RULE_CONDITION_FALSE,

@@ -24,6 +24,7 @@ from actors.io.postgres import Pool
 from actors.io.redis import Message, Reconnected, Redis, Subscriber
 from actors.memory import MemoryQueue, Moment
 from actors.memory_feedback import MemoryFeedback
+from actors.memory_people import MemoryPeople
 from actors.memory_store import MemoryStore
 from actors.node import FLUSH_S, RELEASE_S, Node, Ports
 from actors.ports import Queue
@@ -34,6 +35,8 @@ from dispatcher.keys import Keys, shard_of
 from dispatcher.messages import ProviderPolicy
 from dispatcher.model import Delivery, OrganizationId
 from dispatcher.providers.registry import Bound
+from dispatcher.setup import Setup
+from dispatcher.template_sets import TemplateSet
 from dispatcher.templates import CompiledTemplate
 
 if TYPE_CHECKING:
@@ -123,6 +126,9 @@ class Process:
                 queue=self.queue,
                 load_providers=self._load_providers,
                 load_template=self._load_template,
+                load_setup=self._load_setup,
+                load_template_set=self._load_no_templates,
+                people=MemoryPeople(world.database),
                 stored_answer=self._stored_answer,
                 feedback=MemoryFeedback(world.database),
                 load_webhook=_no_webhook,
@@ -144,6 +150,12 @@ class Process:
         configured = self.world.configured(organization_id)
         await self._interrupt_store("load_providers", Moment.AFTER)
         return configured
+
+    async def _load_setup(self, *_: object) -> Setup:
+        return Setup()
+
+    async def _load_no_templates(self, *_: object) -> TemplateSet | None:
+        return None
 
     async def _load_template(self, *_: object) -> CompiledTemplate | None:
         return None

@@ -45,6 +45,8 @@ class Scope(StrEnum):
     CONTACTS_WRITE = "contacts:write"
     USERS_READ = "users:read"
     USERS_WRITE = "users:write"
+    EVENTS_READ = "events:read"
+    EVENTS_WRITE = "events:write"
     SETUP_READ = "setup:read"
     SETUP_WRITE = "setup:write"
 
