@@ -49,6 +49,25 @@ class _Listener:
 
 
 @define
+class InMemoryEvents:
+    """Takes in events, and explains them, as it is set to."""
+
+    answer: FixedAnswer = FixedAnswer(body=b'{"matched":true}')
+    accepted: list[tuple[OrganizationId, bytes]] = field(factory=list)
+    explained: list[tuple[OrganizationId, Any, bool]] = field(factory=list)
+
+    async def accept(self, organization_id: OrganizationId, body: bytes) -> FixedAnswer:
+        await trio.lowlevel.checkpoint()
+        self.accepted.append((organization_id, body))
+        return self.answer
+
+    async def explain(self, organization_id: OrganizationId, row: Any, *, with_payload: bool) -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        self.explained.append((organization_id, row, with_payload))
+        return {"matched": True}
+
+
+@define
 class InMemoryDispatch:
     """Everything behind the surface but the database: notes what it is told, answers what it is set to.
 
@@ -56,6 +75,7 @@ class InMemoryDispatch:
     """
 
     answer: FixedAnswer = FixedAnswer()
+    events: InMemoryEvents = field(factory=InMemoryEvents)
     failure: Exception | None = None
     checks: dict[str, bool] = field(factory=lambda: {"postgres": True, "redis": True})
     listener_buffer_max: int = 8

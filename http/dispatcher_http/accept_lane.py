@@ -1,7 +1,7 @@
-"""The one route that must cost nothing: ``POST /v1/orgs/{org}/notifications``, answered below Quart.
+"""The two routes that must cost nothing: ``POST /v1/orgs/{org}/notifications`` and ``…/events``, answered below Quart.
 
 Quart gives a request a context, a session, a router, signals and two tasks; a producer's request needs a key checked and a
-body passed on. This is ASGI middleware in the place Quart has for it: it answers this one request itself and hands every
+body passed on. This is ASGI middleware in the place Quart has for it: it answers these two requests itself and hands every
 other to Quart. ``bench/accept_route.py`` shows what that saves. The rules are those of every other route: the
 same keys, scopes, problems and metrics.
 """
@@ -24,13 +24,15 @@ App = Callable[[Any, Receive, Send], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 
 RULE = "/v1/orgs/<org>/notifications"
+EVENTS_RULE = "/v1/orgs/<org>/events"
+RULES = (RULE, EVENTS_RULE)
 BODY_DEADLINE_S = 30.0
 BODIES_MAX = 8
 """How many bodies of the largest size may be in memory at once; as many bytes of smaller ones."""
 IDEMPOTENCY_KEY_LENGTH_MAX = 255
 
 _LENGTH_DIGITS_MAX = 18
-_PREFIX, _SUFFIX = "/v1/orgs/", "/notifications"
+_PREFIX, _SUFFIX, _EVENTS_SUFFIX = "/v1/orgs/", "/notifications", "/events"
 _JSON = (b"content-type", b"application/json")
 _BAD_KEY = Problem(
     400,
@@ -46,6 +48,7 @@ class AcceptLane:
     def __init__(self, otherwise: App, services: Services, authenticator: Authenticator, telemetry: Telemetry) -> None:
         self._otherwise = otherwise
         self._accept = services.accept
+        self._events = services.events
         self._admit = services.admit
         self._authenticator = authenticator
         self._body_bytes_max = services.config.body_bytes_max
@@ -55,23 +58,24 @@ class AcceptLane:
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             path: str = scope["path"]
-            if scope["method"] == "POST" and path.startswith(_PREFIX) and path.endswith(_SUFFIX):
-                organization_id = path[len(_PREFIX) : -len(_SUFFIX)]
+            if scope["method"] == "POST" and path.startswith(_PREFIX) and path.endswith((_SUFFIX, _EVENTS_SUFFIX)):
+                is_event = path.endswith(_EVENTS_SUFFIX)
+                organization_id = path[len(_PREFIX) : -len(_EVENTS_SUFFIX if is_event else _SUFFIX)]
                 if organization_id and "/" not in organization_id:
-                    await self._serve(organization_id, scope["headers"], receive, send)
+                    await self._serve(organization_id, scope["headers"], receive, send, is_event=is_event)
                     return
             receive, send = lingering(receive, send)
         await self._otherwise(scope, receive, send)
 
-    async def _serve(self, organization_id: str, headers: Headers, receive: Receive, send: Send) -> None:
+    async def _serve(self, organization_id: str, headers: Headers, receive: Receive, send: Send, *, is_event: bool) -> None:
         with Body(receive, self._budget) as body:
             try:
-                status, answer_headers, answer = await self._answer(organization_id, headers, body)
+                status, answer_headers, answer = await self._answer(organization_id, headers, body, is_event=is_event)
             except Gone:
                 return
             except Exception as error:
                 status, answer_headers, answer = refusal_of(error, "accepting")
-            self._telemetry.count("POST", RULE, status)
+            self._telemetry.count("POST", EVENTS_RULE if is_event else RULE, status)
             await send({"type": "http.response.start", "status": status, "headers": answer_headers})
             if not body.is_read:
                 await send({"type": "http.response.body", "body": answer, "more_body": True})
@@ -79,7 +83,9 @@ class AcceptLane:
                 answer = b""
             await send({"type": "http.response.body", "body": answer, "more_body": False})
 
-    async def _answer(self, organization_id: str, headers: Headers, body: Body) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    async def _answer(
+        self, organization_id: str, headers: Headers, body: Body, *, is_event: bool
+    ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         self._admit()  # first, because even to look a key up may need what is short
         authorization = content_type = encoding = length = None
         keys: list[bytes] = []
@@ -95,7 +101,7 @@ class AcceptLane:
             elif name == b"content-encoding":
                 encoding = value
         principal = await self._authenticator.principal(authorization)
-        principal.require(organization_id, Scope.NOTIFICATIONS_WRITE)
+        principal.require(organization_id, Scope.EVENTS_WRITE if is_event else Scope.NOTIFICATIONS_WRITE)
         if content_type != b"application/json":
             require_json(content_type, encoding)
         elif encoding is not None:
@@ -104,7 +110,10 @@ class AcceptLane:
             raise Refused(body_too_large(self._body_bytes_max))
         key = _idempotency_key(keys) if keys else None
         raw = await body.read(self._body_bytes_max, BODY_DEADLINE_S)
-        answer = await self._accept(principal.organization_id, raw, key)
+        if is_event:
+            answer = await self._events.accept(principal.organization_id, raw)
+        else:
+            answer = await self._accept(principal.organization_id, raw, key)
         answer_headers = [_JSON, (b"content-length", b"%d" % len(answer.body))]
         for each, text in answer.headers.items():
             answer_headers.append((each.encode("latin-1"), text.encode("latin-1")))

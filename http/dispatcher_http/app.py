@@ -21,6 +21,7 @@ from dispatcher_http import (
     contacts,
     dead_letters,
     definitions,
+    events,
     health,
     notifications,
     person_rights,
@@ -41,6 +42,19 @@ from dispatcher_http.routing import Call, Route
 from dispatcher_http.services import Services
 from dispatcher_http.telemetry import Telemetry
 
+_RESOURCES = (
+    contacts,
+    dead_letters,
+    definitions,
+    events,
+    notifications,
+    person_rights,
+    preferences,
+    providers,
+    setups,
+    templates,
+    users,
+)
 BODY_BYTES_MAX = 1024 * 1024
 """Of every route but accepting, which has a setting of its own. Quart buffers before anybody is authenticated."""
 BODY_DEADLINE_S = 30
@@ -99,22 +113,12 @@ def create_app(services: Services) -> App:
     health.add_routes(app, services)
     stream.add_routes(app, services, authenticator)
     unsubscribe.add_routes(app, services)
-    for module in (
-        notifications,
-        templates,
-        providers,
-        dead_letters,
-        contacts,
-        definitions,
-        setups,
-        users,
-        preferences,
-        person_rights,
-    ):
+    for module in _RESOURCES:
         for route in module.routes(services):
             _add(app, route, authenticator)
-    # Never reached, because the lane answers first; it makes 405 answers name the method.
-    app.url_map.add(app.url_rule_class(accept_lane.RULE, endpoint="accept", methods=["POST"]))
+    # Never reached, because the lanes answer first; it makes 405 answers name the method.
+    for rule in accept_lane.RULES:
+        app.url_map.add(app.url_rule_class(rule, endpoint="accept", methods=["POST"]))
     app.url_map.add(app.url_rule_class(setup_lane.RULE, endpoint="change_setup", methods=["POST"]))
     app.url_map.add(app.url_rule_class(webhook_lane.RULE, endpoint="webhook", methods=list(webhook_lane.METHODS)))
     webhooks: Any = webhook_lane.WebhookLane(cast("Any", app.asgi_app), services, telemetry)

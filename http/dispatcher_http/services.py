@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 from attrs import field, frozen
 from prometheus_client import CollectorRegistry
@@ -40,6 +40,16 @@ class Accept(Protocol):
     """Accept one notification or a batch, durably. ``body`` is what came over the wire, not even parsed."""
 
     async def __call__(self, organization_id: OrganizationId, body: bytes, idempotency_key: str | None) -> Answer: ...
+
+
+class Events(Protocol):
+    """Takes in events, and says what would come of one."""
+
+    async def accept(self, organization_id: OrganizationId, body: bytes) -> Answer:
+        """Take in one event or a batch, durably. ``body`` is what came over the wire, not even parsed."""
+
+    async def explain(self, organization_id: OrganizationId, row: Any, *, with_payload: bool) -> dict[str, Any]:
+        """What would come of one event now, with every decision; ``row`` is its JSON object."""
 
 
 class Admit(Protocol):
@@ -120,6 +130,7 @@ class Services:
     """Everything the routes use. ``encryption_keys`` None means that no provider can be configured."""
 
     accept: Accept
+    events: Events
     take_in: TakeIn
     changed: Changed
     requeued: Requeued
