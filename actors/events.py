@@ -7,7 +7,6 @@ run is the same without the last step. Invariant: an event is taken in once: the
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from math import floor
 from random import Random
@@ -24,20 +23,15 @@ from actors.in_turns import in_turns
 from actors.knowledge import Knowledge
 from actors.metrics import Metrics
 from actors.planned_rows import Rows
-from actors.ports import Admission, DigestEntry, EventAdmission, KnownEvent, Store
-from actors.schedule_ports import Digest
+from actors.ports import DigestEntry, EventAdmission, KnownEvent, Store
 from dispatcher.acceptance import AcceptLimits
-from dispatcher.conditions import ExpressionError
-from dispatcher.deciding import decide
 from dispatcher.event_documents import parse_event, parse_events_in_steps
 from dispatcher.events import Event
 from dispatcher.ids import uuid7
 from dispatcher.model import OrganizationId
-from dispatcher.planned import Plan, Planned, Skipped
-from dispatcher.planning import Match, Needs, digest_variables, digest_wish, match, needs_of, plan, topic_named
+from dispatcher.planned import Plan, Skipped
+from dispatcher.planning import Match, match, needs_of, plan
 from dispatcher.problems import Problem, Refused
-
-logger = logging.getLogger(__name__)
 
 TURN_S = 0.005
 """How long one batch may plan before the other tasks get a turn."""
@@ -55,7 +49,7 @@ class EventDesk:
         metrics: Metrics,
         *,
         limits: AcceptLimits,
-        attempts_max: int,
+        rows: Rows,
         unix_s: Callable[[], float],
         random: Random,
     ) -> None:
@@ -64,7 +58,7 @@ class EventDesk:
         self._knowledge = knowledge
         self._metrics = metrics
         self._limits = limits
-        self._rows = Rows(attempts_max, random)
+        self._rows = rows
         self._unix_s = unix_s
         self._random = random
         self._under_way: set[tuple[OrganizationId, str]] = set()  # events that have no answer yet
@@ -133,40 +127,6 @@ class EventDesk:
             cap_times.update(planned.cap_times)
             plans.append((event, planned))
         return plans
-
-    async def flush_digest(self, digest: Digest) -> Admission | None:
-        """The notification that tells of a digest that is due; None when there is nothing to tell any more, or nobody to tell."""
-        setup = await self._knowledge.setup(digest.organization_id)
-        rule = setup.rules.get(digest.rule)
-        send = None if rule is None else next((send for send in rule.sends if send.channel is digest.channel), None)
-        if rule is None or send is None or not digest.items:
-            self._metrics.planned["rule_none"] += 1
-            return None
-        now_unix_s = self._now()
-        needs = Needs(frozenset({digest.user_id}), frozenset({(send.template, send.channel)}), frozenset())
-        world = await self._knowledge.world(digest.organization_id, setup, needs, now_unix_s)
-        try:
-            variables = digest_variables(rule, send, [item.data for item in digest.items])
-        except ExpressionError as error:
-            logger.error("organization %s: digest of rule %s: %s", digest.organization_id, rule.name, error.code)
-            return None
-        wish = digest_wish(rule, send, digest.user_id, topic_named(setup, rule.topic), variables)
-        (fate, *_), _ = decide(wish, world, {})
-        if isinstance(fate, Skipped):
-            self._metrics.planned[fate.code.value] += 1
-            if fate.problem is not None:
-                logger.error("organization %s: digest of rule %s: %s", digest.organization_id, rule.name, fate.problem.code)
-            return None
-        assert isinstance(fate, Planned)
-        last = digest.items[-1]
-        return self._rows.admission(
-            digest.organization_id,
-            fate,
-            now_unix_s,
-            key=f"digest {digest.id}",
-            event_id=last.event_id,
-            correlation_id=last.correlation_id,
-        )
 
     # --- steps of taking in
 

@@ -5,13 +5,14 @@ Invariant: a world is of one organization and one moment; whatever decides with 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from actors.cache import HotCache
 from actors.people_ports import People
 from actors.ports import Store
 from dispatcher.model import Channel, Lane, OrganizationId
+from dispatcher.people import User
 from dispatcher.planned import World
 from dispatcher.planning import Needs
 from dispatcher.setup import Setup
@@ -56,9 +57,13 @@ class Knowledge:
             found = await cache.get("setup", lambda: self._load_setup(organization_id))
         return found
 
+    async def users(self, organization_id: OrganizationId, user_ids: Collection[str]) -> Mapping[str, User]:
+        """Those of these users that there are."""
+        return await self._people.read(organization_id, user_ids) if user_ids else {}
+
     async def world(self, organization_id: OrganizationId, setup: Setup, needs: Needs, now_unix_s: float) -> World:
         """Everything that these needs are about. Asks nobody about nothing."""
-        users = await self._people.read(organization_id, needs.user_ids) if needs.user_ids else {}
+        users = await self.users(organization_id, needs.user_ids)
         statuses = await self._store.suppressed(organization_id, list(needs.addresses)) if needs.addresses else {}
         templates = {}
         cache = self._cache_of(organization_id)

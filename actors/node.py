@@ -36,6 +36,7 @@ from actors.cache import HotCache
 from actors.caches import Caches
 from actors.callers import Callers
 from actors.delivery_metrics import DeliveryMetrics
+from actors.due import DueDesk
 from actors.events import EventDesk
 from actors.feedback import Ingest
 from actors.feedback_ports import FeedbackStore
@@ -57,6 +58,7 @@ from actors.organization import OrganizationActor, Surroundings
 from actors.organizations import Organizations
 from actors.people_ports import People
 from actors.permits import Permits
+from actors.planned_rows import Rows
 from actors.ports import Arrival, Queue, Store
 from actors.readiness import Readiness
 from actors.shards import MARGIN, Shards
@@ -225,16 +227,18 @@ class Node:
             item_bytes_max=config.surface.item_bytes_max,
             links=Links.of(config.surface.public_url, config.encryption_keys),
         )
+        rows = Rows(d.attempts_max, random)
         self.event_desk = EventDesk(
             self.store,
             self.acceptor.admitting,
             self.knowledge,
             self.metrics,
             limits=limits,
-            attempts_max=d.attempts_max,
+            rows=rows,
             unix_s=unix_s,
             random=random,
         )
+        self.due_desk = DueDesk(self.knowledge, self.metrics, rows, unix_s)
         self.ingest = Ingest(
             ports.feedback,
             self.queue,

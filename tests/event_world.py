@@ -13,6 +13,7 @@ import trio
 from actors.acceptor_answers import Answer
 from actors.admitting import Admitting
 from actors.cache import HotCache
+from actors.due import DueDesk
 from actors.events import EventDesk
 from actors.knowledge import Knowledge
 from actors.memory import MemoryQueue
@@ -20,6 +21,7 @@ from actors.memory_people import MemoryPeople
 from actors.memory_store import MemoryStore
 from actors.memory_tables import MemoryDatabase, Row
 from actors.metrics import Metrics
+from actors.planned_rows import Rows
 from dispatcher.acceptance import AcceptLimits
 from dispatcher.definitions import Definition, Kind
 from dispatcher.model import Channel, Lane, OrganizationId, Template
@@ -126,13 +128,15 @@ class Desk:
             item_bytes_max=20_000,
             links=LINKS,
         )
+        rows = Rows(8, Random(4))
+        self.due = DueDesk(self.knowledge, self.metrics, rows, lambda: self.now_s)
         self.desk = EventDesk(
             self.store,
             self.admitting,
             self.knowledge,
             self.metrics,
             limits=AcceptLimits(items_max=50, item_bytes_max=20_000),
-            attempts_max=8,
+            rows=rows,
             unix_s=lambda: self.now_s,
             random=Random(3),
         )
