@@ -15,6 +15,8 @@ from typing import Final
 
 from attrs import frozen
 
+from dispatcher.ids import uuid7_ms
+
 DAY_S: Final = 86_400
 STEP_DAYS: Final[Mapping[int, int]] = MappingProxyType(
     {1: 1, 7: 1, 30: 1, 90: 7, 180: 7, 365: 30, 730: 30, 3650: 91},
@@ -23,8 +25,11 @@ STEP_DAYS: Final[Mapping[int, int]] = MappingProxyType(
 should be, and no class has more than 42 partitions."""
 MARGIN_S: Final = 3600.0
 """How much later than it could a partition goes, so that clocks and a move that has just begun may disagree a little."""
+SKEW_S: Final = 3600.0
+"""How much the clock that ids are made by may be ahead of the database's, which dates changes."""
 TABLE: Final = "notification_history"
 
+_LATEST_UNIX_S = 250_000_000_000.0  # in the year 9892: later ones are no dates in Python
 _EPOCH = date(1970, 1, 1)
 _NAME = re.compile(rf"{TABLE}_(\d+)_(\d{{8}})")
 
@@ -79,6 +84,14 @@ def span_named(name: str) -> Span | None:
         return None
     span = Span(int(match[1]), (first - _EPOCH).days)
     return span if span == span_of(span.kept_days, span.first_day) else None
+
+
+def made_at_unix_s(id: str) -> float:
+    """When an id was made: no change of its row is older, give or take ``SKEW_S``. Of an id that does not say: the beginning."""
+    try:
+        return min(uuid7_ms(id) / 1000, _LATEST_UNIX_S)
+    except ValueError:
+        return 0.0
 
 
 def _date(unix_day: int) -> date:

@@ -21,21 +21,14 @@ from dispatcher.feedback.confirmation import RANKS
 from dispatcher.feedback.feedback import Feedback, FeedbackKind
 from dispatcher.ids import uuid7
 from dispatcher.model import Channel, NotificationId, OrganizationId
+from dispatcher.retention import SKEW_S, made_at_unix_s
 
 # ``u`` are reports, ``matched`` with the notification each is about, if that is known.
 _TAKE = """
 WITH u AS (
     SELECT * FROM json_to_recordset(%(reports)s::json) AS u(ord int, key uuid, organization_id text, config_id uuid,
         notification_id uuid, message_id text, kind text, rank smallint, code text, at float8)
-), named AS (
-    SELECT u.ord, n.id, n.channel, n.recipient, {taken_at} FROM u
-    JOIN notifications n ON n.id = u.notification_id AND n.organization_id = u.organization_id
-    UNION ALL
-    SELECT u.ord, n.id, n.channel, n.recipient, {taken_at} FROM u
-    JOIN notifications n ON n.provider_message_id = u.message_id AND n.provider <> 'sendgrid'
-        AND n.organization_id = u.organization_id AND n.provider_config_id = u.config_id
-    WHERE u.notification_id IS NULL AND u.message_id IS NOT NULL
-), matched AS (
+), {named}, matched AS (
     SELECT DISTINCT ON (u.ord) u.*, named.id, named.channel, named.recipient, named.taken_at
     FROM u LEFT JOIN named USING (ord) ORDER BY u.ord, named.id
 ), {kept}, confirmed AS (
@@ -55,6 +48,23 @@ SELECT m.ord, m.id, m.channel, m.recipient, kept.key IS NOT NULL, c.state, c.cod
 FROM matched m LEFT JOIN feedback f USING (key) LEFT JOIN kept USING (key) LEFT JOIN confirmed c ON c.notification_id = m.id
 ORDER BY m.ord
 """
+# Nothing but an attempt changes a row's last date, so that of a delivered one is when its provider took it on.
+_TAKEN_AT = "CASE WHEN n.status = 'delivered' THEN extract(epoch FROM n.updated_at)::float8 END AS taken_at"
+_NAMED = f"""named AS (
+    SELECT u.ord, n.id, n.channel, n.recipient, {_TAKEN_AT} FROM u
+    JOIN notifications n ON n.id = u.notification_id AND n.organization_id = u.organization_id
+    UNION ALL
+    SELECT u.ord, n.id, n.channel, n.recipient, {_TAKEN_AT} FROM u
+    JOIN notifications n ON n.provider_message_id = u.message_id AND n.provider <> 'sendgrid'
+        AND n.organization_id = u.organization_id AND n.provider_config_id = u.config_id
+    WHERE u.notification_id IS NULL AND u.message_id IS NOT NULL
+)"""
+# For reports that come when their notification has moved. Its last change was not before its id was made.
+_NAMED_MOVED = f"""named AS (
+    SELECT u.ord, n.id, n.channel, n.recipient, {_TAKEN_AT} FROM u
+    JOIN notification_history n ON n.id = u.notification_id AND n.organization_id = u.organization_id
+        AND n.updated_at >= to_timestamp(%(since)s)
+)"""
 _KEPT = """kept AS (
     INSERT INTO feedback (key, organization_id, config_id, notification_id, message_id, kind, code, at)
     SELECT key, organization_id, config_id, id, CASE WHEN id IS NULL THEN message_id END, kind, code, to_timestamp(at)
@@ -65,10 +75,13 @@ _FOUND = """kept AS (
     UPDATE feedback f SET notification_id = m.id, message_id = NULL FROM matched m
     WHERE f.key = m.key AND f.message_id IS NOT NULL AND m.id IS NOT NULL RETURNING f.key
 )"""
-# Nothing but an attempt changes a row's last date, so that of a delivered one is when its provider took it on.
-_TAKEN_AT = "CASE WHEN n.status = 'delivered' THEN extract(epoch FROM n.updated_at)::float8 END AS taken_at"
-TAKE = _TAKE.format(kept=_KEPT, taken_at=_TAKEN_AT)
-JOIN = _TAKE.format(kept=_FOUND, taken_at=_TAKEN_AT)
+_FOUND_MOVED = """kept AS (
+    UPDATE feedback f SET notification_id = m.id FROM matched m
+    WHERE f.key = m.key AND f.notification_id IS NULL AND m.id IS NOT NULL RETURNING f.key
+)"""
+TAKE = _TAKE.format(kept=_KEPT, named=_NAMED)
+JOIN = _TAKE.format(kept=_FOUND, named=_NAMED)
+TAKE_MOVED = _TAKE.format(kept=_FOUND_MOVED, named=_NAMED_MOVED)
 PARKED = """
 SELECT f.key, f.organization_id, f.config_id, p.provider, p.channel, f.message_id, f.kind, f.code,
     extract(epoch FROM f.at)::float8, f.received_at < now() - make_interval(secs => %s)
@@ -133,7 +146,7 @@ class PostgresFeedback:
             document["ord"] = ord
         parameters = {"reports": orjson.dumps(documents).decode(), "clearing": [str(kind) for kind in CLEARING_KINDS]}
         with translated("reports"):
-            rows = await self._pool.fetch(statement, parameters)
+            rows = await self._find_moved(await self._pool.fetch(statement, parameters), documents)
             parked = 0
             fresh: list[Report] = []
             confirmed: dict[str, Confirmed] = {}
@@ -158,6 +171,22 @@ class PostgresFeedback:
                     events[address].append(Event(whom, report.provider, feedback.kind, feedback.code, at))
             changes = await self._merge(events) if events else ()
         return Taken(fresh, len(rows) - len(fresh), parked, list(confirmed.values()), changes)
+
+    async def _find_moved(
+        self, rows: Sequence[tuple[Any, ...]], documents: Sequence[dict[str, Any]]
+    ) -> Sequence[tuple[Any, ...]]:
+        """The same rows, and with them what history knows of notifications that are named and are no longer where they were."""
+        wanted = [documents[ord] for ord, id, *_ in rows if id is None and documents[ord].get("notification_id") is not None]
+        if not wanted:
+            return rows
+        since = min(made_at_unix_s(document["notification_id"]) for document in wanted) - SKEW_S
+        reports = orjson.dumps(wanted).decode()
+        found = await self._pool.fetch(
+            TAKE_MOVED, {"reports": reports, "clearing": [str(kind) for kind in CLEARING_KINDS], "since": since}
+        )
+        moved = {row[0]: row for row in found if row[1] is not None}
+        # Whether it is new was told by the first statement, which has taken it in.
+        return [row if row[0] not in moved else (*moved[row[0]][:4], row[4], *moved[row[0]][5:]) for row in rows]
 
     async def _merge(self, events: Mapping[Address, Sequence[Event]]) -> Sequence[ContactChange]:
         """What events say of contacts. Rows are locked in one order, so that two of us never wait for each other."""

@@ -2,12 +2,15 @@
 
 Reading only: whatever changes a notification goes through the hot path's own store. What is read here is the
 organization's own data, recipients included; it goes into an answer and nowhere else, so no record shows it in its repr.
+
+Nobody sees that what is final moves into history after a while. A row is in exactly one of the two tables at any moment and moves
+only in one direction, so one statement about both, or first the one and then the history, finds it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
@@ -16,6 +19,7 @@ from actors.store.page import Page, PageRequest, page_of
 from dispatcher.feedback.feedback import FeedbackKind
 from dispatcher.model import Channel, OrganizationId, Status
 from dispatcher.outcome import OutcomeClass
+from dispatcher.retention import SKEW_S, made_at_unix_s
 
 if TYPE_CHECKING:
     from actors.io.postgres import Pool
@@ -31,6 +35,14 @@ _COLUMNS = (
     "state, code, at"
 )
 _FROM = "notifications LEFT JOIN confirmations ON notification_id = id"
+# What was confirmed after the move stands in its own table until the archivist comes by; of two the higher rank counts.
+_FROM_HISTORY = """notification_history h LEFT JOIN LATERAL (
+    SELECT state, code, at FROM (
+        SELECT state, code, at, rank FROM confirmations WHERE notification_id = h.id
+        UNION ALL SELECT * FROM jsonb_to_record(h.confirmation) AS c(state text, code text, at timestamptz, rank smallint)
+    ) AS known WHERE state IS NOT NULL ORDER BY rank DESC, at, code DESC LIMIT 1
+) AS confirmed ON true"""
+_FINAL = frozenset({Status.DELIVERED, Status.FAILED, Status.CANCELED})
 
 
 @frozen
@@ -95,18 +107,18 @@ async def read_page(
     pool: Pool, organization_id: OrganizationId, status: Status | None, channel: Channel | None, request: PageRequest
 ) -> Page[NotificationSummary]:
     """Notifications, newest first; of one status or channel, if given."""
-    condition = "organization_id = %s"
-    parameters: list[object] = [organization_id]
+    condition = "organization_id = %(organization_id)s"
+    parameters: dict[str, object] = {"organization_id": organization_id, "limit": request.size + 1}
     for column, value in (("status", status), ("channel", channel)):
         if value is not None:
-            condition += f" AND {column} = %s"
-            parameters.append(value)
+            condition += f" AND {column} = %({column})s"
+            parameters[column] = value
     if request.after is not None:
-        condition += " AND id < %s"
-        parameters.append(request.after)
-    rows = await pool.fetch(
-        f"SELECT {_COLUMNS} FROM {_FROM} WHERE {condition} ORDER BY id DESC LIMIT %s", (*parameters, request.size + 1)
-    )
+        condition += " AND id < %(after)s"
+        parameters["after"] = request.after
+    sources = [_FROM] if status is not None and status not in _FINAL else [_FROM, _FROM_HISTORY]
+    parts = [f"(SELECT {_COLUMNS} FROM {each} WHERE {condition} ORDER BY id DESC LIMIT %(limit)s)" for each in sources]
+    rows = await pool.fetch(f"SELECT * FROM ({' UNION ALL '.join(parts)}) AS found ORDER BY id DESC LIMIT %(limit)s", parameters)
     return page_of([_summary(row) for row in rows], [row[0] for row in rows], request.size)
 
 
@@ -116,7 +128,7 @@ async def read(pool: Pool, organization_id: OrganizationId, id: str) -> Notifica
         f"SELECT {_COLUMNS}, payload FROM {_FROM} WHERE organization_id = %s AND id = %s", (organization_id, id)
     )
     if not rows:
-        return None
+        return await _read_history(pool, organization_id, id)
     *columns, payload = rows[0]
     steps = await pool.fetch(
         "SELECT at, outcome, attempt, code, provider, provider_config_id, next_retry_at, api_key_id FROM attempts "
@@ -133,6 +145,33 @@ async def read(pool: Pool, organization_id: OrganizationId, id: str) -> Notifica
     return NotificationDetail(summary, payload, entries)
 
 
+async def _read_history(pool: Pool, organization_id: OrganizationId, id: str) -> NotificationDetail | None:
+    """One notification that has moved. Its last change was not before its id was made, so older partitions are not looked at."""
+    rows = await pool.fetch(
+        f"SELECT {_COLUMNS}, payload, steps, reports FROM {_FROM_HISTORY} "
+        "WHERE organization_id = %s AND id = %s AND updated_at >= %s",
+        (organization_id, id, datetime.fromtimestamp(made_at_unix_s(id) - SKEW_S, UTC)),
+    )
+    if not rows:
+        return None
+    *columns, payload, steps, reports = rows[0]
+    summary = _summary(tuple(columns))
+    told = {(_moment(report["at"]), report["kind"], report["code"]) for report in reports or ()}
+    late = await pool.fetch(
+        "SELECT at, kind, code FROM feedback WHERE notification_id = %s AND organization_id = %s LIMIT %s",
+        (id, organization_id, REPORTS_MAX),
+    )
+    told.update((at, kind, code) for at, kind, code in late)
+    entries = [
+        *timeline(summary, [_step(step) for step in steps or ()]),
+        *(
+            TimelineEntry(at, f"feedback.{kind}", code=code, provider=summary.provider)
+            for at, kind, code in sorted(told)[:REPORTS_MAX]
+        ),
+    ]
+    return NotificationDetail(summary, payload, entries)
+
+
 def timeline(summary: NotificationSummary, steps: Sequence[TimelineEntry]) -> list[TimelineEntry]:
     """The whole life: creation and end are read off the row, because the common case stores no step of its own."""
     discarded = [step for step in steps if step.event == DISCARDED]  # by hand, after the end
@@ -144,6 +183,25 @@ def timeline(summary: NotificationSummary, steps: Sequence[TimelineEntry]) -> li
     elif summary.status is Status.FAILED:
         entries.append(TimelineEntry(summary.updated_at, "failed", summary.attempts, summary.reason, *via))
     return entries + discarded
+
+
+def _moment(text: str) -> datetime:
+    """A time as it stands in JSON that Postgres has made."""
+    return datetime.fromisoformat(text)
+
+
+def _step(step: Mapping[str, Any]) -> TimelineEntry:
+    due = step["next_retry_at"]
+    return TimelineEntry(
+        _moment(step["at"]),
+        step["outcome"],
+        step["attempt"],
+        step["code"],
+        step["provider"],
+        step["provider_config_id"],
+        None if due is None else _moment(due),
+        step["api_key_id"],
+    )
 
 
 def _summary(row: tuple[Any, ...]) -> NotificationSummary:
