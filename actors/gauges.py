@@ -46,4 +46,5 @@ def gauges_of(node: Node) -> Mapping[str, float]:
         "queue_age_s": node.metrics.queue_age.read(now_s),
         "loop_late_s": node.metrics.loop_late.read(now_s),
         **node.headroom.gauges(),
+        **({} if node.archivist is None else node.archivist.gauges()),
     }

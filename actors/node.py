@@ -14,6 +14,7 @@ Children in the order they start; a drain stops them in reverse, each with nothi
     organizations  one actor each, and the sweep
     herald         wake-ups and announcements
     janitor        what crashes left behind
+    archivist      what is final, and its history
 
 Store and queue are :class:`Ports`, so that a simulation runs this very tree over ports in memory; :mod:`actors.opening` connects
 the real ones.
@@ -32,6 +33,8 @@ from attrs import frozen
 
 from actors import announcements
 from actors.acceptor import Acceptor, LoadTemplate, StoredAnswer
+from actors.archive import Archive
+from actors.archivist import Archivist
 from actors.cache import HotCache
 from actors.caches import Caches
 from actors.callers import Callers
@@ -108,6 +111,8 @@ class Ports:
     feedback: FeedbackStore
     load_webhook: Load
     tidy_people: Callable[[], Awaitable[None]] | None = None
+    archive: Archive | None = None
+    """None: nothing is moved into history."""
 
 
 class Node:
@@ -276,6 +281,11 @@ class Node:
             reports=self.ingest.sweep,
             people=ports.tidy_people,
         )
+        self.archivist = None
+        if ports.archive is not None:
+            self.archivist = Archivist(
+                ports.archive, self.metrics, round_s=d.sweep_s, after_s=d.history_after_s, random=random, unix_s=unix_s
+            )
 
     def _stood_still(self, late_s: float) -> None:
         self.shards.doubt()
@@ -347,6 +357,8 @@ class Node:
                 above.start_soon(self.organizations.run)
                 for name, child in (("herald", self.herald.run), ("janitor", self._run_janitor)):
                     above.start_soon(self._supervised, name, child)
+                if self.archivist is not None:
+                    above.start_soon(self._supervised, "archivist", self.archivist.run)
                 task_status.started()
 
     async def drain(self, drain_s: float) -> bool:

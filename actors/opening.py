@@ -24,6 +24,7 @@ from actors.store.answers import read_answer
 from actors.store.dispatching import PostgresStore
 from actors.store.erasing import tidy
 from actors.store.feedback import PostgresFeedback
+from actors.store.history import PostgresArchive
 from actors.store.people import PostgresPeople
 from actors.transports import Transports
 from dispatcher.config import Config
@@ -104,6 +105,7 @@ async def open_node(
             feedback=PostgresFeedback(pool),
             load_webhook=loaders.webhook,
             tidy_people=partial(tidy, pool),
+            archive=PostgresArchive(pool, d.history_after_s),
         )
         node = Node(
             config,

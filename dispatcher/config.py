@@ -95,6 +95,11 @@ class DispatchConfig:
     ledger_rows_max: int = count(500, "claims or outcomes in one statement", at_most=10_000)
     idle_s: float = number(60.0, "how long an organization without work stays in memory", at_most=86_400)
     drain_s: float = number(20.0, "how long calls may go on after SIGTERM", at_most=3600)
+    history_after_s: float = number(
+        7 * 86_400.0,
+        "how long what is final stays with what is pending, and its key is remembered",
+        at_most=366 * 86_400,
+    )
     sweep_s: float = number(15.0, "between two looks for forgotten notifications", at_most=3600)
     cache_ttl_min_s: float = number(300.0, "shortest life of a cached provider config or template", at_most=86_400)
     cache_ttl_max_s: float = number(900.0, "longest life of a cached provider config or template", at_most=86_400)

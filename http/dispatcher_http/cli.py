@@ -30,6 +30,7 @@ COMMANDS = {
     "organizations": "dispatcher_http.commands.organizations",
     "keys": "dispatcher_http.commands.keys",
     "credentials": "dispatcher_http.commands.credentials",
+    "history": "dispatcher_http.commands.history",
 }
 """Name to module; the module's ``command`` is what runs. Imported when asked for, so that no command pays for another's."""
 
