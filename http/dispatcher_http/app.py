@@ -29,6 +29,7 @@ from dispatcher_http import (
     providers,
     setup_lane,
     setups,
+    statistics,
     stream,
     templates,
     unsubscribe,
@@ -52,6 +53,7 @@ _RESOURCES = (
     preferences,
     providers,
     setups,
+    statistics,
     templates,
     users,
 )
