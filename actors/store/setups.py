@@ -27,8 +27,6 @@ WHERE organization_id = %s AND deleted_at IS NULL AND published_at IS NOT NULL""
 # Drafts are no part of a set-up, so they stay.
 _RETIRE_TEMPLATE = """UPDATE notification_templates SET deleted_at = now()
 WHERE (organization_id, name, channel, locale) = (%s, %s, %s, %s) AND deleted_at IS NULL AND published_at IS NOT NULL"""
-# Others write templates without the organization's lock, one at a time. Reading goes on.
-_HOLD_TEMPLATES = "LOCK TABLE notification_templates IN SHARE ROW EXCLUSIVE MODE"
 
 
 async def definitions_of(change: Change) -> Contents:
@@ -61,7 +59,6 @@ async def apply(
 ) -> bool:
     """Make of what was ``seen`` what is to be ``after``. False, and nothing is done, when it has changed since it was seen."""
     async with changing(pool, organization_id, deadline_s) as change:
-        await change.connection.execute(_HOLD_TEMPLATES)
         if digest(await _read(change)) != digest(seen):
             return False
         for each in changes:
