@@ -31,6 +31,10 @@ COMMANDS = {
     "keys": "dispatcher_http.commands.keys",
     "credentials": "dispatcher_http.commands.credentials",
     "history": "dispatcher_http.commands.history",
+    "setup": "dispatcher_http.commands.setup",
+    "templates": "dispatcher_http.commands.templates",
+    "rules": "dispatcher_http.commands.rules",
+    "catalogues": "dispatcher_http.commands.catalogues",
 }
 """Name to module; the module's ``command`` is what runs. Imported when asked for, so that no command pays for another's."""
 

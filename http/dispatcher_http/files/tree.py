@@ -83,6 +83,16 @@ def files_of(document: Mapping[str, Any]) -> dict[str, bytes]:
     return files
 
 
+def place_of(key: Key) -> str:
+    """The file or, of what has several, the folder of one thing."""
+    section = next(section for section, kind in SECTIONS.items() if kind == key.kind)
+    if key.kind == Kind.POLICY:
+        return POLICY_FILE
+    steps = key[1:] if section == "templates" else (key.name,)
+    place = "/".join((section, *(file_name(step) or "" for step in steps)))
+    return place if section in ("templates", "layouts") else f"{place}.json"
+
+
 def is_ours(path: str) -> bool:
     """Whether a path is one that a set-up may have, so that it may be replaced and removed."""
     if path == POLICY_FILE:
