@@ -24,6 +24,11 @@ class Example:
     event: Mapping[str, Any]
     gives: frozenset[tuple[str, str, str]]
 
+    def document(self) -> Document:
+        """As it is shown."""
+        given = [{"rule": rule, "recipient": who, "channel": channel} for rule, who, channel in sorted(self.gives)]
+        return {"event": dict(self.event), "gives": given}
+
 
 @frozen
 class Preset:

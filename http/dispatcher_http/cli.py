@@ -29,6 +29,7 @@ COMMANDS = {
     "migrate": "dispatcher_http.commands.migrate",
     "organizations": "dispatcher_http.commands.organizations",
     "keys": "dispatcher_http.commands.keys",
+    "presets": "dispatcher_http.commands.presets",
     "credentials": "dispatcher_http.commands.credentials",
     "history": "dispatcher_http.commands.history",
     "setup": "dispatcher_http.commands.setup",
