@@ -41,6 +41,11 @@ class Faults:
     def __bool__(self) -> bool:
         return bool(self._faults)
 
+    @property
+    def pointers(self) -> set[str | None]:
+        """Where something is wrong."""
+        return {fault.pointer for fault in self._faults}
+
     def add(self, pointer: str, code: str, detail: str) -> None:
         """Note one fault of the value at ``pointer``."""
         if len(self._faults) < FAULTS_MAX:

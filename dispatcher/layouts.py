@@ -45,7 +45,7 @@ def parse_layout(name: str, body: Mapping[str, Any]) -> Layout | Problem:
         faults.add("", "field_missing", "A layout needs a text, an html source, or both.")
     compiled: dict[str, Compiled] = {}
     for part, source in sources.items():
-        if source is not None:
+        if source is not None and len(source) <= DEFAULT_LIMITS.source_bytes_max:
             try:
                 compiled[part] = compile_layout(source, escapes=part == "html", limits=DEFAULT_LIMITS)
             except TemplateError as error:

@@ -79,7 +79,8 @@ def parse_template(body: Mapping[str, Any], library: Library | None = NO_LIBRARY
     new = _read(fields, faults)
     fields.finish()
     # What is declared may be among what could not be read, so then it is not said what is not.
-    faults.extend([one for one in template_faults(new.template(), library) if not (faults and one.code == UNDECLARED)])
+    told, more = faults.pointers, template_faults(new.template(), library)
+    faults.extend([one for one in more if one.pointer not in told and not (told and one.code == UNDECLARED)])
     try:
         faults.refuse_if_any()
     except Refused as refused:

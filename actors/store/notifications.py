@@ -34,6 +34,10 @@ _COLUMNS = (
     "provider, provider_config_id, provider_message_id, reason, next_retry_at, expires_at, created_at, updated_at, "
     "state, code, at"
 )
+_TEMPLATE = (
+    "SELECT jsonb_build_object('id', t.id, 'name', t.name, 'version', t.version, 'locale', t.locale) "
+    "FROM notification_templates AS t WHERE t.id = template_id"
+)
 _FROM = "notifications LEFT JOIN confirmations ON notification_id = id"
 # What was confirmed after the move stands in its own table until the archivist comes by; of two the higher rank counts.
 _FROM_HISTORY = """notification_history h LEFT JOIN LATERAL (
@@ -96,11 +100,15 @@ class TimelineEntry:
 
 @frozen
 class NotificationDetail:
-    """One notification with its rendered content and its timeline, oldest step first."""
+    """One notification with its rendered content and its timeline, oldest step first.
+
+    ``template`` is the version it was rendered from: ``{"id", "name", "version", "locale"}``.
+    """
 
     summary: NotificationSummary
     payload: Mapping[str, Any] = field(repr=False)
     timeline: Sequence[TimelineEntry]
+    template: Mapping[str, Any] | None = None
 
 
 async def read_page(
@@ -125,11 +133,11 @@ async def read_page(
 async def read(pool: Pool, organization_id: OrganizationId, id: str) -> NotificationDetail | None:
     """One notification, whole."""
     rows = await pool.fetch(
-        f"SELECT {_COLUMNS}, payload FROM {_FROM} WHERE organization_id = %s AND id = %s", (organization_id, id)
+        f"SELECT {_COLUMNS}, payload, ({_TEMPLATE}) FROM {_FROM} WHERE organization_id = %s AND id = %s", (organization_id, id)
     )
     if not rows:
         return await _read_history(pool, organization_id, id)
-    *columns, payload = rows[0]
+    *columns, payload, template = rows[0]
     steps = await pool.fetch(
         "SELECT at, outcome, attempt, code, provider, provider_config_id, next_retry_at, api_key_id FROM attempts "
         "WHERE organization_id = %s AND notification_id = %s ORDER BY at, attempt",
@@ -142,19 +150,19 @@ async def read(pool: Pool, organization_id: OrganizationId, id: str) -> Notifica
     summary = _summary(tuple(columns))
     told = [TimelineEntry(at, f"feedback.{kind}", code=code, provider=summary.provider) for at, kind, code in reports]
     entries = [*timeline(summary, [TimelineEntry(*step) for step in steps]), *told]
-    return NotificationDetail(summary, payload, entries)
+    return NotificationDetail(summary, payload, entries, template)
 
 
 async def _read_history(pool: Pool, organization_id: OrganizationId, id: str) -> NotificationDetail | None:
     """One notification that has moved. Its last change was not before its id was made, so older partitions are not looked at."""
     rows = await pool.fetch(
-        f"SELECT {_COLUMNS}, payload, steps, reports FROM {_FROM_HISTORY} "
+        f"SELECT {_COLUMNS}, payload, ({_TEMPLATE}), steps, reports FROM {_FROM_HISTORY} "
         "WHERE organization_id = %s AND id = %s AND updated_at >= %s",
         (organization_id, id, datetime.fromtimestamp(made_at_unix_s(id) - SKEW_S, UTC)),
     )
     if not rows:
         return None
-    *columns, payload, steps, reports = rows[0]
+    *columns, payload, template, steps, reports = rows[0]
     summary = _summary(tuple(columns))
     told = {(_moment(report["at"]), report["kind"], report["code"]) for report in reports or ()}
     late = await pool.fetch(
@@ -169,7 +177,7 @@ async def _read_history(pool: Pool, organization_id: OrganizationId, id: str) ->
             for at, kind, code in sorted(told)[:REPORTS_MAX]
         ),
     ]
-    return NotificationDetail(summary, payload, entries)
+    return NotificationDetail(summary, payload, entries, template)
 
 
 def timeline(summary: NotificationSummary, steps: Sequence[TimelineEntry]) -> list[TimelineEntry]:

@@ -34,6 +34,7 @@ def routes(services: Services) -> list[Route]:
         if detail is None:
             raise Refused(resource_not_found("notification"))
         document = summary_document(detail.summary)
+        document["template"] = detail.template
         document["payload"] = detail.payload
         document["timeline"] = [_entry_document(entry) for entry in detail.timeline]
         return answer(document)

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from actors.store import templates
 from actors.store.api_keys import Scope
+from actors.store.templates import NewTemplate
+from dispatcher.model import Channel, OrganizationId
 from store_rows import START, insert_attempt, insert_dead_letter, insert_notification
 from surface_doubles import Surface, assert_problem
 
@@ -50,10 +53,23 @@ async def test_one_is_read_whole(surface: Surface) -> None:
         "created_at": "2026-03-01T12:00:00.000000Z",
         "updated_at": "2026-03-01T12:00:00.000000Z",
         "confirmation": None,
+        "template": None,
         "payload": {"subject": "Hello", "text": "Hello there"},
         "timeline": [{"at": "2026-03-01T12:00:00.000000Z", "event": "created"}],
     }
     assert (await surface.client.get(f"{PATH}/{id.upper()}", headers=headers)).json() == document
+
+
+async def test_it_shows_the_version_of_the_template_it_was_rendered_from(surface: Surface) -> None:
+    headers = await surface.authorization("acme", Scope.NOTIFICATIONS_READ)
+    pool, new_id = surface.services.pool, surface.services.new_id
+    new = NewTemplate("purchase", Channel.EMAIL, "pt", "Hi", "Hello", None, {})
+    versions = [(await templates.add(pool, new_id(), OrganizationId("acme"), new)).template for _ in range(2)]
+    id = await insert_notification(pool, new_id(), template_id=versions[0].id, locale="pt")
+
+    document = (await surface.client.get(f"{PATH}/{id}", headers=headers)).json()
+
+    assert document["template"] == {"id": versions[0].id, "name": "purchase", "version": 1, "locale": "pt"}
 
 
 async def test_the_timeline_tells_every_attempt_that_left_a_trace(surface: Surface) -> None:
