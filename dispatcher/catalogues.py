@@ -88,8 +88,8 @@ def _message(entry: Any, pointer: str, categories: tuple[str, ...], faults: _Fau
     note = entry.get("note", "")
     if not (isinstance(note, str) and len(note) <= NOTE_LENGTH_MAX and note == " ".join(note.split())):
         faults.note(f"{pointer}/note", f"must be a text of at most {NOTE_LENGTH_MAX} characters on one line, with single spaces")
-    elif not (note.isprintable() and balanced(note) == note):
-        faults.note(f"{pointer}/note", "must have visible characters only")
+    elif not (note.isprintable() and balanced(note) == note and not note.startswith("|")):
+        faults.note(f"{pointer}/note", "must have visible characters only, and not begin with a bar")
     if not isinstance(entry.get("fuzzy", False), bool):
         faults.note(f"{pointer}/fuzzy", "must be true or false")
     if ("text" in entry) == ("plural" in entry):
