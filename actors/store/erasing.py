@@ -143,6 +143,19 @@ class Erased:
         """Whether nothing is left at this moment."""
         return not (self.sending or self.more)
 
+    def and_then(self, later: Erased) -> Erased:
+        """What both have done together, and how it stands after the later one."""
+        return Erased(
+            self.users + later.users,
+            self.contact_points + later.contact_points,
+            self.preferences + later.preferences,
+            self.digests + later.digests,
+            self.notifications + later.notifications,
+            self.canceled + later.canceled,
+            later.sending,
+            later.more,
+        )
+
 
 async def erase(pool: Pool, organization_id: OrganizationId, user_id: str, steps_max: int) -> Erased:
     """Erase a person who need not be known as a user, as far as ``steps_max`` steps of notifications go. Rounds of

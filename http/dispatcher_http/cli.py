@@ -36,6 +36,7 @@ COMMANDS = {
     "templates": "dispatcher_http.commands.templates",
     "rules": "dispatcher_http.commands.rules",
     "catalogues": "dispatcher_http.commands.catalogues",
+    "users": "dispatcher_http.commands.users",
 }
 """Name to module; the module's ``command`` is what runs. Imported when asked for, so that no command pays for another's."""
 

@@ -8,10 +8,13 @@ from typing import Any
 
 from quart_trio.wrappers import TrioResponse
 
+from actors.io.postgres import Pool
 from actors.store import erasing, exporting
 from actors.store.api_keys import Scope
 from actors.store.erasing import Erased
 from actors.store.exporting import Known, Person
+from actors.store.page import PageRequest
+from dispatcher.model import OrganizationId
 from dispatcher.problems import Refused
 from dispatcher_http import wire
 from dispatcher_http.preferences import preference_document
@@ -29,20 +32,10 @@ def routes(services: Services) -> list[Route]:
 
     async def export(call: Call) -> TrioResponse:
         wire.refuse_unknown(call.args, {"after", "page_size"})
-        user_id, request = user_id_of(call), wire.page_request(call.args)
-        notifications = await exporting.read_notifications(services.pool, call.organization_id, user_id, request)
-        addresses = [(row["channel"], row["recipient"]) for row in notifications.items]
-        document: dict[str, Any] = {"id": user_id, "exported_at": wire.moment(datetime.now(UTC))}
-        if request.after is None:
-            person = await exporting.read_person(services.pool, call.organization_id, user_id)
-            if person.user is None and not notifications.items and not person.waiting:
-                raise Refused(resource_not_found("user"))
-            document |= _person_document(person)
-            if person.user is not None:
-                addresses += [(point.channel.value, point.recipient) for point in person.user.points]
-        known = await exporting.read_contacts(services.pool, call.organization_id, addresses)
-        document["contacts"] = [_known_document(each) for each in known]
-        document["notifications"] = wire.page_document(notifications, _notification_document)
+        request = wire.page_request(call.args)
+        document = await export_document(services.pool, call.organization_id, user_id_of(call), request)
+        if document is None:
+            raise Refused(resource_not_found("user"))
         return answer(document, headers={"cache-control": "no-store"})
 
     async def erase(call: Call) -> TrioResponse:
@@ -55,6 +48,26 @@ def routes(services: Services) -> list[Route]:
         Route("GET", f"{USER}/export", Scope.USERS_READ, export),
         Route("POST", f"{USER}/erase", Scope.USERS_WRITE, erase),
     ]
+
+
+async def export_document(
+    pool: Pool, organization_id: OrganizationId, user_id: str, request: PageRequest
+) -> dict[str, Any] | None:
+    """One page of all that is kept of a person; the first has what is not notifications. None when there is nothing at all."""
+    notifications = await exporting.read_notifications(pool, organization_id, user_id, request)
+    addresses = [(row["channel"], row["recipient"]) for row in notifications.items]
+    document: dict[str, Any] = {"id": user_id, "exported_at": wire.moment(datetime.now(UTC))}
+    if request.after is None:
+        person = await exporting.read_person(pool, organization_id, user_id)
+        if person.user is None and not notifications.items and not person.waiting:
+            return None
+        document |= _person_document(person)
+        if person.user is not None:
+            addresses += [(point.channel.value, point.recipient) for point in person.user.points]
+    known = await exporting.read_contacts(pool, organization_id, addresses)
+    document["contacts"] = [_known_document(each) for each in known]
+    document["notifications"] = wire.page_document(notifications, _notification_document)
+    return document
 
 
 def erased_document(erased: Erased) -> dict[str, Any]:

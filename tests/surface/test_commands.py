@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import orjson
 import psycopg
 import pytest
 
@@ -198,3 +199,28 @@ def test_a_second_terminal_works_on_the_running_dispatchers_data(run: Run, data_
             assert connection.execute("SELECT id FROM organizations").fetchall() == [("acme",)]
 
     assert result.status == 0
+
+
+def test_a_person_is_exported_and_then_erased_for_good(configured: Run, database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO users (organization_id, id, locale) VALUES ('acme', 'ada', 'de')")
+        connection.execute(
+            "INSERT INTO notifications (id, organization_id, channel, attempts_max, created_at, updated_at, user_id, recipient, "
+            "payload) SELECT gen_random_uuid(), 'acme', 'email', 8, now(), now(), 'ada', 'ada@example.org', '{}' "
+            "FROM generate_series(1, 251)"
+        )
+
+    exported = [orjson.loads(line) for line in configured("users", "export", "acme", "ada").out.splitlines()]
+    refused = configured("users", "erase", "acme", "ada", "--no")
+    erased = configured("users", "erase", "acme", "ada", "--yes")
+
+    assert exported[0]["user"]["locale"] == "de"
+    assert [len(page["notifications"]["items"]) for page in exported] == [250, 1]
+    assert refused.status != 0
+    assert orjson.loads(erased.out) == {
+        "status": "erased", "users": 1, "contact_points": 0, "preferences": 0, "digests": 0, "notifications": 251,
+        "canceled": 251, "sending": 0,
+    }  # fmt: skip
+    assert configured("users", "export", "acme", "ada") == (1, "", "Error: acme has nothing of a user of this id\n")
+    assert configured("users", "erase", "nobody", "ada", "--yes").err == "Error: there is no organization nobody\n"
+    assert "must be 1 to 255 bytes" in configured("users", "export", "acme", "a/b").err
