@@ -46,6 +46,12 @@ ALLOWED_COLUMNS = {
     ("notification_templates", "html_template"),
     ("notification_templates", "variables"),
     ("batch_answers", "idempotency_key"),
+    ("users", "id"),
+    ("contact_points", "user_id"),
+    ("contact_points", "recipient"),
+    ("contact_points", "app"),
+    ("preferences", "user_id"),
+    ("erasures", "user_id"),
     ("contacts", "recipient"),
 }
 """Where the truth is kept. In every other column of every table it would be a leak."""

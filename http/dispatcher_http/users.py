@@ -178,7 +178,7 @@ def point_document(point: StoredPoint) -> dict[str, Any]:
 def _verdict(index: int, parsed: Profile | Problem) -> dict[str, Any]:
     if isinstance(parsed, Problem):
         return {"index": index, "status": "rejected", "problem": parsed.below(f"/users/{index}").document()}
-    return {"index": index, "status": "stored", "id": parsed.id}
+    return {"index": index, "status": "stored"}
 
 
 def _now_unix_s() -> float:
