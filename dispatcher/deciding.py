@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
+from attrs import evolve
+
 from dispatcher.asking_again import remembered
 from dispatcher.audience import audience_of, serves
 from dispatcher.audience import lane as lane_of
@@ -38,7 +40,7 @@ _CONTACT_CODES: Final = {
     ContactStatus.UNSUBSCRIBED: Code.CONTACT_UNSUBSCRIBED,
     ContactStatus.INVALID: Code.CONTACT_INVALID,
 }
-TEMPLATE_TITLE: Final = "The event can not be taken in"
+TITLE: Final = "The notification can not be made"
 
 
 class Chain:
@@ -190,36 +192,45 @@ def _words(
     template = chosen.template
     if wish.refusal:
         chain.add(decided(Code.TEMPLATE_FAILED, template=wish.template, **wish.refusal))
-        return chain.skipped(_problem(chain, "It can not be given its variables.", str(wish.refusal.get("error"))))
+        told = Problem(
+            422, str(wish.refusal.get("error")), TITLE, "An expression of it can not be evaluated for this.", wish.pointer
+        )
+        return chain.skipped(_named(wish, told))
     messages = messages_for(world.setup.catalogues, requested, default) if world.setup.catalogues else None
     localization = Localization(requested or chosen.locale, zone, messages)
     try:
         payload: Mapping[str, Any] = template.render_payload(wish.variables, localization)
     except TemplateError as error:
         missing = f"/{escape_pointer(error.name)}" if isinstance(error, MissingVariable) and error.name else ""
-        named = decided(
-            Code.TEMPLATE_FAILED, template=template.name, locale=chosen.locale, error=error.code, part=error.part, name=error.name
-        )
-        chain.add(named)
-        problem = error.problem("/data" + missing)
-        return chain.skipped(_problem(chain, problem.detail, problem.code, problem.pointer))
-    size_bytes = sum(len(value) for value in payload.values() if isinstance(value, str))
-    extras_bytes = sum(len(each.get("content", "")) for each in wish.extras.get("attachments", ()) if isinstance(each, dict))
+        names = {"template": template.name, "locale": chosen.locale, "error": error.code, "part": error.part, "name": error.name}
+        chain.add(decided(Code.TEMPLATE_FAILED, **names))
+        return chain.skipped(_named(wish, error.problem(wish.pointer + missing)))
     faults = extras_faults(wish.extras)
-    if faults or size_bytes + extras_bytes > world.item_bytes_max:
+    size_bytes = _size(payload) + _size(wish.extras)
+    if faults or size_bytes > world.item_bytes_max:
         code = "attachments_invalid" if faults else "item_too_large"
         chain.add(decided(Code.TEMPLATE_FAILED, template=template.name, error=code))
-        size = f"It has {size_bytes + extras_bytes} bytes; {world.item_bytes_max} is the most."
-        return chain.skipped(_problem(chain, f"{faults[0][0]} {faults[0][1]}." if faults else size, code))
+        size = f"It has {size_bytes} bytes; {world.item_bytes_max} is the most."
+        told = Problem(422, code, TITLE, f"{faults[0][0]} {faults[0][1]}." if faults else size, wish.pointer)
+        return chain.skipped(_named(wish, told))
     chain.add(decided(Code.TEMPLATE_USED, template=template.name, version=template.version, locale=chosen.locale))
     return template.template_id, template.locale, payload
 
 
-def _problem(chain: Chain, detail: str, code: str, pointer: str | None = "/data") -> Problem:
-    rule = chain.wish.origin.detail.get("rule")
-    where = f"template {chain.wish.template} ({chain.wish.channel.value})"
-    told = f"Rule {rule}, {where}: " if rule is not None else f"{where.capitalize()}: "
-    return Problem(422, code, TEMPLATE_TITLE, told + detail, pointer)
+def _named(wish: Wish, problem: Problem) -> Problem:
+    """The problem of a message that can not be made, with what it is about."""
+    rule = wish.origin.detail.get("rule")
+    about = f"template {wish.template} ({wish.channel.value}): "
+    return evolve(problem, title=TITLE, detail=(f"Rule {rule}, " if rule is not None else "") + about + problem.detail)
+
+
+def _size(value: Any) -> int:
+    """Bytes of the texts in a payload, about."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, list) else 0
 
 
 def _mail(

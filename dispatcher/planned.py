@@ -101,6 +101,8 @@ class Wish:
     digest_s: float | None = None
     once: str = ""
     """What tells the message from others that caps count."""
+    pointer: str = "/data"
+    """Where the variables stand in what was handed in."""
     refusal: Mapping[str, Any] = field(default=_NOTHING)
     """Why its variables could not be had: details of ``TEMPLATE_FAILED``."""
 

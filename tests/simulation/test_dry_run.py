@@ -1,0 +1,118 @@
+"""A dry run says what a real one does: the same chains for the same people, and nothing is sent that was not promised."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from random import Random
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from actors.event_answers import rfc3339
+from beside import Result, beside
+from dispatcher.decisions import PLANNED_STEPS, Code, step_of
+from dispatcher.feedback.feedback import FeedbackKind
+from event_world import NOW, ORG, Desk, setup_of
+from random_setups import Drawn, drawn
+
+WORLDS = 1_000
+STRETCH = 500
+COLUMNS = ("channel", "recipient", "send_at", "expires_at", "locale")
+NOT_BY_EVENTS = {Code.RULE_DIRECT, Code.TIME_SEND_AT, Code.CONTACT_IGNORED, Code.TEMPLATE_CONTENT}
+
+
+def opened(world: Drawn) -> Desk:
+    """A desk in that world."""
+    desk = Desk()
+    desk.setup = setup_of(world.definitions, world.default_locale)
+    desk.templates = dict(world.templates)
+    desk.lanes = dict(world.lanes)
+    for user in world.users:
+        desk.user(user)
+    for channel, recipient, kind in world.contacts:
+        row = desk.database.make_contact(ORG, channel, recipient)
+        row.contact = row.contact.after(FeedbackKind(kind), "reported", NOW)
+    return desk
+
+
+def promised(shown: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """What a dry run says will be inserted."""
+    return sorted(
+        (str(one["decisions"]), *(one[name] for name in COLUMNS), str(one["payload"]))
+        for one in shown["notifications"]
+        if one["outcome"] in ("send", "schedule")
+    )
+
+
+def inserted(desk: Desk, seen: set[str]) -> list[tuple[Any, ...]]:
+    """What was inserted since."""
+    fresh = [row for row in desk.rows() if row.id not in seen]
+    seen.update(row.id for row in fresh)
+    return sorted(
+        (
+            str(list(row.decisions or ())),
+            row.channel,
+            row.recipient,
+            None if row.next_retry_at_s is None else rfc3339(row.next_retry_at_s),
+            None if row.expires_at_s is None else rfc3339(row.expires_at_s),
+            row.locale,
+            str(row.payload),
+        )
+        for row in fresh
+    )
+
+
+async def compare(world: Drawn, codes: Counter[str]) -> None:
+    """Each event of a world, first dry and then in earnest."""
+    desk = opened(world)
+    seen: set[str] = set()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(desk.admitting.run)
+        for event in world.events:
+            shown = await desk.explain(event, with_payload=True)
+            codes.update(decision["code"] for one in shown["notifications"] for decision in one["decisions"])
+            before = len(desk.database.events)
+            if "refused" in shown:
+                assert (await desk.refused(event)).document() == shown["refused"]
+                assert (inserted(desk, seen), len(desk.database.events)) == ([], before)
+                continue
+            answer = await desk.answer(event)
+            assert inserted(desk, seen) == promised(shown)
+            outcomes = Counter(one["outcome"] for one in shown["notifications"])
+            assert answer["matched"] == shown["matched"]
+            if answer["matched"]:
+                skips = [one for one in shown["notifications"] if not one.get("code", "rule_").startswith("rule_")]
+                assert answer["skips"] == [{"rule": o["rule"], "channel": o["channel"], "code": o["code"]} for o in skips]
+                assert answer["notifications"] == outcomes["send"] + outcomes["schedule"]
+                assert len(answer.get("digests", ())) == outcomes["digest"]
+            else:
+                assert answer["reason"] == shown["reason"]
+        nursery.cancel_scope.cancel()
+
+
+def stretch(first: int) -> Counter[str]:
+    """The worlds from that seed on; returns how often each code came up."""
+    codes: Counter[str] = Counter()
+
+    async def all_of_them() -> None:
+        for seed in range(first, first + STRETCH):
+            try:
+                await compare(drawn(Random(f"dry run {seed}")), codes)
+            except BaseException as error:
+                error.add_note(f"world {seed}")
+                raise
+
+    trio.run(all_of_them, clock=trio.testing.MockClock(autojump_threshold=0))
+    return codes
+
+
+@pytest.mark.parametrize("first", range(0, WORLDS, STRETCH))
+@beside(stretch)
+async def test_a_dry_run_and_a_real_run_agree_and_reach_every_code(first: int, result: Result) -> None:
+    codes: Counter[str] = result()
+
+    expected = {code.value for code in Code if step_of(code) in PLANNED_STEPS} - {code.value for code in NOT_BY_EVENTS}
+    assert expected - codes.keys() == set()
