@@ -35,6 +35,7 @@ from actors.acceptor_answers import (
     recalled,
     rfc3339,
     suppressed,
+    waiting,
 )
 from actors.acceptor_answers import (
     AcceptRequest as _Request,
@@ -46,11 +47,11 @@ from actors.diversion import Statuses, chosen_way, ways_of
 from actors.in_turns import in_turns
 from actors.metrics import Metrics
 from actors.ports import Admission, BatchAnswer, Diverted, Existing, Queue, Store
-from dispatcher.acceptance import AcceptLimits, HandedIn, Item, expired, parse_in_steps, too_large
+from dispatcher.acceptance import AcceptLimits, HandedIn, Item, expired, parse_in_steps, too_far, too_large, waits
 from dispatcher.audience import serves
 from dispatcher.errors import StoreUnavailable
 from dispatcher.ids import uuid7
-from dispatcher.model import Channel, Lane, NotificationId, OrganizationId
+from dispatcher.model import Channel, Lane, NotificationId, OrganizationId, Status
 from dispatcher.problems import Problem, Refused, escape_pointer
 from dispatcher.templates import CompiledTemplate, MissingVariable, TemplateError, payload_size
 
@@ -181,6 +182,7 @@ class Acceptor:
             id, created_at_s, channel = prepared.id, now_unix_s, item.channel
         self._metrics.accepted["accepted" if existing is None else "duplicate"] += 1
         document = {"id": id, "status": "queued", "channel": channel.value, "created_at": rfc3339(created_at_s)}
+        document |= waiting(item, created_at_s)
         document |= diversion(diverted)
         headers["Location"] = f"/v1/orgs/{organization_id}/notifications/{id}"
         return Answer(202, orjson.dumps(document), headers)
@@ -263,7 +265,7 @@ class Acceptor:
         diverted: Diverted | None = None,
     ) -> Admission | Problem:
         """Render an item into the row to insert, or say why it can not be."""
-        problem = expired(item, now_unix_s)
+        problem = expired(item, now_unix_s) or too_far(item, now_unix_s)
         if problem is not None:
             return problem
         lanes = cache.peek("lanes")
@@ -312,7 +314,12 @@ class Acceptor:
         }
         if item.ignores_suppression:
             row["ignores_suppression"] = True
-        return Admission(organization_id, id, key, item.request_hash, row, diverted)
+        is_planned = item.correlation_id is not None or waits(item, now_unix_s)
+        if is_planned:
+            row["correlation_id"] = item.correlation_id
+            if waits(item, now_unix_s):
+                row |= {"status": Status.SCHEDULED.value, "send_at": item.send_at_s}
+        return Admission(organization_id, id, key, item.request_hash, row, diverted, is_planned)
 
     async def _find_template(
         self, organization_id: OrganizationId, name: str, channel: Channel, locale: str | None

@@ -10,11 +10,11 @@ import trio
 from attrs import define, field, frozen
 
 from actors.ports import Admission, BatchAnswer, Diverted, EventAdmission, Existing, Inserted
-from dispatcher.acceptance import Item
+from dispatcher.acceptance import Item, waits
 from dispatcher.audience import lanes_of
 from dispatcher.contacts import ContactStatus
 from dispatcher.errors import DispatcherError
-from dispatcher.model import Channel, Lane, NotificationId, OrganizationId
+from dispatcher.model import Channel, Lane, NotificationId, OrganizationId, Status
 from dispatcher.problems import Problem
 
 
@@ -90,7 +90,7 @@ def batch_document(prepared: Sequence[Prepared], existing: Inserted, refused: se
                 problem = suppressed(existing.suppressed[one.id])
             elif found is None:
                 counts["accepted"] += 1
-                items.append({"index": index, "status": "accepted", "id": one.id, **diversion(one.diverted)})
+                items.append({"index": index, "status": "accepted", "id": one.id, **diversion(one.diverted), **until(one)})
                 continue
             elif found.request_hash == one.request_hash:
                 counts["duplicates"] += 1
@@ -151,6 +151,19 @@ def suppressed(status: ContactStatus) -> Problem:
 def diversion(diverted: Diverted | None) -> dict[str, Any]:
     """What an answer says of another way that a notification takes."""
     return {} if diverted is None else {"diverted": {"from": diverted.channel.value, "reason": diverted.reason.value}}
+
+
+def waiting(item: Item, accepted_at_s: float) -> dict[str, Any]:
+    """What the answer says, in place of that it is queued, of one that was accepted for later."""
+    if item.send_at_s is None or not waits(item, accepted_at_s):
+        return {}
+    return {"status": Status.SCHEDULED.value, "send_at": rfc3339(item.send_at_s)}
+
+
+def until(admission: Admission) -> dict[str, Any]:
+    """When it is to be sent, if not at once."""
+    at_s = admission.row.get("send_at") if admission.is_planned else None
+    return {} if at_s is None else {"send_at": rfc3339(at_s)}
 
 
 def recalled(

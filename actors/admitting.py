@@ -20,6 +20,7 @@ from actors.headroom import Waits
 from actors.metrics import Metrics
 from actors.ports import Admission, Arrival, Inserted, Queue, Store
 from actors.pusher import Pusher
+from actors.schedule_ports import Scheduled
 from actors.supervision import describe
 from dispatcher.errors import DispatcherError, KeyTaken, Overloaded, StoreInDoubt, StoreRefused, StoreUnavailable
 from dispatcher.headroom import BACKLOG_FULL
@@ -48,6 +49,8 @@ class Admitting:
         self._metrics = metrics
         self.pusher = Pusher(queue, metrics, wake=wake, random=random)
         self.waits = Waits()
+        self.on_scheduled: Callable[[Sequence[Scheduled]], None] = _nobody
+        """Told what was accepted for later. Set by whoever puts the tree together."""
         self._inserts: Batcher[AcceptRequest] = Batcher(
             "accepting", self._flush, rows_max=rows_max, tick_s=tick_s, pending_max=pending_max, weigh=_weight, workers=2
         )
@@ -153,7 +156,23 @@ class Admitting:
         request.existing = existing
         request.done.set()
 
-    def _push(self, requests: Iterable[AcceptRequest]) -> None:
+    def _tell_clock(self, requests: Sequence[AcceptRequest]) -> None:
+        """What waits is pushed by nobody: the clock hears when it is due. Of what is in doubt it hears nothing, and finds it."""
+        waiting = [
+            Scheduled(request.organization_id, admission.id, Channel(admission.row["channel"]), admission.row["send_at"])
+            for request in requests
+            if request.error is None
+            for admission in _admissions(request)
+            if _waits(admission)
+            and admission.id not in request.refused
+            and admission.id not in request.existing.suppressed
+            and admission.id not in request.existing.capped
+            and existing_of(admission, request.existing) is None
+        ]
+        if waiting:
+            self.on_scheduled(waiting)
+
+    def _push(self, requests: Sequence[AcceptRequest]) -> None:
         """Tell Redis and the organizations' actors, without waiting for either."""
         arrivals: dict[tuple[OrganizationId, bool], tuple[list[NotificationId], list[bytes]]] = {}
         for request in requests:
@@ -176,8 +195,13 @@ class Admitting:
                 ids.append(admission.id)
                 row = admission.row
                 notices.append(announcements.created(admission.id, Channel(row["channel"]), row["created_at"]))
+        self._tell_clock(requests)
         if arrivals:
             self.pusher.put([Arrival(name, ids, notices, bulk) for (name, bulk), (ids, notices) in arrivals.items()])
+
+
+def _nobody(_waiting: Sequence[Scheduled]) -> None:
+    """Without a clock it waits for somebody else's."""
 
 
 def _admissions(request: AcceptRequest) -> Iterable[Admission]:

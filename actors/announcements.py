@@ -21,6 +21,35 @@ def created(id: NotificationId, channel: Channel, at_unix_s: float) -> bytes:
     )
 
 
+def scheduled(id: NotificationId, channel: Channel, send_at_unix_s: float, at_unix_s: float) -> bytes:
+    """A notification was accepted for later, or put off: it waits until ``send_at``."""
+    return b'{"type":"notification.scheduled","id":"%b","channel":"%b","status":"scheduled","send_at":%.3f,"at":%.3f}' % (
+        id.encode(),
+        channel.encode(),
+        send_at_unix_s,
+        at_unix_s,
+    )
+
+
+def released(id: NotificationId, channel: Channel, at_unix_s: float) -> bytes:
+    """The time of a scheduled notification has come: it is queued."""
+    return b'{"type":"notification.released","id":"%b","channel":"%b","status":"queued","at":%.3f}' % (
+        id.encode(),
+        channel.encode(),
+        at_unix_s,
+    )
+
+
+def canceled(id: NotificationId, channel: Channel, reason: str, at_unix_s: float) -> bytes:
+    """A notification will not be sent: by hand, or because it may not be any more now that its time has come."""
+    return b'{"type":"notification.canceled","id":"%b","channel":"%b","status":"canceled","reason":"%b","at":%.3f}' % (
+        id.encode(),
+        channel.encode(),
+        reason.encode(),
+        at_unix_s,
+    )
+
+
 def concluded(verdict: Verdict, at_unix_s: float) -> bytes | None:
     """An attempt ended: delivered, failed for good, or to be retried. None for what is not worth telling (an interruption)."""
     delivery = verdict.delivery

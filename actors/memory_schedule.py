@@ -116,6 +116,14 @@ class MemorySchedule:
         await self.interrupt("tell", Moment.AFTER)
         return told
 
+    async def put_off(self, digests: Sequence[str], by_s: float) -> None:
+        """Make digests due so many seconds from now."""
+        await self.interrupt("put_off", Moment.BEFORE)
+        for row in self.database.digests.values():
+            if row.id in digests:
+                row.due_at_s = self.database.unix_s() + by_s
+        await self.interrupt("put_off", Moment.AFTER)
+
     async def cancel(self, organization_id: OrganizationId, id: NotificationId) -> Cancelation | None:
         """Cancel one that is scheduled or queued; None when there is no such one."""
         await self.interrupt("cancel", Moment.BEFORE)

@@ -15,6 +15,7 @@ Children in the order they start; a drain stops them in reverse, each with nothi
     herald         wake-ups and announcements
     janitor        what crashes left behind
     archivist      what is final, and its history
+    clock          what waits for its time
 
 Store and queue are :class:`Ports`, so that a simulation runs this very tree over ports in memory; :mod:`actors.opening` connects
 the real ones.
@@ -38,6 +39,7 @@ from actors.archivist import Archivist
 from actors.cache import HotCache
 from actors.caches import Caches
 from actors.callers import Callers
+from actors.clock import Clock
 from actors.delivery_metrics import DeliveryMetrics
 from actors.due import DueDesk
 from actors.events import EventDesk
@@ -64,6 +66,7 @@ from actors.permits import Permits
 from actors.planned_rows import Rows
 from actors.ports import Arrival, Queue, Store
 from actors.readiness import Readiness
+from actors.schedule_ports import ScheduleStore
 from actors.shards import MARGIN, Shards
 from actors.strays import Strays
 from actors.supervision import RestartBudget, supervise
@@ -110,6 +113,7 @@ class Ports:
     stored_answer: StoredAnswer
     feedback: FeedbackStore
     load_webhook: Load
+    schedule: ScheduleStore
     tidy_people: Callable[[], Awaitable[None]] | None = None
     archive: Archive | None = None
     """None: nothing is moved into history."""
@@ -233,17 +237,16 @@ class Node:
             links=Links.of(config.surface.public_url, config.encryption_keys),
         )
         rows = Rows(d.attempts_max, random)
+        admitting = self.acceptor.admitting
         self.event_desk = EventDesk(
-            self.store,
-            self.acceptor.admitting,
-            self.knowledge,
-            self.metrics,
-            limits=limits,
-            rows=rows,
-            unix_s=unix_s,
-            random=random,
+            self.store, admitting, self.knowledge, self.metrics, limits=limits, rows=rows, unix_s=unix_s, random=random
         )
         self.due_desk = DueDesk(self.knowledge, self.metrics, rows, unix_s)
+        pusher, due = admitting.pusher, self.due_desk
+        self.clock = Clock(
+            ports.schedule, self.queue, pusher, self.metrics, ask=due.ask, tell=due.tell, random=random, unix_s=unix_s
+        )
+        admitting.on_scheduled = self.clock.scheduled
         self.ingest = Ingest(
             ports.feedback,
             self.queue,
@@ -355,7 +358,7 @@ class Node:
                 # These two hold what is under way for every organization, so they are not started again either.
                 above.start_soon(self.callers.run)
                 above.start_soon(self.organizations.run)
-                for name, child in (("herald", self.herald.run), ("janitor", self._run_janitor)):
+                for name, child in (("herald", self.herald.run), ("janitor", self._run_janitor), ("clock", self.clock.run)):
                     above.start_soon(self._supervised, name, child)
                 if self.archivist is not None:
                     above.start_soon(self._supervised, "archivist", self.archivist.run)

@@ -26,6 +26,7 @@ from actors.store.erasing import tidy
 from actors.store.feedback import PostgresFeedback
 from actors.store.history import PostgresArchive
 from actors.store.people import PostgresPeople
+from actors.store.schedule import PostgresSchedule
 from actors.transports import Transports
 from dispatcher.config import Config
 from dispatcher.errors import ConfigError
@@ -106,6 +107,7 @@ async def open_node(
             load_webhook=loaders.webhook,
             tidy_people=partial(tidy, pool),
             archive=PostgresArchive(pool, d.history_after_s),
+            schedule=PostgresSchedule(pool),
         )
         node = Node(
             config,

@@ -24,6 +24,16 @@ CANCELED = "canceled"
 
 
 @frozen
+class Scheduled:
+    """A notification that was accepted for later: at ``at_s``, Unix seconds."""
+
+    organization_id: OrganizationId
+    id: NotificationId
+    channel: Channel
+    at_s: float
+
+
+@frozen
 class Due:
     """A scheduled notification whose time has come and whose permission is to be asked again: it has a ``plan``.
 
@@ -161,6 +171,9 @@ class ScheduleStore(Protocol):
 
         Raises StoreRefused, and does nothing, when one of the notifications can not be stored.
         """
+
+    async def put_off(self, digests: Sequence[str], by_s: float) -> None:
+        """Make digests due so many seconds from now."""
 
     async def cancel(self, organization_id: OrganizationId, id: NotificationId) -> Cancelation | None:
         """Cancel one that is scheduled or queued; None when there is no such one. What is canceled already stays so."""

@@ -29,16 +29,18 @@ STEP_ITEMS = 250
 KEY_CHARS_MAX = 255
 USER_ID_CHARS_MAX = 255
 RECIPIENT_CHARS_MAX = 320
+SEND_AT_MAX_S = 366 * 86_400
+"""How far ahead something may be scheduled: a year and a day. Its words are fixed now, and words grow old."""
 
 FIELDS = frozenset(
     {
         "channel", "recipient", "user_id", "template", "locale", "variables", "content", "idempotency_key", "expires_at",
-        "fallback", "ignore_suppression",
+        "fallback", "ignore_suppression", "send_at", "correlation_id",
     }
 )  # fmt: skip
 FALLBACKS_MAX = 3
 FALLBACK_FIELDS = frozenset({"channel", "recipient", "template", "locale", "variables", "content"})
-_INHERITED = ("user_id", "expires_at", "idempotency_key", "ignore_suppression")
+_INHERITED = ("user_id", "expires_at", "idempotency_key", "ignore_suppression", "send_at", "correlation_id")
 """What a fallback has of the notification it stands in for, beside variables and locale for its template."""
 CONTENT_FIELDS: Mapping[Channel, frozenset[str]] = {
     Channel.EMAIL: frozenset({"subject", "text", "html", "headers", "attachments"}),
@@ -76,6 +78,8 @@ class Item:
     request_hash: bytes = field(repr=False)
     ignores_suppression: bool = False
     fallbacks: tuple[Item, ...] = field(default=(), repr=False)
+    send_at_s: float | None = None
+    correlation_id: str | None = field(default=None, repr=False)
 
 
 @frozen
@@ -191,6 +195,16 @@ def parse_item(row: Any, limits: AcceptLimits) -> Item | Problem:
         expires_at_s = instant(row["expires_at"])
         if expires_at_s is None:
             faults.append(_invalid("/expires_at", "must be an RFC 3339 time with a zone, such as 2026-01-31T12:00:00Z"))
+    send_at_s = None
+    if get("send_at") is not None:
+        send_at_s = instant(row["send_at"])
+        if send_at_s is None:
+            faults.append(_invalid("/send_at", "must be an RFC 3339 time with a zone, such as 2026-01-31T12:00:00Z"))
+        elif expires_at_s is not None and expires_at_s <= send_at_s:
+            faults.append(_invalid("/expires_at", "must be after send_at"))
+    correlation_id = get("correlation_id")
+    if correlation_id is not None and not (isinstance(correlation_id, str) and _VISIBLE.fullmatch(correlation_id)):
+        faults.append(_invalid("/correlation_id", f"must be 1 to {KEY_CHARS_MAX} visible ASCII characters"))
     if not isinstance(get("ignore_suppression", False), bool):
         faults.append(_invalid("/ignore_suppression", "must be true or false"))
     fallbacks = _fallbacks(row, limits, faults) if "fallback" in row else ()
@@ -213,6 +227,8 @@ def parse_item(row: Any, limits: AcceptLimits) -> Item | Problem:
         digest := blake2b(canonical, digest_size=HASH_BYTES).digest(),
         get("ignore_suppression", False),
         tuple(evolve(fallback, request_hash=digest) for fallback in fallbacks),
+        send_at_s,
+        correlation_id,
     )
 
 
@@ -242,6 +258,18 @@ def expired(item: Item, now_unix_s: float) -> Problem | None:
     if item.expires_at_s is None or item.expires_at_s > now_unix_s:
         return None
     return _invalid("/expires_at", "lies in the past", "already_expired")
+
+
+def too_far(item: Item, now_unix_s: float) -> Problem | None:
+    """Why an item that is to be sent too far in the future is refused. Asked apart, as whether it has expired."""
+    if item.send_at_s is None or item.send_at_s <= now_unix_s + SEND_AT_MAX_S:
+        return None
+    return _invalid("/send_at", f"must be within {SEND_AT_MAX_S // 86_400} days from now", "send_at_too_far")
+
+
+def waits(item: Item, now_unix_s: float) -> bool:
+    """Whether it is for later. A time that has passed is now."""
+    return item.send_at_s is not None and item.send_at_s > now_unix_s
 
 
 def together(faults: Sequence[Problem]) -> Problem:

@@ -31,6 +31,12 @@ OURS = "0198c000-0000-7000-8000-00000000000a"
 LEASE_S = 1000.0
 
 
+class Timed(Protocol):
+    """What has a time of its own."""
+
+    now_s: float
+
+
 class World(Protocol):
     """One database, and what a test may do to it and see of it."""
 
@@ -147,7 +153,7 @@ def new_id() -> NotificationId:
 
 
 def admission(
-    world: World,
+    world: Timed,
     *,
     organization_id: OrganizationId = ACME,
     send_in_s: float | None = None,
@@ -179,14 +185,14 @@ def admission(
 
 
 def event(
-    world: World, id: str, *, due_in_s: float = 60.0, user_id: str = "ada", correlation_id: str | None = None
+    world: Timed, id: str, *, due_in_s: float = 60.0, user_id: str = "ada", correlation_id: str | None = None
 ) -> EventAdmission:
     """An event that joins the digest of somebody."""
     entry = DigestEntry(new_id(), "news", user_id, Channel.EMAIL, "", world.now_s + due_in_s)
     return EventAdmission(ACME, id, "news.item", b"\x00", correlation_id, world.now_s, (), (entry,), {"n": id}, lambda _: b"{}")
 
 
-def telling(world: World, digest: Digest) -> Telling:
+def telling(world: Timed, digest: Digest) -> Telling:
     """A notification that names the events it tells of."""
     events = [item.event_id for item in digest.items]
     return Telling(digest, admission(world, user_id=digest.user_id, payload={"subject": "s", "text": "t", "events": events}))

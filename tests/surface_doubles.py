@@ -28,7 +28,7 @@ from actors.prober import ProbeReport
 from actors.store.api_keys import Scope
 from dispatcher.errors import Overloaded
 from dispatcher.feedback.feedback import WebhookReply, WebhookRequest
-from dispatcher.model import NotificationId, OrganizationId
+from dispatcher.model import Channel, NotificationId, OrganizationId
 from dispatcher_http.app import App
 from dispatcher_http.services import Services
 
@@ -90,6 +90,7 @@ class InMemoryDispatch:
     report: ProbeReport | None = None
     discards: list[tuple[OrganizationId, int]] = field(factory=list)
     resumed_from: list[str | None] = field(factory=list)
+    canceled: list[tuple[OrganizationId, list[tuple[NotificationId, Channel]]]] = field(factory=list)
     accepting: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
     listeners: dict[OrganizationId, list[_Listener]] = field(factory=dict)
 
@@ -126,6 +127,10 @@ class InMemoryDispatch:
     async def discarded(self, organization_id: OrganizationId, count: int) -> None:
         self.discards.append((organization_id, count))
         self._fail()
+
+    def note_canceled(self, organization_id: OrganizationId, canceled: Sequence[tuple[NotificationId, Channel]]) -> None:
+        if canceled:
+            self.canceled.append((organization_id, list(canceled)))
 
     async def contacts_changed(self, changes: Sequence[ContactChange]) -> None:
         self.contact_changes.extend(changes)

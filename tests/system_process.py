@@ -25,6 +25,7 @@ from actors.io.redis import Message, Reconnected, Redis, Subscriber
 from actors.memory import MemoryQueue, Moment
 from actors.memory_feedback import MemoryFeedback
 from actors.memory_people import MemoryPeople
+from actors.memory_schedule import MemorySchedule
 from actors.memory_store import MemoryStore
 from actors.node import FLUSH_S, RELEASE_S, Node, Ports
 from actors.ports import Queue
@@ -132,6 +133,7 @@ class Process:
                 stored_answer=self._stored_answer,
                 feedback=MemoryFeedback(world.database),
                 load_webhook=_no_webhook,
+                schedule=MemorySchedule(world.database, interrupt=self._interrupt_store),
             ),
             pool=cast("Pool", Connections()),
             redis=cast("Redis", Publisher(self)),

@@ -32,7 +32,12 @@ UPDATE cap_times c SET times = ARRAY(SELECT to_timestamp(t::float8) FROM json_ar
 FROM json_to_recordset(%s::json) AS u(organization_id text, user_id text, cap text, times json)
 WHERE c.organization_id = u.organization_id AND c.user_id = u.user_id AND c.cap = u.cap
 """
-_LEAVE_OUT = "DELETE FROM notifications WHERE id = ANY(%s::uuid[])"
+# The insert counted them as accepted, which they are not.
+_LEAVE_OUT = """
+WITH over AS (DELETE FROM notifications WHERE id = ANY(%s::uuid[]) RETURNING organization_id, channel)
+INSERT INTO count_deltas (organization_id, day, channel, what, reason, n)
+SELECT organization_id, (now() AT TIME ZONE 'UTC')::date, channel, 'accepted', '', -count(*) FROM over GROUP BY 1, 2, 3
+"""
 
 
 async def count(admissions: Sequence[Admission], connection: TrioConnection[Any]) -> set[NotificationId]:

@@ -32,7 +32,7 @@ DISCARDED = "discarded"
 _COLUMNS = (
     "id, status, channel, recipient, user_id, template_id, locale, idempotency_key, attempts, attempts_max, unknowns, "
     "provider, provider_config_id, provider_message_id, reason, next_retry_at, expires_at, created_at, updated_at, "
-    "state, code, at"
+    "correlation_id, state, code, at"
 )
 _TEMPLATE = (
     "SELECT jsonb_build_object('id', t.id, 'name', t.name, 'version', t.version, 'locale', t.locale) "
@@ -81,6 +81,7 @@ class NotificationSummary:
     expires_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    correlation_id: str | None = field(default=None, repr=False)
     confirmation: Confirmed | None = None
 
 
@@ -190,6 +191,8 @@ def timeline(summary: NotificationSummary, steps: Sequence[TimelineEntry]) -> li
         entries.append(TimelineEntry(summary.updated_at, "delivered", summary.attempts, None, *via))
     elif summary.status is Status.FAILED:
         entries.append(TimelineEntry(summary.updated_at, "failed", summary.attempts, summary.reason, *via))
+    elif summary.status is Status.CANCELED:
+        entries.append(TimelineEntry(summary.updated_at, "canceled", code=summary.reason))
     return entries + discarded
 
 

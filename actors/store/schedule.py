@@ -22,6 +22,7 @@ from actors.store.schedule_statements import (
     HOLD_DIGESTS_OF,
     ITEMS_OF,
     NEXT,
+    PUT_OFF,
     RELEASE,
     RULE,
     STANDING,
@@ -98,6 +99,10 @@ class PostgresSchedule:
                 done = frozenset(telling.digest.id for telling in same)
                 await connection.execute(DROP_DIGESTS, (sorted(done),))
                 return Told(done, await inserting.insert_within(connection, admissions))
+
+    async def put_off(self, digests: Sequence[str], by_s: float) -> None:
+        """Make digests due so many seconds from now."""
+        await self._pool.execute(PUT_OFF, (by_s, list(digests)))
 
     async def cancel(self, organization_id: OrganizationId, id: NotificationId) -> Cancelation | None:
         """Cancel one that is scheduled or queued; None when there is no such one."""

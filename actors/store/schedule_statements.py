@@ -107,3 +107,4 @@ ORDER BY organization_id, rule, user_id, channel, key FOR UPDATE
 """
 ITEMS_OF = "SELECT digest_id, array_agg(event_id) FROM digest_items WHERE digest_id = ANY(%s::uuid[]) GROUP BY digest_id"
 DROP_DIGESTS = "DELETE FROM digests WHERE id = ANY(%s::uuid[])"
+PUT_OFF = "UPDATE digests SET due_at = now() + make_interval(secs => %s) WHERE id = ANY(%s::uuid[])"

@@ -11,7 +11,7 @@ from actors.store.api_keys import Scope
 from actors.store.notifications import Confirmed, NotificationSummary, TimelineEntry
 from dispatcher.model import Channel, Status
 from dispatcher.problems import Refused
-from dispatcher_http import wire
+from dispatcher_http import cancel, wire
 from dispatcher_http.problems import resource_not_found
 from dispatcher_http.routing import Call, Route, answer
 from dispatcher_http.services import Services
@@ -42,6 +42,7 @@ def routes(services: Services) -> list[Route]:
     return [
         Route("GET", _RULE, Scope.NOTIFICATIONS_READ, read_page),
         Route("GET", f"{_RULE}/<id>", Scope.NOTIFICATIONS_READ, read),
+        *cancel.routes(services),
     ]
 
 
@@ -64,7 +65,9 @@ def summary_document(summary: NotificationSummary) -> dict[str, Any]:
         "provider_message_id": summary.provider_message_id,
         "reason": summary.reason,
         "next_retry_at": wire.moment(summary.next_retry_at),
+        "send_at": wire.moment(summary.next_retry_at) if summary.status is Status.SCHEDULED else None,
         "expires_at": wire.moment(summary.expires_at),
+        "correlation_id": summary.correlation_id,
         "created_at": wire.moment(summary.created_at),
         "updated_at": wire.moment(summary.updated_at),
         "confirmation": _confirmation_document(summary.confirmation),

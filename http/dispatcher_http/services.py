@@ -19,7 +19,7 @@ from actors.io.postgres import Pool
 from actors.prober import ProbeReport
 from dispatcher.config import SurfaceConfig
 from dispatcher.feedback.feedback import WebhookReply, WebhookRequest
-from dispatcher.model import NotificationId, OrganizationId
+from dispatcher.model import Channel, NotificationId, OrganizationId
 from dispatcher.providers.registry import Provider
 from dispatcher.unsubscribe import Links
 from dispatcher.vault import EncryptionKeys
@@ -92,6 +92,16 @@ class Discarded(Protocol):
     async def __call__(self, organization_id: OrganizationId, count: int) -> None: ...
 
 
+class Canceled(Protocol):
+    """Told what was canceled by hand, after that is on record. Never waits."""
+
+    def __call__(self, organization_id: OrganizationId, canceled: Sequence[tuple[NotificationId, Channel]]) -> None: ...
+
+
+def _tell_nobody(organization_id: OrganizationId, canceled: Sequence[tuple[NotificationId, Channel]]) -> None:
+    """Nobody listens."""
+
+
 class ContactsChanged(Protocol):
     """Told which contacts have another status, after that is on record."""
 
@@ -154,5 +164,6 @@ class Services:
     random_bytes: Callable[[int], bytes]
     """Unpredictable bytes, for the nonces of sealed credentials."""
     admit: Admit = _admit_all
+    canceled: Canceled = _tell_nobody
     links: Links | None = None
     """What reads links to unsubscribe by; None where none are made."""

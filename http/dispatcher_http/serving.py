@@ -140,6 +140,7 @@ def services_of(node: Node, config: Config, new_id: Callable[[], str]) -> Servic
         new_id=new_id,
         random_bytes=random_bytes,
         admit=node.headroom.admit,
+        canceled=node.clock.canceled,
         links=Links.of(config.surface.public_url, config.encryption_keys),
     )
 

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from actors.event_answers import rfc3339
+from actors.acceptor_answers import rfc3339
 from beside import Result, beside
 from dispatcher.decisions import PLANNED_STEPS, Code, step_of
 from dispatcher.feedback.feedback import FeedbackKind

@@ -69,6 +69,7 @@ async def surface(pool: Pool, new_id: Ids, surface_config: SurfaceConfig) -> Asy
         requeued_many=dispatch.requeued_many,
         discarded=dispatch.discarded,
         contacts_changed=dispatch.contacts_changed,
+        canceled=dispatch.note_canceled,
         listen=dispatch.listen,
         probe=dispatch.probe,
         ready=dispatch.ready,
