@@ -49,8 +49,8 @@ class Admitting:
         self._metrics = metrics
         self.pusher = Pusher(queue, metrics, wake=wake, random=random)
         self.waits = Waits()
-        self.on_scheduled: Callable[[Sequence[Scheduled]], None] = _nobody
-        """Told what was accepted for later. Set by whoever puts the tree together."""
+        self.on_scheduled: Callable[[Sequence[Scheduled], Sequence[float]], None] = _nobody
+        """Told what was accepted for later, and when digests are due. Set by whoever puts the tree together."""
         self._inserts: Batcher[AcceptRequest] = Batcher(
             "accepting", self._flush, rows_max=rows_max, tick_s=tick_s, pending_max=pending_max, weigh=_weight, workers=2
         )
@@ -169,8 +169,9 @@ class Admitting:
             and admission.id not in request.existing.capped
             and existing_of(admission, request.existing) is None
         ]
-        if waiting:
-            self.on_scheduled(waiting)
+        joined = [entry.due_at_s for r in requests if r.error is None for event in r.events for entry in event.digests]
+        if waiting or joined:
+            self.on_scheduled(waiting, joined)
 
     def _push(self, requests: Sequence[AcceptRequest]) -> None:
         """Tell Redis and the organizations' actors, without waiting for either."""
@@ -200,7 +201,7 @@ class Admitting:
             self.pusher.put([Arrival(name, ids, notices, bulk) for (name, bulk), (ids, notices) in arrivals.items()])
 
 
-def _nobody(_waiting: Sequence[Scheduled]) -> None:
+def _nobody(_waiting: Sequence[Scheduled], _digests_due_s: Sequence[float]) -> None:
     """Without a clock it waits for somebody else's."""
 
 

@@ -119,17 +119,19 @@ class Clock:
     def _due_before(self, due_in_s: float) -> None:
         self._due_at_s = min(self._due_at_s, trio.current_time() + due_in_s)
 
-    def scheduled(self, accepted: Iterable[Scheduled]) -> None:
-        """These were accepted and wait. Never waits; announces them at the next look."""
+    def scheduled(self, accepted: Iterable[Scheduled], digests_due_s: Iterable[float] = ()) -> None:
+        """These were accepted and wait, and digests are due at these times (Unix seconds). Never waits; announces in a moment."""
         now_unix_s = self._unix_s()
         for one in accepted:
             self._due_before(one.at_s - now_unix_s)
             notice = announcements.scheduled(one.id, one.channel, one.at_s, now_unix_s)
             self._notices.append((one.organization_id, notice))
+        for at_s in digests_due_s:
+            self._due_before(at_s - now_unix_s)
         self._news.set()
 
     def canceled(self, organization_id: OrganizationId, canceled: Iterable[tuple[NotificationId, Channel]]) -> None:
-        """These were canceled by hand, which is on record. Never waits; announces them at the next look."""
+        """These were canceled by hand, which is on record. Never waits; announces in a moment."""
         now_unix_s = self._unix_s()
         for id, channel in canceled:
             self._metrics.events["canceled"] += 1
@@ -225,7 +227,7 @@ class Clock:
                 self._notices.append((organization_id, announcements.canceled(id, channel, code, now_unix_s)))
                 self._metrics.events["expired_waiting" if code == EXPIRED else "canceled_when_due"] += 1
         if arrivals:
-            self._pusher.put([Arrival(name, ids, notices) for (name, _), (ids, notices) in arrivals.items()])
+            self._pusher.put([Arrival(name, ids, notices, bulk) for (name, bulk), (ids, notices) in arrivals.items()])
         while self._pusher.pending > UNPUSHED_MAX:
             self.stepped_s = self._now_s()
             await trio.sleep(AGAIN_S)

@@ -19,10 +19,11 @@ from actors.memory_store import MemoryStore
 from actors.memory_tables import MemoryDatabase
 from actors.metrics import Metrics
 from actors.ports import Admission, BatchAnswer, EventAdmission, Inserted
+from actors.schedule_ports import Scheduled
 from dispatcher.acceptance import AcceptLimits
 from dispatcher.errors import QueueUnavailable, StoreRefused, StoreUnavailable
 from dispatcher.feedback.feedback import FeedbackKind
-from dispatcher.model import Channel, Lane, OrganizationId, Template
+from dispatcher.model import Channel, Lane, OrganizationId, Status, Template
 from dispatcher.problems import Refused
 from dispatcher.templates import CompiledTemplate
 
@@ -439,3 +440,49 @@ async def test_what_waits_for_postgres_is_bounded(autojump_clock: trio.testing.M
             (429, "backlog_full", 1)
         ] * 2
         nursery.cancel_scope.cancel()
+
+
+async def test_what_is_for_later_waits_and_the_clock_hears_of_it(bench: Bench) -> None:
+    heard: list[Scheduled] = []
+    bench.acceptor.admitting.on_scheduled = lambda waiting, _: heard.extend(waiting)
+    at = "2027-02-01T12:00:00.000000Z"
+    at_s = 1_801_483_200.0
+
+    answer = await bench.accept(item(1, send_at=at, correlation_id="order-1"), "k")
+    again = await bench.accept(item(1, send_at=at, correlation_id="order-1"), "k")
+    batch = body(await bench.accept({"items": [item(2, send_at=at), item(3), item(4, send_at="2000-01-01T00:00:00Z")]}))
+    await trio.testing.wait_all_tasks_blocked()
+
+    id = body(answer)["id"]
+    assert body(answer) == {**body(answer), "status": "scheduled", "send_at": at}
+    assert (again.headers["Idempotent-Replayed"], body(again)) == ("true", body(answer))
+    assert [one.get("send_at") for one in batch["items"]] == [at, None, None]
+    waiting, later, now, past = (bench.database.rows[id] for id in (id, *(one["id"] for one in batch["items"])))
+    assert (waiting.status, waiting.next_retry_at_s, waiting.correlation_id) == (Status.SCHEDULED, at_s, "order-1")
+    assert [row.status for row in (later, now, past)] == [Status.SCHEDULED, Status.QUEUED, Status.QUEUED]
+    assert sorted(bench.queued()) == sorted([now.id, past.id]), "Redis hears nothing of what waits"
+    assert [(one.id, one.at_s) for one in heard] == [(waiting.id, at_s), (later.id, at_s)]
+    assert await bench.refused(item(5, send_at="2030-01-01T00:00:00Z")) == (422, "send_at_too_far")
+
+
+class Noting(MemoryStore):
+    """Notes which rows were planned ones."""
+
+    planned: list[bool]
+
+    async def insert(
+        self, admissions: Sequence[Admission], batch_answers: Sequence[BatchAnswer], events: Sequence[EventAdmission] = ()
+    ) -> Inserted:
+        self.planned = [admission.is_planned for admission in admissions]
+        return await super().insert(admissions, batch_answers, events)
+
+
+async def test_what_is_for_now_and_belongs_to_nothing_is_inserted_as_ever(autojump_clock: trio.testing.MockClock) -> None:
+    bench = Bench(store=Noting)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.acceptor.run)
+        await bench.accept({"items": [item(1), item(2, correlation_id="c")]})
+        nursery.cancel_scope.cancel()
+
+    assert isinstance(bench.store, Noting)
+    assert bench.store.planned == [False, True]

@@ -6,10 +6,12 @@ from typing import Any
 
 import orjson
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.acceptance import (
+    SEND_AT_MAX_S,
     STEP_ITEMS,
     AcceptLimits,
     HandedIn,
@@ -19,7 +21,9 @@ from dispatcher.acceptance import (
     parse_in_steps,
     parse_item,
     together,
+    too_far,
     too_large,
+    waits,
 )
 from dispatcher.model import Channel
 from dispatcher.problems import Problem, Refused
@@ -265,3 +269,46 @@ def test_a_long_batch_is_read_with_pauses_and_to_the_same_end() -> None:
 
     assert handed == parse(body, limits)
     assert [item.idempotency_key for item in handed.items] == [f"k-{number}" for number in range(3 * STEP_ITEMS + 1)]
+
+
+def test_a_notification_may_be_for_later_and_belong_to_something() -> None:
+    item = checked(
+        send_at="2027-01-31T12:00:00+02:00",
+        correlation_id="order-1",
+        fallback=[{**GOOD, "channel": "sms", "recipient": "+15551234567"}],
+    )
+
+    assert isinstance(item, Item)
+    assert (item.send_at_s, item.correlation_id) == (1_801_389_600.0, "order-1")
+    assert [(way.send_at_s, way.correlation_id) for way in item.fallbacks] == [(1_801_389_600.0, "order-1")]
+    assert waits(item, 1_801_389_599.0)
+    assert not waits(item, 1_801_389_600.0), "a time that has passed is now"
+    assert not waits(evolve(item, send_at_s=None), NOW)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("send_at", "tomorrow"),
+        ("send_at", "2027-01-31T12:00:00"),
+        ("send_at", 1_800_000_000),
+        ("correlation_id", ""),
+        ("correlation_id", "order 1"),
+        ("correlation_id", "x" * 256),
+        ("correlation_id", 7),
+    ],
+)
+def test_a_time_to_be_sent_and_what_it_belongs_to_are_checked(field: str, value: Any) -> None:
+    assert refused(**{field: value}).pointer == f"/{field}"
+
+
+def test_what_is_for_later_is_sent_before_it_expires_and_within_a_year() -> None:
+    early = refused(send_at="2027-01-31T12:00:00Z", expires_at="2027-01-31T12:00:00Z")
+    far = checked(send_at="2030-01-31T12:00:00Z")
+
+    assert early.pointer == "/expires_at"
+    assert isinstance(far, Item)
+    problem = too_far(far, NOW)
+    assert problem is not None
+    assert (problem.pointer, problem.code) == ("/send_at", "send_at_too_far")
+    assert too_far(evolve(far, send_at_s=NOW + SEND_AT_MAX_S), NOW) is None
