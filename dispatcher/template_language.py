@@ -136,7 +136,7 @@ class _Rewriter:
                 if isinstance(child, nodes.Name) and child.name == CONTENT:
                     return self._around(node, place, self._content)
         children: list[nodes.Expr] = []
-        for child, following in zip(node.nodes, (*node.nodes[1:], None), strict=True):
+        for child, following in zip(node.nodes, (*node.nodes[1:], None), strict=False):
             if isinstance(child, nodes.TemplateData):
                 if not self._conditions:
                     self.fixed.append(child.data)
