@@ -12,21 +12,20 @@ from typing import Any
 from quart_trio.wrappers import TrioResponse
 
 from actors.store import definitions as setup_store
+from actors.store import organizations
 from actors.store import templates as store
 from actors.store.api_keys import Scope
 from actors.store.definitions import Change
 from actors.store.templates import State, StoredTemplate
 from dispatcher.acceptance import together
-from dispatcher.definitions import Kind
 from dispatcher.documents import TITLE
-from dispatcher.layouts import Library, library_of
 from dispatcher.locales import TAG_LENGTH_MAX, normalize
-from dispatcher.localization import Localization
 from dispatcher.model import Channel, Template
 from dispatcher.problems import Problem, Refused, escape_pointer
 from dispatcher.sms_segments import segments_of
-from dispatcher.template_checks import incomplete, template_faults, worsened
+from dispatcher.template_checks import incomplete, worsened
 from dispatcher.template_documents import NAME_LENGTH_MAX, VARIABLES_MAX, NewTemplate, parse_template, template_document
+from dispatcher.template_surroundings import Surroundings
 from dispatcher.templates import CompiledTemplate, MissingVariable, TemplateError
 from dispatcher.zones import ZONE_RULE, is_zone
 from dispatcher_http import wire
@@ -43,12 +42,14 @@ def routes(services: Services) -> list[Route]:
     async def add(call: Call) -> TrioResponse:
         body = await call.json()
         new = _accepted(parse_template(body, None))  # before anybody has to wait for it
-        id = services.new_id()
+        id, default = services.new_id(), await _default_locale(call)
         with whole_change():
             async with setup_store.changing(services.pool, call.organization_id, CHANGE_DEADLINE_S) as change:
-                new = _accepted(parse_template(body, await _library(change)))
+                around = await _surroundings(change, default)
+                new = _accepted(parse_template(body, around.library))
                 if not new.draft:
-                    faults = worsened(new.template(), await store.in_force(change, new.name, new.channel))
+                    in_force = await store.in_force(change, new.name, new.channel)
+                    faults = [*around.faults(new.template()), *worsened(new.template(), in_force)]
                     if faults:
                         raise Refused(together(faults))
                 stored = await store.insert(change, id, new)
@@ -63,15 +64,16 @@ def routes(services: Services) -> list[Route]:
         channel = fields.optional_choice("channel", Channel)
         fields.finish()
         faults.refuse_if_any()
+        default = await _default_locale(call)
         with whole_change():
             async with setup_store.changing(services.pool, call.organization_id, CHANGE_DEADLINE_S) as change:
                 drafts = await store.newest_drafts(change, name, channel)
                 if not drafts:
                     raise Refused(_NO_DRAFTS)
-                library = await _library(change)
+                around = await _surroundings(change, default)
                 checked = []
                 for each in sorted({draft.channel for draft in drafts}):
-                    checked += await _publishable(change, name, each, drafts, library)
+                    checked += await _publishable(change, name, each, drafts, around)
                 published = await store.publish(change, [draft.id for draft in drafts])
             await announce(services.changed(call.organization_id))
         texts = {compiled.template_id: compiled.fixed_text() for compiled in checked}
@@ -101,10 +103,11 @@ def routes(services: Services) -> list[Route]:
         fields.finish()
         faults.refuse_if_any()
         template = stored.template
-        library = library_of(await setup_store.read_all(services.pool, call.organization_id))
-        localization = Localization(normalize(locale or "") or template.locale, zone or "UTC")
+        definitions = await setup_store.read_all(services.pool, call.organization_id)
+        around = Surroundings.of(definitions, await _default_locale(call))
+        localization = around.localization(normalize(locale or "") or template.locale, zone or "UTC")
         try:
-            payload = CompiledTemplate.of(template, library=library).render_payload(variables, localization)
+            payload = around.compiled(template).render_payload(variables, localization)
         except MissingVariable as error:
             raise Refused(error.problem(f"/variables/{escape_pointer(error.name or '')}")) from None
         except TemplateError as error:
@@ -118,6 +121,10 @@ def routes(services: Services) -> list[Route]:
                 raise Refused(resource_not_found("template"))
             await announce(services.changed(call.organization_id))
         return no_content()
+
+    async def _default_locale(call: Call) -> str:
+        organization = await organizations.read(services.pool, call.organization_id)
+        return "en" if organization is None else organization.default_locale
 
     async def _stored(call: Call) -> StoredTemplate:
         stored = await store.read(services.pool, call.organization_id, call.id_of("template"))
@@ -135,13 +142,13 @@ def routes(services: Services) -> list[Route]:
     ]
 
 
-async def _library(change: Change) -> Library:
-    """The organization's layouts, which nobody changes meanwhile."""
-    return library_of(stored.definition for stored in await change.read_all() if stored.definition.kind is Kind.LAYOUT)
+async def _surroundings(change: Change, default_locale: str) -> Surroundings:
+    """What the organization's templates are surrounded by, which nobody changes meanwhile."""
+    return Surroundings.of((stored.definition for stored in await change.read_all()), default_locale)
 
 
 async def _publishable(
-    change: Change, name: str, channel: Channel, drafts: list[Template], library: Library
+    change: Change, name: str, channel: Channel, drafts: list[Template], around: Surroundings
 ) -> list[CompiledTemplate]:
     """The drafts of a channel, compiled. Raises Refused with every fault of what would be in force with them."""
     mine = [draft for draft in drafts if draft.channel is channel]
@@ -149,11 +156,11 @@ async def _publishable(
     faults: list[Problem] = []
     for draft in mine:
         where = f"The draft of '{draft.locale}' for {channel}: "
-        faults += [Problem(422, one.code, TITLE, where + one.detail, one.pointer) for one in template_faults(draft, library)]
+        faults += [Problem(422, one.code, TITLE, where + one.detail, one.pointer) for one in around.faults(draft)]
     faults += incomplete(by_locale.values())
     if faults:
         raise Refused(together(faults))
-    return [CompiledTemplate.of(draft, library=library) for draft in mine]
+    return [around.compiled(draft) for draft in mine]
 
 
 def _accepted(new: NewTemplate | Problem) -> NewTemplate:
