@@ -9,6 +9,7 @@ a text or a :class:`TemplateError` after bounded work, and the error has no caus
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, NoReturn
 
@@ -42,6 +43,7 @@ from dispatcher.template_values import (
 from dispatcher.template_words import printed, translated
 
 _FILENAME: Final = "<template>"
+_TOKENS_PER_NODE: Final = 6  # of a print with blanks in it and a text behind it, which is one node
 
 
 class RenderContext(Context):
@@ -261,7 +263,9 @@ def compile_layout(source: str, *, escapes: bool, limits: Limits) -> Compiled:
 def _attempt(
     environment: Sandbox, source: str, limits: Limits, library: Library | None, layout: str | None, by_itself: bool = False
 ) -> Compiled | TemplateError:
-    texts = Texts(environment.parse, environment.eval_ctx.autoescape, limits, library)
+    texts = Texts(
+        partial(_parsed, environment, limits.nodes_max * _TOKENS_PER_NODE), environment.eval_ctx.autoescape, limits, library
+    )
     try:
         if len(source.encode()) > limits.source_bytes_max:
             raise TemplateError("template_too_large")
@@ -297,6 +301,14 @@ def _attempt(
         return TemplateError("template_too_complex")
     except Exception:  # a lone surrogate, a number with thousands of digits, a list as a key: what Jinja leaves to Python
         return TemplateError("template_syntax")
+
+
+def _parsed(environment: Sandbox, tokens_max: int, source: str) -> nodes.Template:
+    """Parse a source that has no more tokens than a template that is not too complex can have: to parse takes longer."""
+    for count, _ in enumerate(environment.lexer.tokeniter(source, None)):
+        if count > tokens_max:
+            raise TemplateError("template_too_complex")
+    return environment.parse(source)
 
 
 def _paths(tree: nodes.Template, names: frozenset[str]) -> frozenset[tuple[str | int, ...]]:
