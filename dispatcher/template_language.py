@@ -57,12 +57,15 @@ def rewrite(
     texts: Texts | None = None,
     content: Sequence[nodes.Node] | None = None,
     html: bool = False,
+    is_data: bool = False,
 ) -> Program:
     """Check a parsed template and rewrite it. Raises TemplateError for what is not on the list.
 
     ``texts`` has what it may include. ``content`` is given for a layout: what stands in place of ``{{ content }}``.
+    ``is_data`` is for what programs read.
     """
-    rewriter = _Rewriter(limits, texts, content, Places(html, alone=_is_one_print(tree)))
+    alone = is_data or (content is None and _is_one_print(tree))
+    rewriter = _Rewriter(limits, texts, content, Places(html, alone))
     body = [rewriter.statement(child) for child in tree.body]
     return Program(
         nodes.Template(body, lineno=1),

@@ -239,14 +239,20 @@ class Compiled:
 
 
 def compile_source(
-    source: str, *, escapes: bool, limits: Limits, library: Library | None = NO_LIBRARY, layout: str | None = None
+    source: str,
+    *,
+    escapes: bool,
+    limits: Limits,
+    library: Library | None = NO_LIBRARY,
+    layout: str | None = None,
+    is_data: bool = False,
 ) -> Compiled:
     """Compile a template source, with what it includes of the library, wrapped in the ``layout`` of that name.
 
-    Without a library what it includes is left out. Raises TemplateError for one that is too large, malformed, or not within the
-    language.
+    Without a library what it includes is left out. ``is_data`` is for a source whose text programs read: there no value is
+    isolated. Raises TemplateError for one that is too large, malformed, or not within the language.
     """
-    compiled = _attempt(SANDBOXES[escapes], source, limits, library, layout)
+    compiled = _attempt(SANDBOXES[escapes], source, limits, library, layout, is_data=is_data)
     if isinstance(compiled, TemplateError):
         _raise(compiled)
     return compiled
@@ -261,7 +267,13 @@ def compile_layout(source: str, *, escapes: bool, limits: Limits) -> Compiled:
 
 
 def _attempt(
-    environment: Sandbox, source: str, limits: Limits, library: Library | None, layout: str | None, by_itself: bool = False
+    environment: Sandbox,
+    source: str,
+    limits: Limits,
+    library: Library | None,
+    layout: str | None,
+    by_itself: bool = False,
+    is_data: bool = False,
 ) -> Compiled | TemplateError:
     texts = Texts(
         partial(_parsed, environment, limits.nodes_max * _TOKENS_PER_NODE), environment.eval_ctx.autoescape, limits, library
@@ -275,7 +287,7 @@ def _attempt(
             if not program.wraps:
                 raise TemplateError("template_layout_content", layout)
         else:
-            program = rewrite(tree, limits, texts, () if by_itself else None, html)
+            program = rewrite(tree, limits, texts, () if by_itself else None, html, is_data)
         program.tree.set_environment(environment)
         names = frozenset(meta.find_undeclared_variables(program.tree))
         code = environment.compile(program.tree, filename=_FILENAME)

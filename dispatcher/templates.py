@@ -173,6 +173,10 @@ class CompiledTemplate:
                 raise TemplateError("template_parameter_invalid", part=f"whatsapp{pointer}")
         return payload
 
+    def keys_of_parts(self) -> dict[str, frozenset[tuple[str, frozenset[str]]]]:
+        """The messages that each part takes from catalogues; nothing of parts that take none."""
+        return {part.name: part.compiled.keys for part in self._parts if part.compiled.keys}
+
     def undeclared(self) -> dict[str, tuple[str, ...]]:
         """By part, the names it uses that its schema does not declare; empty without a schema."""
         schema = self._schema
@@ -219,7 +223,10 @@ def compile_part(source: PartSource, layout: Layout | None, limits: Limits, libr
     wrapped = layout is not None and source.wrapped and layout.source(source.escapes) is not None
     try:
         around = layout.name if layout is not None and wrapped else None
-        compiled = compile_source(source.source, escapes=source.escapes, limits=limits, library=library, layout=around)
+        is_data = source.group == "data"
+        compiled = compile_source(
+            source.source, escapes=source.escapes, limits=limits, library=library, layout=around, is_data=is_data
+        )
     except TemplateError as error:
         raise error.at(part=source.name) from None
     bytes_max = min(source.bytes_max or limits.output_bytes_max, limits.output_bytes_max)
