@@ -51,8 +51,10 @@ from dispatcher.acceptance import AcceptLimits, HandedIn, Item, expired, parse_i
 from dispatcher.audience import serves
 from dispatcher.errors import StoreUnavailable
 from dispatcher.ids import uuid7
+from dispatcher.localization import NEUTRAL, Localization
 from dispatcher.model import Channel, Lane, NotificationId, OrganizationId, Status
 from dispatcher.problems import Problem, Refused, escape_pointer
+from dispatcher.setup import Setup
 from dispatcher.templates import CompiledTemplate, MissingVariable, TemplateError, payload_size
 
 logger = logging.getLogger(__name__)
@@ -61,6 +63,7 @@ TURN_S = 0.005
 """How long one batch may render before the other tasks get a turn. A single item may take longer, within its steps."""
 
 LoadTemplate = Callable[[OrganizationId, str, Channel, str | None], Awaitable[CompiledTemplate | None]]
+LoadSetup = Callable[[OrganizationId], Awaitable[Setup]]
 LoadLanes = Callable[[OrganizationId], Awaitable[frozenset[Lane]]]
 StoredAnswer = Callable[[OrganizationId, str], Awaitable[tuple[bytes, bytes] | None]]
 
@@ -68,7 +71,8 @@ StoredAnswer = Callable[[OrganizationId, str], Awaitable[tuple[bytes, bytes] | N
 class Acceptor:
     """Accepts requests of all organizations. ``cache_of`` gives an organization's hot cache, ``wake`` starts it.
 
-    ``load_template`` and ``load_lanes`` fill the cache: a compiled template or None, the lanes with a usable provider.
+    ``load_template``, ``load_setup`` and ``load_lanes`` fill the cache: a compiled template or None, the set-up, the lanes with a
+    usable provider.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Acceptor:
         tick_s: float,
         cache_of: Callable[[OrganizationId], HotCache[Any]],
         load_template: LoadTemplate,
+        load_setup: LoadSetup,
         load_lanes: LoadLanes,
         stored_answer: StoredAnswer,
         wake: Callable[[OrganizationId], None],
@@ -96,6 +101,7 @@ class Acceptor:
         self._attempts_max = attempts_max
         self._cache_of = cache_of
         self._load_template = load_template
+        self._load_setup = load_setup
         self._load_lanes = load_lanes
         self._stored_answer = stored_answer
         self._unix_s = unix_s
@@ -250,6 +256,11 @@ class Acceptor:
 
     # --- one item ---------------------------------------------------------------------------------------------------------
 
+    async def _with_messages(self, cache: HotCache[Any], organization_id: OrganizationId, locale: str | None) -> Localization:
+        """For a template that takes words from the organization's catalogues."""
+        setup: Setup = cache.peek("setup") or await cache.get("setup", lambda: self._load_setup(organization_id))
+        return setup.localization(locale)
+
     async def _obstacles(self, organization_id: OrganizationId, items: Iterable[Item | Problem]) -> Statuses:
         """Why recipients of items that have fallbacks may not be used. Without any, nobody is asked."""
         whom = [(way.channel, way.recipient) for item in items for way in ways_of(item)]
@@ -287,8 +298,13 @@ class Acceptor:
                 return no_template(item.channel)
             template: CompiledTemplate = found
             try:
-                rendered = template.render_payload(item.variables)
+                localization = NEUTRAL if item.locale is None else Localization(item.locale)
+                if template.keys:
+                    localization = await self._with_messages(cache, organization_id, item.locale)
+                rendered = template.render_payload(item.variables, localization)
             except TemplateError as error:
+                if error.code == "template_message_missing":
+                    return error.problem("/template")  # no variable would mend it
                 missing = f"/{escape_pointer(error.name)}" if isinstance(error, MissingVariable) and error.name else ""
                 return error.problem("/variables" + missing)
             template_id, locale = template.template_id, template.locale

@@ -220,6 +220,7 @@ class Node:
             tick_s=ACCEPT_TICK_S,
             cache_of=self._cache_of,
             load_template=ports.load_template,
+            load_setup=ports.load_setup,
             load_lanes=self._load_lanes,
             stored_answer=ports.stored_answer,
             wake=self.organizations.wake,

@@ -15,12 +15,13 @@ from attrs import field, frozen
 from dispatcher.catalogues import parse_catalogue
 from dispatcher.definitions import POLICY_NAME, Definition, Kind
 from dispatcher.layouts import Layout, parse_layout
+from dispatcher.localization import Localization
 from dispatcher.policy import Policy, parse_policy
 from dispatcher.problems import Problem
 from dispatcher.rule_documents import parse_rule
 from dispatcher.rules import Rule
 from dispatcher.topics import Topic, parse_topic
-from dispatcher.translations import Catalogue
+from dispatcher.translations import Catalogue, messages_for
 
 Parser = Callable[[str, Mapping[str, Any]], Any]
 """Makes a kind's record of a name and a document, or a Problem with every fault."""
@@ -108,6 +109,11 @@ class Setup:
             found[Kind.CATALOGUE],
             tuple(faults),
         )
+
+    def localization(self, locale: str | None, time_zone: str = "UTC") -> Localization:
+        """Of a recipient of this locale, a normal tag, with the organization's words for them."""
+        messages = messages_for(self.catalogues, locale, self.default_locale) if self.catalogues else None
+        return Localization(locale or self.default_locale, time_zone, messages)
 
     def rules_for(self, event_type: str) -> Sequence[Rule]:
         """The rules for an event of this type, in the order of their names; those that are switched off too.

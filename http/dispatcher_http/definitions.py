@@ -20,8 +20,9 @@ from actors.store import organizations, setups, templates
 from actors.store.api_keys import Scope
 from actors.store.definitions import NOTHING, Change, Stored
 from dispatcher.bundle import SECTIONS
+from dispatcher.catalogue_checks import catalogues_of, words_lost
 from dispatcher.catalogues import state as catalogue_state
-from dispatcher.definitions import POLICY_NAME, Kind
+from dispatcher.definitions import POLICY_NAME, Definition, Kind
 from dispatcher.documents import storage_fault
 from dispatcher.layouts import Layout
 from dispatcher.model import OrganizationId
@@ -70,6 +71,7 @@ def routes(services: Services) -> list[Route]:
         made = _no_fault_of_storing(body) or parsed(kind, name, body)
         if isinstance(made, Problem):
             raise Refused(made)
+        default = await _default_locale(services, call.organization_id) if kind is Kind.CATALOGUE else ""
         with whole_change():
             async with store.changing(services.pool, call.organization_id, CHANGE_DEADLINE_S) as change:
                 before = await change.read(kind, name)
@@ -77,9 +79,12 @@ def routes(services: Services) -> list[Route]:
                     raise Refused(precondition_failed(kind))
                 if before is None and await change.count(kind) >= COUNT_MAX:
                     raise Refused(_too_many(kind))
+                was = await _definitions(change) if name == default else []
                 stored = await change.put(kind, name, body)
                 if kind is Kind.LAYOUT:
-                    await _refuse_if_broken(change)
+                    await _refuse_if_broken(change, await _default_locale(services, call.organization_id))
+                elif name == default:
+                    await _refuse_if_wordless(change, was, default)
                 warnings = await _warnings(change, stored)
             await announce(services.changed(call.organization_id))
         state, headers = await _state(services, call.organization_id, stored), {"etag": entity_tag(stored.tag)}
@@ -87,6 +92,7 @@ def routes(services: Services) -> list[Route]:
 
     async def remove(kind: Kind, call: Call) -> TrioResponse:
         name, expected = _name_in(call, kind), expected_tag(call.request.headers)
+        default = await _default_locale(services, call.organization_id) if kind is Kind.CATALOGUE else ""
         with whole_change():
             async with store.changing(services.pool, call.organization_id, CHANGE_DEADLINE_S) as change:
                 before = await change.read(kind, name)
@@ -96,9 +102,12 @@ def routes(services: Services) -> list[Route]:
                     raise Refused(precondition_failed(kind))
                 if kind is Kind.TOPIC:
                     _refuse_if_named(kind, [spoken(key) for key in namers_of_topic(await setups.definitions_of(change), name)])
+                was = await _definitions(change) if name == default else []
                 await change.delete(kind, name)
                 if kind is Kind.LAYOUT:
-                    await _refuse_if_broken(change)
+                    await _refuse_if_broken(change, await _default_locale(services, call.organization_id))
+                elif name == default:
+                    await _refuse_if_wordless(change, was, default)
             await announce(services.changed(call.organization_id))
         return no_content()
 
@@ -117,17 +126,36 @@ def routes(services: Services) -> list[Route]:
     return found
 
 
-async def _refuse_if_broken(change: Change) -> None:
-    """Refuse, and so undo, a change of the layouts with which something would not compile any more."""
-    layouts = {
-        stored.definition.name: layout
-        for stored in await change.read_all()
-        if stored.definition.kind is Kind.LAYOUT
-        and isinstance(layout := parsed(Kind.LAYOUT, stored.definition.name, stored.definition.body), Layout)
-    }
-    faults = await in_turns(layout_faults(layouts, await templates.all_in_force(change)))
+async def _refuse_if_broken(change: Change, default: str) -> None:
+    """Refuse, and so undo, a change of the layouts with which something would not compile any more, or not find its words."""
+    now, in_force = await _definitions(change), await templates.all_in_force(change)
+    layouts = _layouts(now)
+    faults = await in_turns(layout_faults(layouts, in_force))
+    faults = faults or await in_turns(words_lost(in_force, layouts, None, catalogues_of(now), default))
     if faults:
         raise Refused(Problem(409, "layout_in_use", "The layout is in use", faults[0].detail, errors=tuple(faults)))
+
+
+async def _refuse_if_wordless(change: Change, was: Iterable[Definition], default: str) -> None:
+    """Refuse, and so undo, a change of the default locale's catalogue that takes a message from a template."""
+    now, in_force = await _definitions(change), await templates.all_in_force(change)
+    lost = await in_turns(words_lost(in_force, _layouts(now), catalogues_of(was), catalogues_of(now), default))
+    if lost:
+        raise Refused(Problem(409, "catalogue_in_use", "The catalogue is in use", lost[0].detail, errors=tuple(lost)))
+
+
+def _layouts(definitions: Iterable[Definition]) -> dict[str, Layout]:
+    found = {each.name: parsed(Kind.LAYOUT, each.name, each.body) for each in definitions if each.kind is Kind.LAYOUT}
+    return {name: made for name, made in found.items() if isinstance(made, Layout)}
+
+
+async def _definitions(change: Change) -> list[Definition]:
+    return [stored.definition for stored in await change.read_all()]
+
+
+async def _default_locale(services: Services, organization_id: OrganizationId) -> str:
+    organization = await organizations.read(services.pool, organization_id)
+    return organization.default_locale if organization is not None else "en"
 
 
 async def _state(services: Services, organization_id: OrganizationId, stored: Stored) -> Mapping[str, Any]:
@@ -135,8 +163,7 @@ async def _state(services: Services, organization_id: OrganizationId, stored: St
     definition = stored.definition
     if definition.kind is not Kind.CATALOGUE:
         return {}
-    organization = await organizations.read(services.pool, organization_id)
-    default = organization.default_locale if organization is not None else "en"
+    default = await _default_locale(services, organization_id)
     beside = await store.read(services.pool, organization_id, Kind.CATALOGUE, default)
     bodies = {each.definition.name: each.definition.body for each in (beside, stored) if each is not None}
     found = {locale: parsed(Kind.CATALOGUE, locale, body) for locale, body in bodies.items()}

@@ -10,6 +10,7 @@ import orjson
 import pytest
 import trio
 import trio.testing
+from attrs import evolve
 
 from actors.acceptor import Acceptor
 from actors.acceptor_answers import Answer
@@ -21,10 +22,12 @@ from actors.metrics import Metrics
 from actors.ports import Admission, BatchAnswer, EventAdmission, Inserted
 from actors.schedule_ports import Scheduled
 from dispatcher.acceptance import AcceptLimits
+from dispatcher.definitions import Definition, Kind
 from dispatcher.errors import QueueUnavailable, StoreRefused, StoreUnavailable
 from dispatcher.feedback.feedback import FeedbackKind
 from dispatcher.model import Channel, Lane, OrganizationId, Status, Template
 from dispatcher.problems import Refused
+from dispatcher.setup import Setup
 from dispatcher.templates import CompiledTemplate
 
 ORG = OrganizationId("acme")
@@ -53,6 +56,8 @@ class Bench:
         self.later_s = 0.0
         self.woken: list[str] = []
         self.templates_loaded: list[str] = []
+        self.templates = {"purchase": TEMPLATE}
+        self.setup, self.setups_loaded = Setup(), 0
         self.lanes: frozenset[Lane] = frozenset({"email"})
         self.cache: HotCache[Any] = HotCache(ttl_min_s=300, ttl_max_s=900, random=Random(1))
         self.acceptor = Acceptor(
@@ -66,6 +71,7 @@ class Bench:
             tick_s=0.002,
             cache_of=lambda _: self.cache,
             load_template=self.load_template,
+            load_setup=self.load_setup,
             load_lanes=self.load_lanes,
             stored_answer=self.stored_answer,
             wake=self.woken.append,
@@ -78,7 +84,12 @@ class Bench:
     ) -> CompiledTemplate | None:
         await trio.lowlevel.checkpoint()
         self.templates_loaded.append(name)
-        return CompiledTemplate.of(TEMPLATE) if name == "purchase" else None
+        return CompiledTemplate.of(self.templates[name]) if name in self.templates else None
+
+    async def load_setup(self, _org: OrganizationId) -> Setup:
+        await trio.lowlevel.checkpoint()
+        self.setups_loaded += 1
+        return self.setup
 
     async def load_lanes(self, _org: OrganizationId) -> frozenset[Lane]:
         await trio.lowlevel.checkpoint()
@@ -124,6 +135,40 @@ async def test_an_accepted_notification_is_stored_rendered_queued_and_announced(
     assert bench.queued() == [id]
     assert [orjson.loads(event)["type"] for event in bench.queue.announced(ORG)] == ["notification.created"]
     assert bench.woken == ["acme"]
+
+
+async def test_what_a_template_formats_is_written_for_the_locale_that_was_asked_for(bench: Bench) -> None:
+    bench.templates["purchase"] = evolve(TEMPLATE, locale="pt", body_template="{{ 1234.5|money('BRL') }}")
+
+    for locale, text in (("pt-PT", "1 234,50 R$"), ("pt-BR", "R$ 1.234,50"), ("fr", "R$ 1.234,50"), (None, "R$ 1.234,50")):
+        id = body(await bench.accept(item(locale=locale)))["id"]
+        assert bench.database.rows[id].payload["text"] == text
+    assert bench.setups_loaded == 0
+
+
+async def test_a_template_s_words_come_from_the_organization_s_catalogues(bench: Bench) -> None:
+    bench.templates["purchase"] = evolve(TEMPLATE, body_template="{{ 'hello'|t(name=name) }}")
+    words = {"en": "Hello {name}", "pt": "Olá {name}"}
+    bench.setup = Setup.of(
+        "en",
+        [Definition(Kind.CATALOGUE, locale, {"messages": {"hello": {"text": text}}}) for locale, text in words.items()],
+    )
+
+    for locale, text in (("pt-BR", "Olá Reader 0"), ("fr", "Hello Reader 0"), (None, "Hello Reader 0")):
+        id = body(await bench.accept(item(locale=locale)))["id"]
+        assert bench.database.rows[id].payload["text"] == text
+    assert bench.setups_loaded == 1
+
+
+async def test_a_message_that_no_catalogue_has_is_refused_by_its_key(bench: Bench) -> None:
+    bench.templates["purchase"] = evolve(TEMPLATE, body_template="{{ 'hello'|t(name=name) }}")
+
+    with pytest.raises(Refused) as caught:
+        await bench.accept(item())
+    problem = caught.value.problem
+    assert (problem.status, problem.code, problem.pointer) == (422, "template_message_missing", "/template")
+    assert "hello" in problem.detail
+    assert not bench.database.rows
 
 
 async def test_one_bad_item_sinks_no_other(bench: Bench) -> None:
