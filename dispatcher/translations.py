@@ -30,6 +30,8 @@ _TOKEN = re.compile(r"(?P<brace>\{\{|\}\})|\{(?P<name>[A-Za-z_][A-Za-z0-9_]{0,63
 
 def parts_of(text: str) -> Parts | None:
     """A text taken apart at its ``{name}`` placeholders; ``{{`` and ``}}`` stand for braces. None for any other brace."""
+    if "{" not in text and "}" not in text:
+        return ((text, None),)
     parts: list[tuple[str, str | None]] = []
     literal: list[str] = []
     position = 0

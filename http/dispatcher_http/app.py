@@ -18,6 +18,7 @@ from actors.store import api_keys
 from dispatcher.model import OrganizationId
 from dispatcher_http import (
     accept_lane,
+    catalogue_files,
     contacts,
     dead_letters,
     definitions,
@@ -45,6 +46,7 @@ from dispatcher_http.services import Services
 from dispatcher_http.telemetry import Telemetry
 
 _RESOURCES = (
+    catalogue_files,
     contacts,
     dead_letters,
     definitions,

@@ -67,32 +67,11 @@ def routes(services: Services) -> list[Route]:
         return answer(_document(stored, state), 200, {"etag": entity_tag(stored.tag)})
 
     async def put(kind: Kind, call: Call) -> TrioResponse:
-        name, body, expected = _name_in(call, kind), await call.json(), expected_tag(call.request.headers)
-        made = _no_fault_of_storing(body) or parsed(kind, name, body)
-        if isinstance(made, Problem):
-            raise Refused(made)
-        default = await _default_locale(services, call.organization_id) if kind is Kind.CATALOGUE else ""
-        with whole_change():
-            async with store.changing(services.pool, call.organization_id, CHANGE_DEADLINE_S) as change:
-                before = await change.read(kind, name)
-                if expected is not None and not store.is_expected(expected, before):
-                    raise Refused(precondition_failed(kind))
-                if before is None and await change.count(kind) >= COUNT_MAX:
-                    raise Refused(_too_many(kind))
-                was = await _definitions(change) if name == default else []
-                stored = await change.put(kind, name, body)
-                if kind is Kind.LAYOUT:
-                    await _refuse_if_broken(change, await _default_locale(services, call.organization_id))
-                elif name == default:
-                    await _refuse_if_wordless(change, was, default)
-                warnings = await _warnings(change, stored)
-            await announce(services.changed(call.organization_id))
-        state, headers = await _state(services, call.organization_id, stored), {"etag": entity_tag(stored.tag)}
-        return answer(_document(stored, state, warnings), 201 if before is None else 200, headers)
+        return await stored_document(services, call, kind, _name_in(call, kind), await call.json())
 
     async def remove(kind: Kind, call: Call) -> TrioResponse:
         name, expected = _name_in(call, kind), expected_tag(call.request.headers)
-        default = await _default_locale(services, call.organization_id) if kind is Kind.CATALOGUE else ""
+        default = await default_locale(services, call.organization_id) if kind is Kind.CATALOGUE else ""
         with whole_change():
             async with store.changing(services.pool, call.organization_id, CHANGE_DEADLINE_S) as change:
                 before = await change.read(kind, name)
@@ -105,7 +84,7 @@ def routes(services: Services) -> list[Route]:
                 was = await _definitions(change) if name == default else []
                 await change.delete(kind, name)
                 if kind is Kind.LAYOUT:
-                    await _refuse_if_broken(change, await _default_locale(services, call.organization_id))
+                    await _refuse_if_broken(change, await default_locale(services, call.organization_id))
                 elif name == default:
                     await _refuse_if_wordless(change, was, default)
             await announce(services.changed(call.organization_id))
@@ -124,6 +103,32 @@ def routes(services: Services) -> list[Route]:
             Route("DELETE", f"{address}/<name>", Scope.SETUP_WRITE, partial(remove, kind)),
         ]
     return found
+
+
+async def stored_document(services: Services, call: Call, kind: Kind, name: str, body: dict[str, Any]) -> TrioResponse:
+    """Store a document, in place of the one before, and answer with what stands there then. Raises Refused."""
+    expected = expected_tag(call.request.headers)
+    made = _no_fault_of_storing(body) or parsed(kind, name, body)
+    if isinstance(made, Problem):
+        raise Refused(made)
+    default = await default_locale(services, call.organization_id) if kind is Kind.CATALOGUE else ""
+    with whole_change():
+        async with store.changing(services.pool, call.organization_id, CHANGE_DEADLINE_S) as change:
+            before = await change.read(kind, name)
+            if expected is not None and not store.is_expected(expected, before):
+                raise Refused(precondition_failed(kind))
+            if before is None and await change.count(kind) >= COUNT_MAX:
+                raise Refused(_too_many(kind))
+            was = await _definitions(change) if name == default else []
+            stored = await change.put(kind, name, body)
+            if kind is Kind.LAYOUT:
+                await _refuse_if_broken(change, await default_locale(services, call.organization_id))
+            elif name == default:
+                await _refuse_if_wordless(change, was, default)
+            warnings = await _warnings(change, stored)
+        await announce(services.changed(call.organization_id))
+    state, headers = await _state(services, call.organization_id, stored), {"etag": entity_tag(stored.tag)}
+    return answer(_document(stored, state, warnings), 201 if before is None else 200, headers)
 
 
 async def _refuse_if_broken(change: Change, default: str) -> None:
@@ -153,7 +158,8 @@ async def _definitions(change: Change) -> list[Definition]:
     return [stored.definition for stored in await change.read_all()]
 
 
-async def _default_locale(services: Services, organization_id: OrganizationId) -> str:
+async def default_locale(services: Services, organization_id: OrganizationId) -> str:
+    """The locale in which every chain of an organization ends."""
     organization = await organizations.read(services.pool, organization_id)
     return organization.default_locale if organization is not None else "en"
 
@@ -163,7 +169,7 @@ async def _state(services: Services, organization_id: OrganizationId, stored: St
     definition = stored.definition
     if definition.kind is not Kind.CATALOGUE:
         return {}
-    default = await _default_locale(services, organization_id)
+    default = await default_locale(services, organization_id)
     beside = await store.read(services.pool, organization_id, Kind.CATALOGUE, default)
     bodies = {each.definition.name: each.definition.body for each in (beside, stored) if each is not None}
     found = {locale: parsed(Kind.CATALOGUE, locale, body) for locale, body in bodies.items()}
