@@ -64,7 +64,7 @@ class Send:
 class Relative:
     """A time relative to a date in the event, in seconds, negative for before.
 
-    ``zone`` True reads a date without an offset on the recipient's clock.
+    A date without an offset is read on the recipient's clock.
     """
 
     date: Expression

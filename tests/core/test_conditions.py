@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from dispatcher import conditions
 from dispatcher.condition_values import FILTERS, TESTS
 from dispatcher.conditions import LENGTH_MAX, MEANINGS, ExpressionError, compile_expression
 
@@ -326,3 +329,12 @@ def ending() -> Iterator[set[str]]:
         yield codes
     except ExpressionError as error:
         codes.add(error.code)
+
+
+def test_the_page_about_rules_names_every_filter_test_and_error() -> None:
+    page = (Path(conditions.__file__).parent.parent / "docs" / "rules.md").read_text()
+    named = set(re.findall(r"`([a-z_]+)[`(]", page))
+
+    assert set(FILTERS) - named <= {"d"}  # short for default
+    assert set(TESTS) <= named
+    assert set(MEANINGS) <= named
