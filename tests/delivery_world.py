@@ -367,8 +367,9 @@ class Process:
             "expires_at": None if life_s is None else world.unix_s() + life_s,
             "recipient": "somebody",
             "payload": {"text": content.decode()},
+            "bulk": (bulk := id[-1] in "13579bdf"),
         }
-        admission = Admission(organization_id, id, key, content, row)
+        admission = Admission(organization_id, id, key, content, row, is_planned=True)
         try:
             existing = world.run(self.store.insert([admission], ()))
         except StoreUnavailable:
@@ -381,7 +382,7 @@ class Process:
             return
         world.accepted[id] = content
         try:
-            world.run(world.queue.enqueue([Arrival(organization_id, [id], ())]))
+            world.run(world.queue.enqueue([Arrival(organization_id, [id], (), bulk)]))
         except QueueUnavailable:
             return
         self.wake(organization_id)
