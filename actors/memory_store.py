@@ -395,7 +395,7 @@ class MemoryStore:
             self.database.timeline.append(ended)
             if is_poison:
                 self.database.dead_letters.setdefault(row.id, DeadLetter(DeadLetterReason.POISON, "process_lost"))
-            taken.append(Rescued(row.organization_id, row.id, row.channel, is_poison, due_in_s))
+            taken.append(Rescued(row.organization_id, row.id, row.channel, is_poison, due_in_s, row.bulk))
         return taken
 
     def _prune(self) -> None:

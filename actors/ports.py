@@ -221,7 +221,7 @@ class EventAdmission(NamedTuple):
 class Rescued(NamedTuple):
     """One attempt that died with its process, taken back. ``dead`` when it has died too often (poison).
 
-    Else it is queued and due in ``due_in_s``.
+    Else it is queued, in the bulk queue if it is ``bulk``, and due in ``due_in_s``.
     """
 
     organization_id: OrganizationId
@@ -229,6 +229,7 @@ class Rescued(NamedTuple):
     channel: Channel
     dead: bool
     due_in_s: float = 0.0
+    bulk: bool = False
 
 
 class Expired(NamedTuple):

@@ -302,8 +302,8 @@ class PostgresStore:
         await shard_table.release(self._pool, self.incarnation, shards)
 
 
-def _rescued(organization_id: str, id: str, channel: str, dead: bool, due_in_s: float) -> Rescued:
-    return Rescued(OrganizationId(organization_id), NotificationId(id), Channel(channel), dead, due_in_s)
+def _rescued(organization_id: str, id: str, channel: str, dead: bool, due_in_s: float, bulk: bool) -> Rescued:
+    return Rescued(OrganizationId(organization_id), NotificationId(id), Channel(channel), dead, due_in_s, bulk)
 
 
 def _is_plain(verdict: Verdict) -> bool:

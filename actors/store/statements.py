@@ -224,7 +224,8 @@ WITH lost AS (
         unknown_since = coalesce(n.unknown_since, n.updated_at), unknown_last = now(),
         provider = coalesce((SELECT c.provider FROM delivery_provider_configs c WHERE c.id = n.provider_config_id), n.provider)
     FROM lost WHERE n.id = lost.id
-    RETURNING n.id, n.organization_id, n.channel, n.attempts, n.status, n.next_retry_at, n.provider, n.provider_config_id
+    RETURNING n.id, n.organization_id, n.channel, n.attempts, n.status, n.next_retry_at, n.provider, n.provider_config_id,
+        n.bulk
 ), timeline AS (
     INSERT INTO attempts
         (notification_id, attempt, organization_id, outcome, code, provider, provider_config_id, at, next_retry_at)
@@ -234,7 +235,9 @@ WITH lost AS (
     SELECT id, organization_id, 'poison', 'process_lost', channel, provider, now() FROM done WHERE status = 'failed'
     ON CONFLICT DO NOTHING
 )
-SELECT organization_id, id, channel, status = 'failed', coalesce(extract(epoch FROM next_retry_at - now()), 0)::float8 FROM done
+SELECT organization_id, id, channel, status = 'failed', coalesce(extract(epoch FROM next_retry_at - now()), 0)::float8,
+       coalesce(bulk, false)
+FROM done
 """
 RESCUE = _RESCUE.format(
     whose="NOT EXISTS (SELECT FROM incarnations i WHERE i.id = n.claimed_by AND i.lease_until > now() - interval '1 second')"

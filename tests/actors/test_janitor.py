@@ -322,3 +322,16 @@ async def test_what_redis_lost_is_put_back_into_its_own_lane(autojump_clock: Moc
     world.queue.lose_memory()
     await janitor(world).restore()  # of those that have waited for long
     assert world.queue.holds(ACME)["bulk"] == ids[1:3]
+
+
+async def test_what_is_rescued_goes_on_in_its_own_lane(autojump_clock: MockClock) -> None:
+    world = ActorWorld()
+    ids = await world.store_rows(3)
+    world.row(ids[1]).bulk = True
+    await sent_by_a_dead_process(world, ids)
+    await janitor(world).rescue()
+    await trio.sleep(RESCUE_FIRST_S + 1.0)
+    await world.queue.claim(ACME, 0)
+
+    assert sorted(world.queue.holds(ACME)["queue"]) == [ids[0], ids[2]]
+    assert world.queue.holds(ACME)["bulk"] == [ids[1]]

@@ -237,3 +237,12 @@ async def test_the_walk_over_queued_rows_tells_those_of_the_bulk_lane(store: Sto
 
     assert {row[1] for row in page.rows} == {plain.id, bulk.id}
     assert page.bulk == {bulk.id}
+
+
+async def test_what_is_taken_back_is_told_with_its_lane(store: Store) -> None:
+    plain, bulk = admission(1, "e-1"), admission(2, "e-1", bulk=True)
+    await store.insert((), (), [event("e-1", [plain, bulk])])
+    await store.register(60.0)
+    await store.gate([plain.id, bulk.id], frozenset(), again=False)
+
+    assert {row.id: row.bulk for row in await store.disown(ACME)} == {plain.id: False, bulk.id: True}
