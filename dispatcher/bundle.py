@@ -148,7 +148,7 @@ def read_bundle(document: Mapping[str, Any]) -> tuple[Bundle, list[Problem]]:
         else:
             contents[key], places[key] = body, place
 
-    known = (*SECTIONS, "prune")
+    known = (*SECTIONS, "prune", "default_locale")
     if not document.keys() <= set(known):
         fault("", f"It has an unknown field; known are {', '.join(known)}.", "field_unknown")
     prune = document.get("prune", False)

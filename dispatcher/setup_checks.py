@@ -14,13 +14,15 @@ from attrs import evolve
 
 from dispatcher.bundle import POLICY_KEY, TEMPLATE, Contents, Key
 from dispatcher.bundle_templates import key_of
-from dispatcher.catalogues import set_faults
+from dispatcher.catalogues import catalogue_faults, set_faults
 from dispatcher.definitions import Kind
 from dispatcher.model import Template
 from dispatcher.problems import Problem
 from dispatcher.template_checks import dependents_broken, needs_library, template_faults
 from dispatcher.template_includes import Library
+from dispatcher.template_limits import TemplateError
 from dispatcher.template_parts import part_names
+from dispatcher.template_surroundings import Surroundings
 from dispatcher.translations import Catalogue
 
 _TITLE = "Something is named that is not there"
@@ -85,7 +87,7 @@ def name_faults(current: Contents, after: Contents, touched: Collection[Key]) ->
                 yield Key(kind, ""), Problem(422, "definition_in_use", _TITLE, detail, "")
 
 
-def catalogue_faults(records: Mapping[str, Any], touched: Collection[str], default: str) -> Iterator[tuple[Key, Problem]]:
+def translation_faults(records: Mapping[str, Any], touched: Collection[str], default: str) -> Iterator[tuple[Key, Problem]]:
     """Catalogues that do not fit that of the default locale; if only that one is ``touched``, it is at fault."""
     catalogues = {locale: record for locale, record in records.items() if isinstance(record, Catalogue)}
     for problem in set_faults(catalogues, default):
@@ -124,6 +126,36 @@ def layout_faults(layouts: Library, templates: Iterable[Template]) -> Generator[
             if faults:
                 detail = f"{spoken(key_of(template)).capitalize()} would be broken. {faults[0].detail}"
                 found.append(Problem(422, "layout_in_use", _TITLE, detail, ""))
+    return found
+
+
+def word_faults(
+    templates: Mapping[Key, Template], changed: Collection[Key], now: Surroundings, after: Surroundings
+) -> Generator[None, None, list[tuple[Key, Problem]]]:
+    """Words that templates will lack in the catalogues: any of those that are ``changed``, and of others those they have now.
+
+    The latter are a fault of the catalogues: the name in their key is empty.
+    """
+    found: list[tuple[Key, Problem]] = []
+    for key in sorted(templates):
+        if key not in changed and now.catalogues == after.catalogues:
+            continue
+        yield
+        try:
+            keys = after.compiled(templates[key]).keys
+        except TemplateError:  # which is told elsewhere
+            continue
+        faults = catalogue_faults(keys, after.catalogues, after.default_locale)
+        if key in changed:
+            found += [(key, fault) for fault in faults]
+        else:
+            known = catalogue_faults(keys, now.catalogues, now.default_locale)
+            name = spoken(key).capitalize()
+            found += [
+                (Key(Kind.CATALOGUE, ""), evolve(fault, detail=f"{name} would lack words. {fault.detail}"))
+                for fault in faults
+                if fault not in known
+            ]
     return found
 
 

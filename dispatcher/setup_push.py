@@ -20,8 +20,10 @@ from dispatcher.layouts import Layout
 from dispatcher.locales import normalize
 from dispatcher.problems import Problem
 from dispatcher.setup import parsed
-from dispatcher.setup_checks import catalogue_faults, layout_faults, name_faults, template_set_faults
+from dispatcher.setup_checks import layout_faults, name_faults, template_set_faults, translation_faults, word_faults
 from dispatcher.template_documents import parse_template
+from dispatcher.template_surroundings import Surroundings
+from dispatcher.translations import Catalogue
 
 COUNT_MAX: Final = 1000
 """Definitions of one kind an organization may have: they are compiled together."""
@@ -63,8 +65,13 @@ class _Deciding:
         bundle, shape = read_bundle(document)
         for problem in shape:
             self._note(problem, "")
+        if document.get("default_locale", self._default_locale) != self._default_locale:
+            detail = f"That of the organization is {self._default_locale}, and is not changed here."
+            self._add("/default_locale", "field_invalid", detail)
         layouts_sound = yield from self._definitions(bundle)
         after = merged(self._current, bundle)
+        for key, problem in name_faults(self._current, after, bundle.contents):
+            self._note(problem, bundle.place(key))
         layouts = {
             key.name: made for key in after if key.kind == Kind.LAYOUT and isinstance(made := self._record(key, after), Layout)
         }
@@ -124,16 +131,18 @@ class _Deciding:
 
     def _together(self, bundle: Bundle, after: Contents, layouts: Mapping[str, Layout]) -> Generator[None, None, None]:
         """What the parts say of each other, and of what the document does not touch."""
-        for key, problem in name_faults(self._current, after, bundle.contents):
+        words = self._catalogues(after)
+        touched = {key.name for key in bundle.contents if key.kind == Kind.CATALOGUE}
+        for key, problem in translation_faults(words, touched, self._default_locale):
             self._note(problem, bundle.place(key))
-        if "catalogues" in bundle.sections:
-            records = {key.name: self._record(key, after) for key in after if key.kind == Kind.CATALOGUE}
-            touched = {key.name for key in bundle.contents if key.kind == Kind.CATALOGUE}
-            for key, problem in catalogue_faults(records, touched, self._default_locale):
-                self._note(problem, bundle.place(key))
         templates = {key: self._record(key, after) for key in after if key.kind == TEMPLATE}
         changed = {each.key for each in changes(self._current, bundle) if each.verb not in (Verb.UNCHANGED, Verb.KEPT)}
+        words_stay = not any(key.kind == Kind.CATALOGUE for key in changed)
         for key, problem in template_set_faults(templates, changed):
+            self._note(problem, bundle.place(key))
+        now = Surroundings(layouts, words if words_stay else self._catalogues(self._current), self._default_locale)
+        around = Surroundings(layouts, words, self._default_locale)
+        for key, problem in (yield from word_faults(templates, changed, now, around)):
             self._note(problem, bundle.place(key))
         if any(key.kind == Kind.LAYOUT for key in changed):
             untouched = [template for key, template in templates.items() if key not in bundle.contents]
@@ -151,6 +160,16 @@ class _Deciding:
             elif body is not None:
                 made = parsed(Kind(key.kind), key.name, body)
         return made
+
+    def _catalogues(self, contents: Contents) -> dict[str, Catalogue]:
+        """The catalogues of a set-up by their locales, those that can be used."""
+        found = {key.name: body for key, body in contents.items() if key.kind == Kind.CATALOGUE}
+        mine = contents is not self._current
+        made = {
+            locale: self._record(Key(Kind.CATALOGUE, locale), contents) if mine else parsed(Kind.CATALOGUE, locale, body)
+            for locale, body in found.items()
+        }
+        return {locale: catalogue for locale, catalogue in made.items() if isinstance(catalogue, Catalogue)}
 
     def _check_counts(self, after: Contents, bundle: Bundle) -> None:
         for kind in {key.kind for key in bundle.contents}:

@@ -35,7 +35,8 @@ def routes(services: Services) -> list[Route]:
     async def read(call: Call) -> TrioResponse:
         wire.refuse_unknown(call.args, ())
         contents = await store.read(services.pool, call.organization_id, CHANGE_DEADLINE_S)
-        return answer(document_of(contents), 200, {"etag": entity_tag(digest(contents))})
+        document = {"default_locale": await _default_locale(services, call.organization_id), **document_of(contents)}
+        return answer(document, 200, {"etag": entity_tag(digest(contents))})
 
     return [Route("GET", "/v1/orgs/<org>/setup", Scope.SETUP_READ, read)]
 
@@ -71,13 +72,17 @@ async def _decided(
     current = await store.read(services.pool, organization_id, CHANGE_DEADLINE_S)
     if expected not in (None, ANYTHING, digest(current)):
         raise Refused(precondition_failed("set-up"))
-    organization = await organizations.read(services.pool, organization_id)
-    default_locale = organization.default_locale if organization is not None else "en"
+    default_locale = await _default_locale(services, organization_id)
     push = await in_turns(setup_push.decide(current, document, default_locale))
     if push.faults:
         first = push.faults[0]
         raise Refused(Problem(422, first.code, first.title, first.detail, first.pointer, errors=push.faults))
     return push, current
+
+
+async def _default_locale(services: Services, organization_id: OrganizationId) -> str:
+    organization = await organizations.read(services.pool, organization_id)
+    return organization.default_locale if organization is not None else "en"
 
 
 def _report(push: Push, dry_run: bool) -> dict[str, Any]:

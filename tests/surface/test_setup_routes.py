@@ -92,7 +92,7 @@ async def test_what_is_pushed_is_what_is_read_and_pushing_it_again_changes_nothi
     expected = deepcopy(WHOLE)
     for template in expected["templates"]:
         template["variables"]["total"]["required"] = True
-    assert whole == expected
+    assert whole == {"default_locale": "en", **expected}
     assert (again["changed"], len(again["unchanged"])) == (False, 8)
     assert await versions(surface) == [("en", 1), ("pt", 1)]
     assert surface.dispatch.changes == [ACME]
@@ -132,7 +132,7 @@ async def test_a_dry_run_tells_the_same_and_keeps_nothing(surface: Surface) -> N
 
 async def test_every_fault_is_named_at_once_and_nothing_is_changed(surface: Surface) -> None:
     before = await pull(surface)
-    document = changed(policy={"time_zone": "Lisbon"}, topics={"orders": {"title": 1}}, more=1)
+    document = changed(policy={"time_zone": "Lisbon"}, topics={"orders": {"title": 1}}, more=1, default_locale="pt")
     document["rules"]["paid"]["when"] = "data.total >"
     document["layouts"]["frame"]["html"] = "{% if %}"
     document["templates"][0]["subject"] = "{{ total.__class__ }}"
@@ -144,6 +144,7 @@ async def test_every_fault_is_named_at_once_and_nothing_is_changed(surface: Surf
     assert [pointer for pointer, _ in found] == [
         "",
         "/catalogues/pt/messages/hello/text",
+        "/default_locale",
         "/layouts/frame/html",
         "/policy/time_zone",
         "/rules/paid/when",
@@ -219,6 +220,17 @@ async def test_translations_fit_the_words_of_the_default_locale_whichever_of_the
         ("/catalogues/en/messages/hello", "placeholders_differ")
     ]
     assert (await push(surface, {"catalogues": {"en": other, "pt": other}})).status_code == 200
+
+
+async def test_no_template_comes_into_force_without_its_words_and_none_loses_them(surface: Surface) -> None:
+    greeting = {"name": "hi", "channel": "sms", "locale": "en", "body_template": "{{ 'hello'|t(name=who) }}"}
+    english = {"catalogues": {"en": {"messages": {"hello": {"text": "Hello {name}"}, "more": {"text": "More"}}}}}
+
+    assert pointers(await push(surface, {"templates": [greeting]})) == [("/templates/0", "template_message_missing")]
+    assert (await push(surface, {**english, "templates": [greeting]})).status_code == 200
+    fewer = {"catalogues": {"en": {"messages": {"more": {"text": "More"}}}}}
+    assert pointers(await push(surface, fewer)) == [("/catalogues", "template_message_missing")]
+    assert (await push(surface, {"catalogues": {"en": {"messages": {"hello": {"text": "Hi {name}"}}}}})).status_code == 200
 
 
 async def test_only_what_was_seen_is_changed(surface: Surface) -> None:

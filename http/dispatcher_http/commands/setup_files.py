@@ -65,8 +65,8 @@ def group(name: str, sections: Collection[str], what: str) -> click.Group:
     @command.command("pull", help=f"Write {what} into DIR, and remove those of its files that are not there any more.")
     @_arguments
     def pull(folder_path: Path, remote: Remote) -> None:
-        document, _ = _try(lambda: remote.read(sections))
-        files = _try(lambda: files_of(document))
+        standing = _try(lambda: remote.read(sections))
+        files = _try(lambda: files_of(standing.document, standing.default_locale))
         done = _try(lambda: folder.write(folder_path, sections, files, is_ours))
         for mark, paths in (("+", done.written), ("-", done.removed)):
             for path in paths:
@@ -130,16 +130,18 @@ _PRUNE = click.option("--prune", is_flag=True, help="Delete what is there and no
 def _compared(path: Path, remote: Remote, sections: Collection[str], prune: bool) -> Compared:
     """Ask what pushing would do. Raises Refused with every fault on the screen."""
     files = _try(lambda: folder.read(path, sections))
-    reading = read_files(files, sections)
+    standing = _try(lambda: remote.read(sections))
+    reading = _try(lambda: read_files(files, sections, standing.default_locale, standing.document))
     if not reading.document and not reading.faults:
         raise Trouble(f"{path}: there is nothing of {', '.join(sorted(sections))} in it; pull first")
-    standing, tag = _try(lambda: remote.read(sections))
     document = {**reading.document, "prune": prune}
-    report = _try(lambda: remote.push(document, tag, dry_run=True))
+    report = _try(lambda: remote.push(document, standing.tag, dry_run=True))
     if isinstance(report, Refusal) or reading.faults:
         _refuse(reading, files, report)
     assert not isinstance(report, Refusal)
-    return Compared(document, tag, report, _try(lambda: files_of(standing)), _try(lambda: files_of(reading.document)))
+    before = _try(lambda: files_of(standing.document, standing.default_locale))
+    after = _try(lambda: files_of({**standing.document, **reading.document}, standing.default_locale))
+    return Compared(document, standing.tag, report, before, after)
 
 
 def _refuse(reading: Reading, files: Files, report: Mapping[str, Any] | Refusal) -> None:

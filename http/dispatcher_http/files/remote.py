@@ -33,6 +33,15 @@ class Refusal:
 
 
 @frozen
+class Standing:
+    """What there is, in some sections, and the tag of the whole."""
+
+    document: Mapping[str, Any]
+    tag: str
+    default_locale: str
+
+
+@frozen
 class Remote:
     """The set-up of one organization at one address."""
 
@@ -40,13 +49,14 @@ class Remote:
     organization_id: str
     key: str = field(repr=False)
 
-    def read(self, sections: Collection[str]) -> tuple[dict[str, Any], str]:
-        """These sections as they stand, and the tag of the whole. Raises Failed."""
+    def read(self, sections: Collection[str]) -> Standing:
+        """These sections as they stand. Raises Failed."""
         answer = self._ask("GET", "")
         if answer.status_code != 200:
             raise self._failed(answer)
         document = answer.json()
-        return {section: document[section] for section in sections}, answer.headers["etag"]
+        held = {section: document[section] for section in sections}
+        return Standing(held, answer.headers["etag"], document["default_locale"])
 
     def push(self, document: Mapping[str, Any], tag: str, *, dry_run: bool) -> Mapping[str, Any] | Refusal:
         """Hand a document in, onto what has this tag: what has changed, or would. Raises Failed, of which Moved is one."""

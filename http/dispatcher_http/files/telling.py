@@ -67,6 +67,8 @@ def _fault(reading: Reading, files: Files, pointer: str, detail: str) -> Fault:
     missing = TEMPLATE_TEXTS.get(inside.removeprefix("/")) if place.startswith("/templates/") else None
     if missing is not None:
         return Fault(f"{path.rpartition('/')[0]}/{missing}", detail)
+    if path.endswith(".po"):
+        return Fault(path, detail, _message_line(files[path].decode(errors="replace"), inside))
     if not path.endswith(".json"):
         line = _LINE.search(detail)
         return Fault(path, detail, None if line is None else int(line[1]))
@@ -74,8 +76,15 @@ def _fault(reading: Reading, files: Files, pointer: str, detail: str) -> Fault:
     return Fault(path, f"{inside}: {detail}" if inside else detail, line_number)
 
 
+def _message_line(text: str, inside: str) -> int | None:
+    """The line of the message that a pointer into a catalogue leads to."""
+    steps = inside.split("/")
+    context = f'msgctxt "{steps[2].replace("~1", "/").replace("~0", "~")}"' if len(steps) > 2 else ""
+    return next((number for number, line in enumerate(text.splitlines(), 1) if line == context), None)
+
+
 def _differences(place: str, before: Files, after: Files) -> Iterator[str]:
-    for path in sorted({path for path in (*before, *after) if path == place or path.startswith(f"{place}/")}):
+    for path in sorted({path for path in (*before, *after) if path.rpartition(".")[0] == place or path.startswith(f"{place}/")}):
         old, new = (files.get(path, b"").decode().splitlines() for files in (before, after))
         for line in list(unified_diff(old, new, lineterm="", n=2))[2:]:
             yield click.style(f"    {visible(line)}", fg=_COLOURS.get(line[:1]))

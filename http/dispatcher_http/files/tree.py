@@ -1,23 +1,31 @@
 """A set-up as files: which path holds what, and back. Contents only; the disk is :mod:`dispatcher_http.files.folder`'s.
 
-    rules/<name>.json  topics/<name>.json  policy.json  catalogues/<locale>.json
+    rules/<name>.json  topics/<name>.json  policy.json  catalogues/<locale>.po
     layouts/<name>/{text.txt, html.html}
     templates/<name>/<channel>/<locale>/{template.json, subject.txt, body.txt, body.html, …}
 
-A text file ends in a line break that is not part of the text, as editors like it. Invariant: reading what was written gives the
-same document, and writing what was read gives the same files, but for the spelling of JSON.
+A text file ends in a line break that is not part of the text, as editors like it. A catalogue that this program can not read is
+JSON. Invariant: reading what was written gives the same document, and writing what was read gives the same files, but for the
+spelling of JSON.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
 from attrs import define, field, frozen
 
 from dispatcher.bundle import KEY_FIELDS, SECTIONS, Key, escaped
+from dispatcher.catalogues import parse_catalogue
 from dispatcher.definitions import Kind
+from dispatcher.locales import normalize
+from dispatcher.po_files import from_po, to_po
+from dispatcher.problems import Problem
+from dispatcher.translations import Catalogue
 from dispatcher_http.files.names import file_name, name_of
 
 TEMPLATE_TEXTS: Final[Mapping[str, str]] = {
@@ -30,6 +38,9 @@ TEMPLATE_TEXTS: Final[Mapping[str, str]] = {
 LAYOUT_TEXTS: Final[Mapping[str, str]] = {"text": "text.txt", "html": "html.html"}
 POLICY_FILE: Final = "policy.json"
 FOLDERS: Final = tuple(section for section in SECTIONS if section != "policy")
+
+_LINE = re.compile(r"Line (\d+): ")
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 Files = Mapping[str, bytes]
 """Contents by path, relative to the folder, with slashes."""
@@ -61,8 +72,10 @@ class Unwritable(ValueError):
     """Something can not be a file. The text says what and why, for the user."""
 
 
-def files_of(document: Mapping[str, Any]) -> dict[str, bytes]:
+def files_of(document: Mapping[str, Any], default_locale: str = "en") -> dict[str, bytes]:
     """The files of a document. Raises Unwritable."""
+    catalogues = {locale: parse_catalogue(locale, body) for locale, body in document.get("catalogues", {}).items()}
+    default = catalogues.get(default_locale)
     files: dict[str, bytes] = {}
     for section, kind in SECTIONS.items():
         value = document.get(section)
@@ -78,19 +91,21 @@ def files_of(document: Mapping[str, Any]) -> dict[str, bytes]:
                 key = Key(kind, name)
                 if kind == Kind.LAYOUT:
                     files |= dict(_parts(f"{section}/{_quoted(key, name)}", "layout.json", LAYOUT_TEXTS, body, whole=False))
+                elif isinstance(catalogue := catalogues.get(name) if kind == Kind.CATALOGUE else None, Catalogue):
+                    po = to_po(catalogue, default if isinstance(default, Catalogue) else None)
+                    files[f"{section}/{_quoted(key, name)}.po"] = po
                 else:
                     files[f"{section}/{_quoted(key, name)}.json"] = _json(body)
     return files
 
 
 def place_of(key: Key) -> str:
-    """The file or, of what has several, the folder of one thing."""
-    section = next(section for section, kind in SECTIONS.items() if kind == key.kind)
+    """The folder of one thing, or its file without what that ends in."""
     if key.kind == Kind.POLICY:
-        return POLICY_FILE
+        return "policy"
+    section = next(section for section, kind in SECTIONS.items() if kind == key.kind)
     steps = key[1:] if section == "templates" else (key.name,)
-    place = "/".join((section, *(file_name(step) or "" for step in steps)))
-    return place if section in ("templates", "layouts") else f"{place}.json"
+    return "/".join((section, *(file_name(step) or "" for step in steps)))
 
 
 def is_ours(path: str) -> bool:
@@ -107,14 +122,21 @@ def is_ours(path: str) -> bool:
         return len(folders) == 3 and last in ("template.json", *TEMPLATE_TEXTS.values())
     if section == "layouts":
         return len(folders) == 1 and last in ("layout.json", *LAYOUT_TEXTS.values())
-    return not folders and last.endswith(".json") and name_of(last.removesuffix(".json")) is not None
+    name, _, ending = last.rpartition(".")
+    endings = ("po", "json") if section == "catalogues" else ("json",)
+    return not folders and ending in endings and name_of(name) is not None
 
 
-def read_files(files: Files, sections: Collection[str]) -> Reading:
+def read_files(
+    files: Files, sections: Collection[str], default_locale: str = "en", standing: Mapping[str, Any] = _NOTHING
+) -> Reading:
     """The document that files make, with every fault. Files of other sections are passed over.
 
-    A section is in the document when there is a file in it; what is neither ours nor hidden nor a README is a fault.
+    A section is in the document when there is a file in it; what is neither ours nor hidden nor a README is a fault. A catalogue
+    whose file says no other than what is ``standing`` is that one: a PO file tells of every translation what it was made of, also
+    of those that do not say.
     """
+    written = files_of({"catalogues": standing.get("catalogues", {})}, default_locale)
     reading = Reading()
     templates: dict[Key, dict[str, Any]] = {}
     places: dict[Key, dict[str, str]] = {}
@@ -133,8 +155,13 @@ def read_files(files: Files, sections: Collection[str]) -> Reading:
             key = Key(SECTIONS[section], *(name_of(step) or "" for step in steps[:-1]))
             _put_part(steps[-1], value, path, templates.setdefault(key, {}), places.setdefault(key, {}), reading.faults)
         else:
-            name = name_of(steps[-1].removesuffix(".json")) or ""
-            reading.document.setdefault(section, {})[name] = value
+            name = name_of(steps[-1].rpartition(".")[0]) or ""
+            if path.endswith(".po"):
+                same = written.get(path) == files[path]
+                value = standing["catalogues"][name] if same else _po(path, files[path], name, default_locale, reading.faults)
+            if name in reading.document.setdefault(section, {}):
+                reading.faults.append(Fault(path, "there is another file of this name"))
+            reading.document[section][name] = value
             reading.places[f"/{section}/{escaped(name)}"] = path
     for key, body in templates.items():
         if key.kind == Kind.LAYOUT:
@@ -185,8 +212,24 @@ def _parts(
             yield f"{folder}/{texts[name]}", body[name].encode() + b"\n"
 
 
+def _po(path: str, content: bytes, locale: str, default_locale: str, faults: list[Fault]) -> dict[str, Any]:
+    """The document of a catalogue."""
+    if normalize(locale) != locale:
+        faults.append(Fault(path, "it must be named as a BCP 47 language tag in its usual spelling, such as pt-BR.po"))
+        return {"messages": {}}
+    made = from_po(content, locale, default_locale)
+    if not isinstance(made, Problem):
+        return made
+    for problem in made.errors or (made,):
+        line = _LINE.match(problem.detail)
+        faults.append(Fault(path, problem.detail[line.end() :], int(line[1])) if line else Fault(path, problem.detail))
+    return {"messages": {}}
+
+
 def _value_in(path: str, content: bytes, faults: list[Fault]) -> Any:
     """What a file holds: an object, or a text without its last line break."""
+    if path.endswith(".po"):
+        return {}
     read: Callable[[bytes], Any] = orjson.loads if path.endswith(".json") else bytes.decode
     try:
         value = read(content)
