@@ -130,12 +130,14 @@ class Clock:
             self._due_before(at_s - now_unix_s)
         self._news.set()
 
-    def canceled(self, organization_id: OrganizationId, canceled: Iterable[tuple[NotificationId, Channel]]) -> None:
+    def canceled(
+        self, organization_id: OrganizationId, canceled: Iterable[tuple[NotificationId, Channel]], reason: str = CANCELED
+    ) -> None:
         """These were canceled by hand, which is on record. Never waits; announces in a moment."""
         now_unix_s = self._unix_s()
         for id, channel in canceled:
             self._metrics.events["canceled"] += 1
-            self._notices.append((organization_id, announcements.canceled(id, channel, CANCELED, now_unix_s)))
+            self._notices.append((organization_id, announcements.canceled(id, channel, reason, now_unix_s)))
         self._news.set()
 
     async def look(self) -> None:

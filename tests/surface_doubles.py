@@ -25,6 +25,7 @@ from wsproto.events import (
 
 from actors.feedback_ports import ContactChange
 from actors.prober import ProbeReport
+from actors.schedule_ports import CANCELED
 from actors.store.api_keys import Scope
 from dispatcher.errors import Overloaded
 from dispatcher.feedback.feedback import WebhookReply, WebhookRequest
@@ -91,6 +92,7 @@ class InMemoryDispatch:
     discards: list[tuple[OrganizationId, int]] = field(factory=list)
     resumed_from: list[str | None] = field(factory=list)
     canceled: list[tuple[OrganizationId, list[tuple[NotificationId, Channel]]]] = field(factory=list)
+    cancel_reasons: list[str] = field(factory=list)
     accepting: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
     listeners: dict[OrganizationId, list[_Listener]] = field(factory=dict)
 
@@ -128,9 +130,12 @@ class InMemoryDispatch:
         self.discards.append((organization_id, count))
         self._fail()
 
-    def note_canceled(self, organization_id: OrganizationId, canceled: Sequence[tuple[NotificationId, Channel]]) -> None:
+    def note_canceled(
+        self, organization_id: OrganizationId, canceled: Sequence[tuple[NotificationId, Channel]], reason: str = CANCELED
+    ) -> None:
         if canceled:
             self.canceled.append((organization_id, list(canceled)))
+            self.cancel_reasons.append(reason)
 
     async def contacts_changed(self, changes: Sequence[ContactChange]) -> None:
         self.contact_changes.extend(changes)

@@ -20,7 +20,7 @@ from attrs import evolve, frozen
 from actors.store import users
 from actors.store.feedback import translated
 from actors.store.history import erase_history
-from dispatcher.model import OrganizationId
+from dispatcher.model import Channel, NotificationId, OrganizationId
 
 if TYPE_CHECKING:
     from actors.io.postgres import Pool
@@ -112,7 +112,7 @@ WITH mine AS (
 ), letters AS (
     DELETE FROM dead_letters l USING mine WHERE l.notification_id = mine.id
 ), kept AS ({_BLANK_CONTACTS.format(whose="mine")})
-SELECT count(*), count(*) FILTER (WHERE waits) FROM mine
+SELECT count(*), array_agg(id) FILTER (WHERE waits), array_agg(channel) FILTER (WHERE waits) FROM mine
 """
 _HISTORY = _BLANK_CONTACTS.format(whose=f"(SELECT channel, recipient FROM notification_history WHERE {_OF_USER}) AS h")
 _CLAIM = """
@@ -134,7 +134,7 @@ class Erased:
     preferences: int = 0
     digests: int = 0
     notifications: int = 0
-    canceled: int = 0
+    canceled: tuple[tuple[NotificationId, Channel], ...] = ()
     sending: int = 0
     more: bool = False
 
@@ -194,13 +194,14 @@ async def go_on(pool: Pool) -> None:
 async def _notifications(pool: Pool, whom: Mapping[str, Any], asked_at: datetime, steps_max: int) -> Erased:
     """Cancel and blank what there is of somebody's notifications, in both tables."""
     parameters = {**whom, "asked_at": asked_at, "margin_s": MARGIN_S, "limit": ROWS_MAX}
-    erased = canceled = 0
-    more = True
+    erased, more = 0, True
+    canceled: list[tuple[NotificationId, Channel]] = []
     with translated("an erasure"):
         ((sending,),) = await pool.fetch(_LET_END, parameters)
         for _ in range(steps_max):
-            ((blanked, stopped),) = await pool.fetch(_BLANK, parameters)
-            erased, canceled = erased + blanked, canceled + stopped
+            ((blanked, ids, channels),) = await pool.fetch(_BLANK, parameters)
+            erased += blanked
+            canceled += ((NotificationId(id), Channel(channel)) for id, channel in zip(ids or (), channels or (), strict=True))
             more = blanked == ROWS_MAX
             if not more:
                 break
@@ -208,4 +209,4 @@ async def _notifications(pool: Pool, whom: Mapping[str, Any], asked_at: datetime
             async with pool.connection() as connection, connection.transaction():
                 await connection.execute(_HISTORY, whom)
                 erased += await erase_history(connection, whom["organization_id"], whom["user_id"])
-    return Erased(notifications=erased, canceled=canceled, sending=sending, more=more)
+    return Erased(notifications=erased, canceled=tuple(canceled), sending=sending, more=more)

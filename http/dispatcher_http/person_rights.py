@@ -42,6 +42,7 @@ def routes(services: Services) -> list[Route]:
         user_id = user_id_of(call)
         with whole_change():
             erased = await erasing.erase(services.pool, call.organization_id, user_id, STEPS_MAX)
+            services.canceled(call.organization_id, erased.canceled, erasing.REASON)
         return answer(erased_document(erased), 200 if erased.is_whole else 202)
 
     return [
@@ -79,7 +80,7 @@ def erased_document(erased: Erased) -> dict[str, Any]:
         "preferences": erased.preferences,
         "digests": erased.digests,
         "notifications": erased.notifications,
-        "canceled": erased.canceled,
+        "canceled": len(erased.canceled),
         "sending": erased.sending,
     }
 

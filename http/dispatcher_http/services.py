@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from actors.feedback_ports import ContactChange
 from actors.io.postgres import Pool
 from actors.prober import ProbeReport
+from actors.schedule_ports import CANCELED
 from dispatcher.config import SurfaceConfig
 from dispatcher.feedback.feedback import WebhookReply, WebhookRequest
 from dispatcher.model import Channel, NotificationId, OrganizationId
@@ -95,10 +96,14 @@ class Discarded(Protocol):
 class Canceled(Protocol):
     """Told what was canceled by hand, after that is on record. Never waits."""
 
-    def __call__(self, organization_id: OrganizationId, canceled: Sequence[tuple[NotificationId, Channel]]) -> None: ...
+    def __call__(
+        self, organization_id: OrganizationId, canceled: Sequence[tuple[NotificationId, Channel]], reason: str = CANCELED
+    ) -> None: ...
 
 
-def _tell_nobody(organization_id: OrganizationId, canceled: Sequence[tuple[NotificationId, Channel]]) -> None:
+def _tell_nobody(
+    organization_id: OrganizationId, canceled: Sequence[tuple[NotificationId, Channel]], reason: str = CANCELED
+) -> None:
     """Nobody listens."""
 
 

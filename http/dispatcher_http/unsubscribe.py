@@ -100,7 +100,8 @@ def add_routes(app: App, services: Services) -> None:
         # A title of its own is for people, a bare name may not be.
         names_topic = wish.user_id is not None and wish.topic != ANY and topic is not None and bool(topic.title)
         text = (words.done_topic if done else words.ask_topic) if names_topic else words.done_all if done else words.ask_all
-        names = {"sender": organization.name, "topic": topic.title if topic is not None else ""}
+        # Each in an isolate of its own, because a name may run the other way than the sentence.
+        names = {"sender": f"\u2068{organization.name}\u2069", "topic": f"\u2068{topic.title if topic is not None else ''}\u2069"}
         page = _PAGE.substitute(
             language=language,
             direction="rtl" if language in RIGHT_TO_LEFT else "ltr",

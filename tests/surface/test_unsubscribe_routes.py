@@ -185,7 +185,7 @@ async def test_the_page_speaks_the_language_of_the_message_and_names_topic_and_s
 
     page = Page((await look(surface, ADA)).text)
     assert (page.one("html")["lang"], page.one("html")["dir"]) == ("pt", "ltr")
-    assert "“Offers” de <b>Hall & Co</b>?" in page.text
+    assert "“\u2068Offers\u2069” de \u2068<b>Hall & Co</b>\u2069?" in page.text
     assert "b" not in [tag for tag, _ in page.elements]
     arabic = Page((await look(surface, evolve(ADA, locale="ar-EG"))).text)
     assert (arabic.one("html")["lang"], arabic.one("html")["dir"]) == ("ar", "rtl")
