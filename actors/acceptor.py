@@ -19,6 +19,7 @@ import trio
 from attrs import evolve
 
 from actors.acceptor_answers import (
+    CAPPED,
     IN_PROGRESS,
     REUSED,
     UNSTORABLE,
@@ -34,6 +35,7 @@ from actors.acceptor_answers import (
     no_template,
     recalled,
     rfc3339,
+    standing,
     suppressed,
     waiting,
 )
@@ -43,11 +45,22 @@ from actors.acceptor_answers import (
 from actors.admitting import Admitting
 from actors.batcher import BatcherStatistics
 from actors.cache import HotCache
+from actors.direct import DirectDesk
 from actors.diversion import Statuses, chosen_way, ways_of
 from actors.in_turns import in_turns
 from actors.metrics import Metrics
 from actors.ports import Admission, BatchAnswer, Diverted, Existing, Queue, Store
-from dispatcher.acceptance import AcceptLimits, HandedIn, Item, expired, parse_in_steps, too_far, too_large, waits
+from dispatcher.acceptance import (
+    AcceptLimits,
+    HandedIn,
+    Item,
+    expired,
+    is_decided_about,
+    parse_in_steps,
+    too_far,
+    too_large,
+    waits,
+)
 from dispatcher.audience import serves
 from dispatcher.errors import StoreUnavailable
 from dispatcher.ids import uuid7
@@ -91,6 +104,7 @@ class Acceptor:
         load_setup: LoadSetup,
         load_lanes: LoadLanes,
         stored_answer: StoredAnswer,
+        direct: DirectDesk,
         wake: Callable[[OrganizationId], None],
         unix_s: Callable[[], float],
         random: Random,
@@ -104,6 +118,7 @@ class Acceptor:
         self._load_setup = load_setup
         self._load_lanes = load_lanes
         self._stored_answer = stored_answer
+        self._direct = direct
         self._unix_s = unix_s
         self._random = random
         self._under_way: set[tuple[OrganizationId, str]] = set()  # keys of requests that have no answer yet
@@ -147,6 +162,11 @@ class Acceptor:
         finally:
             self._under_way -= keys
 
+    async def explain(self, organization_id: OrganizationId, row: Any, *, with_payload: bool) -> dict[str, Any]:
+        """What would become of one notification if it were handed in now, with every decision. Raises Refused."""
+        now_unix_s = floor(self._unix_s() * 1000) / 1000
+        return await self._direct.explain(organization_id, row, self._limits, now_unix_s, with_payload=with_payload)
+
     # --- one and many -----------------------------------------------------------------------------------------------------
 
     async def _accept_one(
@@ -159,9 +179,14 @@ class Acceptor:
         key = header_key or item.idempotency_key
         cache = self._cache_of(organization_id)
         item, diverted = chosen_way(item, await self._obstacles(organization_id, [item]))
-        (prepared,) = await self._recall(
-            organization_id, [(item, key)], [await self._prepare(cache, organization_id, item, key, now_unix_s, diverted)]
-        )
+        made: Prepared
+        if is_decided_about(item):
+            plans = await self._direct.plans(organization_id, [item], now_unix_s)
+            assert plans is not None
+            made = plans.prepare(item, key)
+        else:
+            made = await self._prepare(cache, organization_id, item, key, now_unix_s, diverted)
+        (prepared,) = await self._recall(organization_id, [(item, key)], [made])
         if isinstance(prepared, Problem):
             raise Refused(prepared)
         existing: Existing | None
@@ -175,6 +200,8 @@ class Acceptor:
             if existing is None and prepared.id in request.existing.suppressed:
                 self._metrics.accepted["suppressed"] += 1
                 raise Refused(suppressed(request.existing.suppressed[prepared.id]))
+            if prepared.id in request.existing.capped:
+                raise Refused(CAPPED)
         headers = {}
         if existing is not None:
             if existing.request_hash != item.request_hash:
@@ -188,7 +215,7 @@ class Acceptor:
             id, created_at_s, channel = prepared.id, now_unix_s, item.channel
         self._metrics.accepted["accepted" if existing is None else "duplicate"] += 1
         document = {"id": id, "status": "queued", "channel": channel.value, "created_at": rfc3339(created_at_s)}
-        document |= waiting(item, created_at_s)
+        document |= standing(prepared) if isinstance(prepared, Admission) else waiting(item, created_at_s)
         document |= diversion(diverted)
         headers["Location"] = f"/v1/orgs/{organization_id}/notifications/{id}"
         return Answer(202, orjson.dumps(document), headers)
@@ -205,6 +232,7 @@ class Acceptor:
         cache = self._cache_of(organization_id)  # once: a passing one, for an organization that may not run, serves all items
         pause_at_s = trio.current_time() + TURN_S
         obstacles = await self._obstacles(organization_id, handed.items)
+        plans = await self._direct.plans(organization_id, handed.items, now_unix_s)
         for index, item in enumerate(handed.items):
             if trio.current_time() >= pause_at_s:
                 await trio.lowlevel.checkpoint()
@@ -213,7 +241,10 @@ class Acceptor:
             if isinstance(item, Item):
                 item, diverted = chosen_way(item, obstacles)
                 key = item.idempotency_key or (None if header_key is None else f"{header_key} {index}")
-                prepared.append(await self._prepare(cache, organization_id, item, key, now_unix_s, diverted))
+                if plans is not None and is_decided_about(item):
+                    prepared.append(plans.prepare(item, key))
+                else:
+                    prepared.append(await self._prepare(cache, organization_id, item, key, now_unix_s, diverted))
             else:
                 prepared.append(item)
             keyed.append((item, key))

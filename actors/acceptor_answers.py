@@ -13,6 +13,8 @@ from actors.ports import Admission, BatchAnswer, Diverted, EventAdmission, Exist
 from dispatcher.acceptance import Item, waits
 from dispatcher.audience import lanes_of
 from dispatcher.contacts import ContactStatus
+from dispatcher.decisions import Code
+from dispatcher.direct import refusal_of
 from dispatcher.errors import DispatcherError
 from dispatcher.model import Channel, Lane, NotificationId, OrganizationId, Status
 from dispatcher.problems import Problem
@@ -62,6 +64,9 @@ IN_PROGRESS = Problem(
 )
 
 
+CAPPED = refusal_of(Code.CAP_REACHED)
+
+
 def existing_of(admission: Admission, existing: Inserted) -> Existing | None:
     """What the admission's key stands for, if that is not the admission itself."""
     if admission.idempotency_key is None:
@@ -88,6 +93,8 @@ def batch_document(prepared: Sequence[Prepared], existing: Inserted, refused: se
             found = existing_of(one, existing)
             if found is None and one.id in existing.suppressed:
                 problem = suppressed(existing.suppressed[one.id])
+            elif found is None and one.id in existing.capped:
+                problem = CAPPED
             elif found is None:
                 counts["accepted"] += 1
                 items.append({"index": index, "status": "accepted", "id": one.id, **diversion(one.diverted), **until(one)})
@@ -158,6 +165,12 @@ def waiting(item: Item, accepted_at_s: float) -> dict[str, Any]:
     if item.send_at_s is None or not waits(item, accepted_at_s):
         return {}
     return {"status": Status.SCHEDULED.value, "send_at": rfc3339(item.send_at_s)}
+
+
+def standing(admission: Admission) -> dict[str, Any]:
+    """The same of one that was planned, whose time may not be the one it was handed in with."""
+    later = until(admission)
+    return {"status": Status.SCHEDULED.value, **later} if later else {}
 
 
 def until(admission: Admission) -> dict[str, Any]:

@@ -33,16 +33,14 @@ import trio
 from attrs import frozen
 
 from actors import announcements
-from actors.acceptor import Acceptor, LoadTemplate, StoredAnswer
+from actors.acceptor import LoadTemplate, StoredAnswer
 from actors.archive import Archive
 from actors.archivist import Archivist
 from actors.cache import HotCache
 from actors.caches import Caches
 from actors.callers import Callers
-from actors.clock import Clock
 from actors.delivery_metrics import DeliveryMetrics
-from actors.due import DueDesk
-from actors.events import EventDesk
+from actors.desks import Desks
 from actors.feedback import Ingest
 from actors.feedback_ports import FeedbackStore
 from actors.fetching import Fetcher
@@ -54,7 +52,7 @@ from actors.io.http import Deadlines
 from actors.io.postgres import Pool
 from actors.io.redis import Redis
 from actors.janitor import Janitor
-from actors.knowledge import Knowledge, LoadSetup, LoadTemplateSet
+from actors.knowledge import LoadSetup, LoadTemplateSet
 from actors.lease import RENEWALS, Lease
 from actors.ledger import Ledger
 from actors.letter_news import LetterNews
@@ -63,7 +61,6 @@ from actors.organization import OrganizationActor, Surroundings
 from actors.organizations import Organizations
 from actors.people_ports import People
 from actors.permits import Permits
-from actors.planned_rows import Rows
 from actors.ports import Arrival, Queue, Store
 from actors.readiness import Readiness
 from actors.schedule_ports import ScheduleStore
@@ -73,23 +70,18 @@ from actors.supervision import RestartBudget, supervise
 from actors.transports import Transports
 from actors.watchdog import SILENT_S, watched
 from actors.webhook_configs import Load, WebhookConfigs
-from dispatcher.acceptance import AcceptLimits
-from dispatcher.audience import lane
 from dispatcher.config import Config
 from dispatcher.errors import QueueUnavailable, StoreUnavailable
 from dispatcher.headroom import Headroom
 from dispatcher.messages import ProviderPolicy
-from dispatcher.model import Lane, NotificationId, OrganizationId
+from dispatcher.model import NotificationId, OrganizationId
 from dispatcher.organization import Organization
 from dispatcher.providers.registry import Bound
 from dispatcher.recent import RecentIds
 from dispatcher.retry_budget import RetryBudgets
-from dispatcher.unsubscribe import Links
 
 logger = logging.getLogger(__name__)
 
-ACCEPT_TICK_S = 0.002
-"""How long inserts are gathered under load. A lone request does not wait for it."""
 RECENT_IDS_MAX = 5_000
 """Delivered ids one organization remembers, per generation."""
 FLUSH_S = 5.0
@@ -208,46 +200,17 @@ class Node:
             ownership=self.shards,
         )
         self._spare_caches = Caches(self._make_cache)
-        limits = AcceptLimits(config.surface.batch_items_max, config.surface.item_bytes_max)
-        self.acceptor = Acceptor(
-            self.store,
-            self.queue,
+        self.desks = Desks(
+            config,
+            ports,
             self.metrics,
-            limits=limits,
-            attempts_max=d.attempts_max,
-            rows_max=d.accept_rows_max,
-            pending_max=d.accept_pending_max,
-            tick_s=ACCEPT_TICK_S,
             cache_of=self._cache_of,
-            load_template=ports.load_template,
-            load_setup=ports.load_setup,
-            load_lanes=self._load_lanes,
-            stored_answer=ports.stored_answer,
+            providers=lambda organization_id: self._providers(organization_id, self._cache_of(organization_id)),
             wake=self.organizations.wake,
             unix_s=unix_s,
             random=random,
         )
-        self.knowledge = Knowledge(
-            self.store,
-            ports.people,
-            cache_of=self._cache_of,
-            load_setup=ports.load_setup,
-            load_template_set=ports.load_template_set,
-            load_lane_limits=self._load_lane_limits,
-            item_bytes_max=config.surface.item_bytes_max,
-            links=Links.of(config.surface.public_url, config.encryption_keys),
-        )
-        rows = Rows(d.attempts_max, random)
-        admitting = self.acceptor.admitting
-        self.event_desk = EventDesk(
-            self.store, admitting, self.knowledge, self.metrics, limits=limits, rows=rows, unix_s=unix_s, random=random
-        )
-        self.due_desk = DueDesk(self.knowledge, self.metrics, rows, unix_s)
-        pusher, due = admitting.pusher, self.due_desk
-        self.clock = Clock(
-            ports.schedule, self.queue, pusher, self.metrics, ask=due.ask, tell=due.tell, random=random, unix_s=unix_s
-        )
-        admitting.on_scheduled = self.clock.scheduled
+        self.acceptor, self.event_desk, self.clock = self.desks.acceptor, self.desks.event_desk, self.desks.clock
         self.ingest = Ingest(
             ports.feedback,
             self.queue,
@@ -445,14 +408,3 @@ class Node:
     def _cache_of(self, organization_id: OrganizationId) -> HotCache[Any]:
         actor = self.organizations.get(organization_id)
         return self._spare_caches.of(organization_id) if actor is None else actor.cache
-
-    async def _load_lanes(self, organization_id: OrganizationId) -> frozenset[Lane]:
-        usable = await self._providers(organization_id, self._cache_of(organization_id))
-        return frozenset(lane(policy.channel, policy.audience) for policy, _ in usable)
-
-    async def _load_lane_limits(self, organization_id: OrganizationId) -> Mapping[Lane, bool]:
-        """The lanes that somebody serves, and whether the account that is asked first has a limit."""
-        limits: dict[Lane, bool] = {}
-        for policy, _ in await self._providers(organization_id, self._cache_of(organization_id)):
-            limits.setdefault(lane(policy.channel, policy.audience), policy.rate_per_s is not None or policy.quota is not None)
-        return limits

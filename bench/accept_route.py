@@ -74,6 +74,7 @@ def accept_app() -> Any:
     pool: Any = OneKey()
     services = Services(
         accept=accept,
+        explain=unused,
         events=unused,
         changed=unused,
         requeued=unused,

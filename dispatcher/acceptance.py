@@ -35,7 +35,7 @@ SEND_AT_MAX_S = 366 * 86_400
 FIELDS = frozenset(
     {
         "channel", "recipient", "user_id", "template", "locale", "variables", "content", "idempotency_key", "expires_at",
-        "fallback", "ignore_suppression", "send_at", "correlation_id",
+        "fallback", "ignore_suppression", "send_at", "correlation_id", "topic",
     }
 )  # fmt: skip
 FALLBACKS_MAX = 3
@@ -51,6 +51,7 @@ CONTENT_FIELDS: Mapping[Channel, frozenset[str]] = {
 _OBJECTS = frozenset({"data", "template", "headers", "attachments"})
 _EMAIL = re.compile(r"[^\s@<>()\[\]\\,;:\"\x00-\x1f\x7f]{1,64}@[^\s@<>()\[\]\\,;:\"\x00-\x1f\x7f]{1,255}")
 _PHONE = re.compile(r"\+[1-9][0-9]{6,14}")
+_TOPIC = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _VISIBLE = re.compile(r"[!-~]{1,255}")
 
 Content = Mapping[str, Any]
@@ -59,6 +60,8 @@ Content = Mapping[str, Any]
 @frozen
 class Item:
     """One notification as it was handed in, valid in itself. Exactly one of ``template`` and ``content`` is given.
+
+    ``recipient`` is empty where it goes to a contact point of the user.
 
     ``fallbacks`` stand in for it, the first that can, when its recipient is suppressed. ``ignores_suppression`` sends in spite
     of a bounce or an opt-out.
@@ -80,6 +83,7 @@ class Item:
     fallbacks: tuple[Item, ...] = field(default=(), repr=False)
     send_at_s: float | None = None
     correlation_id: str | None = field(default=None, repr=False)
+    topic: str | None = None
 
 
 @frozen
@@ -168,7 +172,9 @@ def parse_item(row: Any, limits: AcceptLimits) -> Item | Problem:
     if channel is None:
         faults.append(_invalid("/channel", f"must be one of {', '.join(Channel)}"))
     recipient = get("recipient")
-    if not is_recipient(recipient, channel):
+    if recipient is None and get("user_id") is not None:
+        recipient = ""
+    elif not is_recipient(recipient, channel):
         faults.append(_invalid("/recipient", _RECIPIENT_RULES.get(channel, "must be a text")))
     user_id, template, locale, content = get("user_id"), get("template"), get("locale"), get("content")
     if user_id is not None and not _is_text(user_id, USER_ID_CHARS_MAX):
@@ -207,7 +213,12 @@ def parse_item(row: Any, limits: AcceptLimits) -> Item | Problem:
         faults.append(_invalid("/correlation_id", f"must be 1 to {KEY_CHARS_MAX} visible ASCII characters"))
     if not isinstance(get("ignore_suppression", False), bool):
         faults.append(_invalid("/ignore_suppression", "must be true or false"))
+    topic = get("topic")
+    if topic is not None and not (isinstance(topic, str) and _TOPIC.fullmatch(topic)):
+        faults.append(_invalid("/topic", "must be the name of a topic"))
     fallbacks = _fallbacks(row, limits, faults) if "fallback" in row else ()
+    if fallbacks and (topic is not None or not recipient):
+        faults.append(_invalid("/fallback", "goes with a recipient and without a topic: rules have several channels"))
     if not row.keys() <= FIELDS:
         faults.append(_invalid("", f"has an unknown field; known are {', '.join(sorted(FIELDS))}", "field_unknown"))
     if faults:
@@ -216,7 +227,7 @@ def parse_item(row: Any, limits: AcceptLimits) -> Item | Problem:
     assert isinstance(recipient, str)
     return Item(
         channel,
-        normal_subscription(recipient) if channel is Channel.PUSH else recipient,
+        normal_subscription(recipient) if channel is Channel.PUSH and recipient else recipient,
         user_id,
         template,
         normal_locale,
@@ -229,7 +240,13 @@ def parse_item(row: Any, limits: AcceptLimits) -> Item | Problem:
         tuple(evolve(fallback, request_hash=digest) for fallback in fallbacks),
         send_at_s,
         correlation_id,
+        topic,
     )
+
+
+def is_decided_about(item: Item) -> bool:
+    """Whether people and set-up have to be asked: it is for a user, wherever they are reached, or about a topic."""
+    return item.topic is not None or not item.recipient
 
 
 def _fallbacks(row: Mapping[str, Any], limits: AcceptLimits, faults: list[Problem]) -> list[Item]:

@@ -10,9 +10,10 @@ import orjson
 import pytest
 import trio
 
+from actors.acceptor import Acceptor
 from actors.acceptor_answers import Answer
-from actors.admitting import Admitting
 from actors.cache import HotCache
+from actors.direct import DirectDesk
 from actors.due import DueDesk
 from actors.events import EventDesk
 from actors.knowledge import Knowledge
@@ -108,16 +109,6 @@ class Desk:
         self.setup = Setup()
         self.templates: dict[tuple[str, Channel], TemplateSet] = dict(PURCHASE)
         self.lanes: dict[Lane, bool] = {"email": False, "push": True, "sms": False}
-        self.admitting = Admitting(
-            self.store,
-            self.queue,
-            self.metrics,
-            rows_max=1_000,
-            pending_max=pending_max,
-            tick_s=0.002,
-            wake=lambda _: None,
-            random=Random(2),
-        )
         self.knowledge = Knowledge(
             self.store,
             self.people,
@@ -128,14 +119,34 @@ class Desk:
             item_bytes_max=20_000,
             links=LINKS,
         )
-        rows = Rows(8, Random(4))
+        rows, limits = Rows(8, Random(4)), AcceptLimits(items_max=50, item_bytes_max=20_000)
+        self.acceptor = Acceptor(
+            self.store,
+            self.queue,
+            self.metrics,
+            limits=limits,
+            attempts_max=8,
+            rows_max=1_000,
+            pending_max=pending_max,
+            tick_s=0.002,
+            cache_of=lambda _: self.cache,
+            load_template=self._load_template,
+            load_setup=self._load_setup,
+            load_lanes=self._load_served,
+            stored_answer=self._no_answer,
+            direct=DirectDesk(self.knowledge, rows, self.metrics),
+            wake=lambda _: None,
+            unix_s=lambda: self.now_s,
+            random=Random(2),
+        )
+        self.admitting = self.acceptor.admitting
         self.due = DueDesk(self.knowledge, self.metrics, rows, lambda: self.now_s)
         self.desk = EventDesk(
             self.store,
             self.admitting,
             self.knowledge,
             self.metrics,
-            limits=AcceptLimits(items_max=50, item_bytes_max=20_000),
+            limits=limits,
             rows=rows,
             unix_s=lambda: self.now_s,
             random=Random(3),
@@ -164,6 +175,19 @@ class Desk:
     async def explain(self, document: Any, *, with_payload: bool = False) -> dict[str, Any]:
         return await self.desk.explain(ORG, document, with_payload=with_payload)
 
+    async def accept_item(self, document: Any, key: str | None = None) -> dict[str, Any]:
+        answer = await self.acceptor.accept(ORG, orjson.dumps(document), key)
+        parsed: dict[str, Any] = orjson.loads(answer.body)
+        return parsed
+
+    async def refused_item(self, document: Any) -> Problem:
+        with pytest.raises(Refused) as caught:
+            await self.accept_item(document)
+        return caught.value.problem
+
+    async def explain_item(self, document: Any) -> dict[str, Any]:
+        return await self.acceptor.explain(ORG, document, with_payload=True)
+
     def rows(self) -> list[Row]:
         return list(self.database.rows.values())
 
@@ -180,6 +204,19 @@ class Desk:
     async def _load_template_set(self, _: OrganizationId, name: str, channel: Channel) -> TemplateSet | None:
         await trio.lowlevel.checkpoint()
         return self.templates.get((name, channel))
+
+    async def _load_template(self, _: OrganizationId, name: str, channel: Channel, locale: str | None) -> CompiledTemplate | None:
+        await trio.lowlevel.checkpoint()
+        found = self.templates.get((name, channel))
+        return None if found is None else found.choose(locale, self.setup.default_locale).template
+
+    async def _load_served(self, _: OrganizationId) -> frozenset[Lane]:
+        await trio.lowlevel.checkpoint()
+        return frozenset(self.lanes)
+
+    async def _no_answer(self, *_: object) -> tuple[bytes, bytes] | None:
+        await trio.lowlevel.checkpoint()
+        return None
 
     async def _load_lanes(self, _: OrganizationId) -> Mapping[Lane, bool]:
         await trio.lowlevel.checkpoint()

@@ -41,10 +41,11 @@ def routes(services: Services) -> list[Route]:
 
     async def explain_event(call: Call) -> TrioResponse:
         services.admit()
-        wire.refuse_unknown(call.args, {"payload"})
-        with_payload = wire.query_value(call.args, "payload", _flag, "'true' or 'false'") or False
-        document = await services.events.explain(call.organization_id, await call.json(), with_payload=with_payload)
-        return answer(document)
+        return answer(await services.events.explain(call.organization_id, await call.json(), with_payload=_with_payload(call)))
+
+    async def explain_item(call: Call) -> TrioResponse:
+        services.admit()
+        return answer(await services.explain(call.organization_id, await call.json(), with_payload=_with_payload(call)))
 
     async def explain_notification(call: Call) -> TrioResponse:
         id = call.id_of("notification")
@@ -65,6 +66,7 @@ def routes(services: Services) -> list[Route]:
     return [
         Route("POST", f"{_EVENTS}/explain", Scope.EVENTS_READ, explain_event),
         Route("GET", f"{_EVENTS}/<path:id>", Scope.EVENTS_READ, read),
+        Route("POST", f"{_NOTIFICATIONS}/explain", Scope.NOTIFICATIONS_READ, explain_item),
         Route("GET", f"{_NOTIFICATIONS}/<id>/explain", Scope.NOTIFICATIONS_READ, explain_notification),
     ]
 
@@ -82,6 +84,11 @@ def since_document(detail: NotificationDetail) -> list[dict[str, Any]]:
         summary.status, reason=summary.reason, due_at=wire.moment(summary.next_retry_at), attempts=summary.attempts or None
     )
     return [*found, {"at": wire.moment(summary.updated_at), **standing.document()}]
+
+
+def _with_payload(call: Call) -> bool:
+    wire.refuse_unknown(call.args, {"payload"})
+    return wire.query_value(call.args, "payload", _flag, "'true' or 'false'") or False
 
 
 def _flag(text: str) -> bool:

@@ -43,6 +43,12 @@ class Accept(Protocol):
     async def __call__(self, organization_id: OrganizationId, body: bytes, idempotency_key: str | None) -> Answer: ...
 
 
+class Explain(Protocol):
+    """Says what would become of one notification now, with every decision; ``row`` is its JSON object."""
+
+    async def __call__(self, organization_id: OrganizationId, row: Any, *, with_payload: bool) -> dict[str, Any]: ...
+
+
 class Events(Protocol):
     """Takes in events, and says what would come of one."""
 
@@ -145,6 +151,7 @@ class Services:
     """Everything the routes use. ``encryption_keys`` None means that no provider can be configured."""
 
     accept: Accept
+    explain: Explain
     events: Events
     take_in: TakeIn
     changed: Changed

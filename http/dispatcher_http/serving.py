@@ -120,6 +120,7 @@ def services_of(node: Node, config: Config, new_id: Callable[[], str]) -> Servic
     registry.register(MetricsCollector(node.metrics, node.gauges))
     return Services(
         accept=node.acceptor.accept,
+        explain=node.acceptor.explain,
         events=node.event_desk,
         take_in=node.ingest.take_in,
         changed=node.changed,

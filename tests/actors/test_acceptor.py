@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -15,10 +15,14 @@ from attrs import evolve
 from actors.acceptor import Acceptor
 from actors.acceptor_answers import Answer
 from actors.cache import HotCache
+from actors.direct import DirectDesk
+from actors.knowledge import Knowledge
 from actors.memory import MemoryQueue, Moment, checkpoint
+from actors.memory_people import MemoryPeople
 from actors.memory_store import MemoryStore
 from actors.memory_tables import MemoryDatabase
 from actors.metrics import Metrics
+from actors.planned_rows import Rows
 from actors.ports import Admission, BatchAnswer, EventAdmission, Inserted
 from actors.schedule_ports import Scheduled
 from dispatcher.acceptance import AcceptLimits
@@ -28,6 +32,7 @@ from dispatcher.feedback.feedback import FeedbackKind
 from dispatcher.model import Channel, Lane, OrganizationId, Status, Template
 from dispatcher.problems import Refused
 from dispatcher.setup import Setup
+from dispatcher.template_sets import TemplateSet
 from dispatcher.templates import CompiledTemplate
 
 ORG = OrganizationId("acme")
@@ -74,6 +79,19 @@ class Bench:
             load_setup=self.load_setup,
             load_lanes=self.load_lanes,
             stored_answer=self.stored_answer,
+            direct=DirectDesk(
+                Knowledge(
+                    self.store,
+                    MemoryPeople(self.database),
+                    cache_of=lambda _: self.cache,
+                    load_setup=self.load_setup,
+                    load_template_set=self.load_no_set,
+                    load_lane_limits=self.load_limits,
+                    item_bytes_max=4_000,
+                ),
+                Rows(8, Random(9)),
+                self.metrics,
+            ),
             wake=self.woken.append,
             unix_s=lambda: NOW + self.later_s,
             random=Random(7),
@@ -90,6 +108,12 @@ class Bench:
         await trio.lowlevel.checkpoint()
         self.setups_loaded += 1
         return self.setup
+
+    async def load_no_set(self, *_: object) -> TemplateSet | None:
+        return None
+
+    async def load_limits(self, _org: OrganizationId) -> Mapping[Lane, bool]:
+        return dict.fromkeys(self.lanes, False)
 
     async def load_lanes(self, _org: OrganizationId) -> frozenset[Lane]:
         await trio.lowlevel.checkpoint()

@@ -62,6 +62,7 @@ async def surface(pool: Pool, new_id: Ids, surface_config: SurfaceConfig) -> Asy
     dispatch = InMemoryDispatch()
     services = Services(
         accept=dispatch.accept,
+        explain=dispatch.events.explain,
         events=dispatch.events,
         take_in=dispatch.take_in,
         changed=dispatch.changed,
