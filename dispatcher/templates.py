@@ -279,11 +279,13 @@ def _rendered(
     if not text.isascii():
         try:
             size = len(text.encode())
-        except UnicodeEncodeError:  # half of a surrogate pair
-            raise TemplateError("template_output_invalid") from None
-        if size > bytes_max:
+        except UnicodeEncodeError:  # half of a surrogate pair; what is raised outside of here carries no text along
+            size = None
+        if size is not None and size > bytes_max:
             raise TemplateError("template_output_too_large")
-    if "\0" in text:  # Postgres stores every character but this one
+    else:
+        size = len(text)
+    if size is None or "\0" in text:  # Postgres stores every character but this one
         raise TemplateError("template_output_invalid")
     return text
 
