@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dispatcher.decisions import Code
 from dispatcher.locales import TAG_LENGTH_MAX, chain, normalize
+from dispatcher.template_sets import choose_locale
 
 TAGS = st.from_regex(
     r"[a-zA-Z]{2,3}(-[a-zA-Z]{4})?(-([a-zA-Z]{2}|[0-9]{3}))?(-[a-zA-Z0-9]{5,8})?(-u-[a-z0-9]{2,8})?(-x-[a-z0-9]{1,8})?",
@@ -109,3 +113,42 @@ def test_a_chain_begins_with_the_wish_ends_in_a_default_and_names_nothing_twice(
     assert {organization_default, template_default or organization_default} <= set(tags)
     assert len(set(tags)) == len(tags)
     assert all(normalize(tag) == tag for tag in tags)
+
+
+@given(st.none() | NORMAL, NORMAL, NORMAL)
+def test_the_last_resort_is_the_template_s_own_locale(requested: str | None, organization_default: str, own: str) -> None:
+    """And every step is asked for, or a default, or what is left of one; the same whenever it is asked."""
+    tags = chain(requested, organization_default, own)
+    starts = [each for each in (requested, organization_default, own) if each is not None]
+
+    assert all(any(start == tag or start.startswith(f"{tag}-") for start in starts) for tag in tags)
+    assert set(starts) <= set(tags)
+    assert len(set(tags)) == len(tags)
+    left = chain.__wrapped__(requested, organization_default, own)
+    assert left == tags
+
+
+@given(NORMAL, NORMAL)
+def test_what_is_left_of_a_wish_is_tried_before_any_default_and_each_shorter_than_the_one_before(
+    requested: str, organization_default: str
+) -> None:
+    tags = chain(requested, organization_default)
+    mine = [tag for tag in tags if requested == tag or requested.startswith(f"{tag}-")]
+
+    assert tags[: len(mine)] == tuple(mine)
+    assert all(longer.startswith(f"{shorter}-") for longer, shorter in pairwise(mine))
+    assert mine[-1] == requested.partition("-")[0]
+
+
+@given(st.none() | NORMAL, NORMAL, NORMAL, st.lists(NORMAL, max_size=6))
+def test_the_template_that_is_chosen_is_the_first_of_the_chain_that_is_there(
+    requested: str | None, organization_default: str, own: str, others: list[str]
+) -> None:
+    there = {own, *others}
+    locale, code = choose_locale(there, requested, organization_default, own)
+
+    assert locale == next(tag for tag in chain(requested, organization_default, own) if tag in there)
+    assert (code is Code.LOCALE_REQUESTED) == (locale == requested)
+    if not there & set(chain(requested, organization_default)):
+        assert code is Code.LOCALE_TEMPLATE
+        assert own == locale or own.startswith(f"{locale}-")

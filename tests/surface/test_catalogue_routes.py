@@ -148,3 +148,17 @@ async def test_a_layout_can_not_bring_words_that_are_not_there(surface: Surface)
     await call(surface, "PUT", "catalogues/en", ENGLISH)
     assert (await call(surface, "PUT", "layouts/base", wordy)).status_code == 200
     assert_problem(await call(surface, "PUT", "catalogues/en", {"messages": {}}), 409, "catalogue_in_use")
+
+
+async def test_a_set_up_that_is_pushed_is_checked_for_its_words_as_it_will_stand(surface: Surface) -> None:
+    template = {name: value for name, value in SMS.items() if name != "draft"}
+    whole = {"catalogues": {"en": ENGLISH}, "templates": [template]}
+
+    missing = assert_problem(await call(surface, "POST", "setup", {"templates": [template]}), 422, "template_message_missing")
+    assert missing["pointer"] == "/templates/0/body_template"
+    assert (await call(surface, "POST", "setup", whole)).status_code == 200
+    emptied = {"catalogues": {"en": {"messages": {"bye": {"text": "Bye"}}}}}
+    lost = assert_problem(await call(surface, "POST", "setup", emptied), 422, "template_message_missing")
+    assert ("'greeting' (sms, en)" in lost["detail"], lost["pointer"]) == (True, "/catalogues")
+    last = await call(surface, "POST", "setup", emptied | {"templates": [], "prune": True})
+    assert last.status_code == 200, last.text
