@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 
 from attrs import field, frozen
 
-from dispatcher.catalogues import catalogue_faults, parse_catalogue
-from dispatcher.definitions import Definition, Kind
+from dispatcher.catalogue_checks import catalogues_of, word_faults
+from dispatcher.definitions import Definition
 from dispatcher.layouts import library_of
 from dispatcher.localization import Localization
 from dispatcher.model import Template
@@ -33,9 +33,7 @@ class Surroundings:
     def of(cls, definitions: Iterable[Definition], default_locale: str) -> Surroundings:
         """Those among an organization's definitions. What this program can not read is left out."""
         found = list(definitions)
-        parsed = (parse_catalogue(one.name, one.body) for one in found if one.kind is Kind.CATALOGUE)
-        catalogues = {catalogue.locale: catalogue for catalogue in parsed if isinstance(catalogue, Catalogue)}
-        return cls(library_of(found), catalogues, default_locale)
+        return cls(library_of(found), catalogues_of(found), default_locale)
 
     def compiled(self, template: Template) -> CompiledTemplate:
         """A template with what it includes. Raises TemplateError."""
@@ -50,5 +48,5 @@ class Surroundings:
         """Everything that is wrong with a template here, with pointers into it as it is handed in."""
         faults = template_faults(template, self.library)
         if not faults:
-            faults.extend(catalogue_faults(self.compiled(template).keys, self.catalogues, self.default_locale))
+            faults.extend(word_faults(self.compiled(template), self.catalogues, self.default_locale))
         return faults

@@ -198,7 +198,7 @@ async def test_words_that_no_catalogue_has_are_not_published(surface: Surface) -
     spoken = MAIL | {"subject": "{{ 'greeting'|t }}"}
 
     await add(surface, spoken, draft=True)
-    assert_problem(await publish(surface), 422, "template_message_missing")
+    assert assert_problem(await publish(surface), 422, "template_message_missing")["pointer"] == "/subject"
     assert_problem(await post(surface, PATH, spoken), 422, "template_message_missing")
     await definitions.put(surface.services.pool, ACME, Kind.CATALOGUE, "en", {"messages": {"greeting": {"text": "Hello"}}})
     await definitions.put(surface.services.pool, ACME, Kind.CATALOGUE, "pt", {"messages": {"greeting": {"text": "Olá"}}})
