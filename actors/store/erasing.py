@@ -96,11 +96,8 @@ WITH mine AS (
 ), kept AS ({_BLANK_CONTACTS.format(whose="mine")})
 SELECT count(*) FROM mine
 """
-_BLANK = f"""
-WITH mine AS (
-    SELECT id, channel, recipient, status IN ('scheduled', 'queued') AS waits FROM notifications
-    WHERE {_THEIRS} AND status <> 'sending' ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-), blank AS (
+# What becomes of the rows of ``mine``, of which some still wait.
+BLANKED = f"""blank AS (
     UPDATE notifications n
     SET status = CASE WHEN mine.waits THEN 'canceled' ELSE n.status END,
         reason = CASE WHEN mine.waits THEN '{REASON}' ELSE n.reason END,
@@ -111,7 +108,12 @@ WITH mine AS (
     FROM mine WHERE n.id = mine.id
 ), letters AS (
     DELETE FROM dead_letters l USING mine WHERE l.notification_id = mine.id
-), kept AS ({_BLANK_CONTACTS.format(whose="mine")})
+)"""
+_BLANK = f"""
+WITH mine AS (
+    SELECT id, channel, recipient, status IN ('scheduled', 'queued') AS waits FROM notifications
+    WHERE {_THEIRS} AND status <> 'sending' ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), {BLANKED}, kept AS ({_BLANK_CONTACTS.format(whose="mine")})
 SELECT count(*), array_agg(id) FILTER (WHERE waits), array_agg(channel) FILTER (WHERE waits) FROM mine
 """
 _HISTORY = _BLANK_CONTACTS.format(whose=f"(SELECT channel, recipient FROM notification_history WHERE {_OF_USER}) AS h")

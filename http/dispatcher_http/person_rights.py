@@ -9,13 +9,16 @@ from typing import Any
 from quart_trio.wrappers import TrioResponse
 
 from actors.io.postgres import Pool
-from actors.store import erasing, exporting
+from actors.store import erasing, erasing_addresses, exporting
 from actors.store.api_keys import Scope
 from actors.store.erasing import Erased
 from actors.store.exporting import Known, Person
 from actors.store.page import PageRequest
-from dispatcher.model import OrganizationId
+from dispatcher.acceptance import is_recipient, recipient_rule
+from dispatcher.ids import is_uuid
+from dispatcher.model import Channel, OrganizationId
 from dispatcher.problems import Refused
+from dispatcher.subscriptions import normal_subscription
 from dispatcher_http import wire
 from dispatcher_http.preferences import preference_document
 from dispatcher_http.problems import resource_not_found
@@ -25,6 +28,8 @@ from dispatcher_http.users import USER, user_document, user_id_of
 
 STEPS_MAX = 20
 """Steps of an erasure in one request: ten thousand notifications. The janitor does the rest."""
+ADDRESS_STEPS_MAX = 20
+"""Steps of walking through all notifications, of ten thousand each."""
 
 
 def routes(services: Services) -> list[Route]:
@@ -45,7 +50,34 @@ def routes(services: Services) -> list[Route]:
             services.canceled(call.organization_id, erased.canceled, erasing.REASON)
         return answer(erased_document(erased), 200 if erased.is_whole else 202)
 
+    async def erase_address(call: Call) -> TrioResponse:
+        faults = wire.Faults()
+        fields = wire.Fields(await call.json(), faults)
+        channel, recipient = fields.choice("channel", Channel), fields.text("recipient", 4096)
+        after = fields.optional_text("after", 40)
+        fields.finish()
+        if not faults and not is_recipient(recipient, channel):
+            faults.add("/recipient", "field_invalid", f"This {recipient_rule(channel)}.")
+        if after is not None and not (erasing_addresses.is_cursor(after) and is_uuid(after[2:])):
+            faults.add("/after", "field_invalid", "This must be the field 'after' of an earlier answer.")
+        faults.refuse_if_any()
+        recipient = normal_subscription(recipient) if channel is Channel.PUSH else recipient
+        with whole_change():
+            erased = await erasing_addresses.erase_address(
+                services.pool, call.organization_id, channel, recipient, after, ADDRESS_STEPS_MAX
+            )
+            services.canceled(call.organization_id, erased.canceled, erasing.REASON)
+        document = {
+            "contact_points": erased.contact_points,
+            "notifications": erased.notifications,
+            "canceled": len(erased.canceled),
+            "left": erased.left,
+            "after": erased.after,
+        }
+        return answer(document, 200 if erased.after is None and not erased.left else 202)
+
     return [
+        Route("POST", "/v1/orgs/<org>/erase", Scope.USERS_WRITE, erase_address),
         Route("GET", f"{USER}/export", Scope.USERS_READ, export),
         Route("POST", f"{USER}/erase", Scope.USERS_WRITE, erase),
     ]

@@ -12,7 +12,7 @@ from attrs import define, field
 from actors.feedback_ports import Report
 from actors.io.postgres import Pool
 from actors.ports import Admission
-from actors.store import contacts, erasing
+from actors.store import contacts, erasing, erasing_addresses
 from actors.store.api_keys import Scope
 from actors.store.dispatching import PostgresStore
 from actors.store.feedback import PostgresFeedback
@@ -21,6 +21,7 @@ from dispatcher.feedback.feedback import Feedback, FeedbackKind
 from dispatcher.messages import ProviderPolicy, Verdict
 from dispatcher.model import Channel, DeadLetterReason, Delivery, NotificationId, OrganizationId, Status
 from dispatcher.outcome import Outcome, OutcomeClass
+from dispatcher_http import person_rights
 from people_world import Desk
 from surface_doubles import Surface, assert_problem
 
@@ -352,3 +353,64 @@ async def test_exporting_and_erasing_need_their_scopes(surface: Surface) -> None
 
     assert_problem(await reader.call("POST", "/ada/erase"), 403, "scope_missing")
     assert_problem(await writer.call("GET", "/ada/export"), 403, "scope_missing")
+
+
+async def erase_address(house: House, recipient: str, **fields: Any) -> Any:
+    headers = await house.surface.authorization()
+    document = {"channel": "email", "recipient": recipient, **fields}
+    return await house.surface.client.post("/v1/orgs/acme/erase", json=document, headers=headers)
+
+
+async def test_whoever_is_no_user_is_erased_by_address(house: House) -> None:
+    ids = await everything(house)
+    guests = [await house.accept(f"guest.{MARK}@example.org", None) for _ in range(3)]
+    begun = await house.begin(guests[2])
+    unmarked = {"payload": {"text": "Hi."}, "idempotency_key": None, "request_hash": b"hash".hex()}
+    other = await house.accept("other@example.org", None, **unmarked)
+    await house.erase()
+
+    first = await erase_address(house, f"GUEST.{MARK}@example.org")
+    await house.end(begun, OutcomeClass.SOFT, "http_503", Status.QUEUED)
+    second = await erase_address(house, f"guest.{MARK}@example.org")
+    await house.settle()
+
+    assert (first.status_code, second.status_code) == (202, 200)
+    assert first.json() == {"contact_points": 0, "notifications": 2, "canceled": 2, "left": 1, "after": None}
+    assert second.json() == {"contact_points": 0, "notifications": 1, "canceled": 1, "left": 0, "after": None}
+    assert await house.traces() == []
+    assert (await house.row(other))[2] == "other@example.org"
+    assert (await house.row(ids["delivered"]))[0] == "delivered"
+
+
+async def test_an_address_is_looked_for_in_history_and_among_the_points_of_users(house: House) -> None:
+    await everything(house)
+
+    assert (await erase_address(house, ANCIENT_MAIL)).json()["notifications"] == 1
+    assert (await erase_address(house, SECOND_MAIL)).json()["contact_points"] == 1
+
+    assert await house.count("notification_history", "recipient = '' AND user_id IS NULL AND payload = '{}'") == 1
+    assert [p["recipient"] for p in (await house.desk.get(f"/{USER}"))["contact_points"]["email"]] == [MAIL]
+    found = await contacts.find(house.pool, ACME, Channel.EMAIL, SECOND_MAIL)
+    assert found is not None
+    assert (found.contact.status, found.recipient, found.note) == (ContactStatus.COMPLAINED, "", None)
+
+
+async def test_very_many_notifications_are_walked_through_in_several_requests(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erasing_addresses, "SEEN_MAX", 2)
+    monkeypatch.setattr(person_rights, "ADDRESS_STEPS_MAX", 2)
+    for _ in range(7):
+        await house.accept(user_id=None)
+
+    erased, after = 0, None
+    for _ in range(4):
+        answer = (await erase_address(house, MAIL, **({} if after is None else {"after": after}))).json()
+        erased, after = erased + answer["notifications"], answer["after"]
+        if after is None:
+            break
+
+    assert (erased, after) == (7, None)
+    for wrong in ("x", "n:", "n:1", "x:00000000-0000-0000-0000-000000000000", 7):
+        assert_problem(await erase_address(house, MAIL, after=wrong), 422, "field_invalid")
+    assert_problem(await erase_address(house, "no address"), 422, "field_invalid")
