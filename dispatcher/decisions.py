@@ -144,6 +144,7 @@ class Code(StrEnum):
     """How it stands now."""
 
 
+_STEPS: Final = {code: Step(code.value.partition("_")[0]) for code in Code}
 PLANNED_STEPS: Final = tuple(Step)[: tuple(Step).index(Step.ATTEMPT)]
 """The steps of a chain as it is planned."""
 ENDS: Final = frozenset(
@@ -193,7 +194,7 @@ def decided(code: Code, **detail: Any) -> Decision:
 
 def step_of(code: Code) -> Step:
     """The step a code belongs to."""
-    return Step(code.value.partition("_")[0])
+    return _STEPS[code]
 
 
 def ends(chain: Sequence[Decision]) -> bool:

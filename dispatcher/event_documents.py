@@ -22,7 +22,6 @@ from dispatcher.problems import Problem, Refused
 
 FIELDS = frozenset({"id", "type", "data", "user_id", "occurred_at", "correlation_id", "locale"})
 ID_CHARS_MAX = 255
-CORRELATION_CHARS_MAX = 255
 TYPE_CHARS_MAX = 255
 
 _VISIBLE = re.compile(rf"[!-~]{{1,{ID_CHARS_MAX}}}")
@@ -98,8 +97,8 @@ def parse_event(row: Any, limits: AcceptLimits) -> Event | Problem:
         faults.append(_invalid("/data", "must be an object"))
     if user_id is not None and not is_text(user_id, USER_ID_CHARS_MAX):
         faults.append(_invalid("/user_id", f"must be a text of 1 to {USER_ID_CHARS_MAX} characters"))
-    if correlation_id is not None and not is_text(correlation_id, CORRELATION_CHARS_MAX):
-        faults.append(_invalid("/correlation_id", f"must be a text of 1 to {CORRELATION_CHARS_MAX} characters"))
+    if correlation_id is not None and not (isinstance(correlation_id, str) and _VISIBLE.fullmatch(correlation_id)):
+        faults.append(_invalid("/correlation_id", f"must be 1 to {ID_CHARS_MAX} visible ASCII characters"))
     locale = get("locale")
     normal_locale = normalize(locale) if isinstance(locale, str) else None
     if locale is not None and normal_locale is None:
