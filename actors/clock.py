@@ -67,8 +67,8 @@ class Clock:
         pusher: Pusher,
         metrics: Metrics,
         *,
-        ask: Ask | None = None,
-        tell: Tell | None = None,
+        ask: Ask,
+        tell: Tell,
         random: Random,
         unix_s: Callable[[], float],
         now_s: Callable[[], float] = trio.current_time,
@@ -146,18 +146,18 @@ class Clock:
             await self._pass_on(moved)
             if len(moved) < ROWS_MAX:
                 break
-        while self._ask is not None and (due := await self._schedule.due(ROWS_MAX)):
-            await self._pass_on(await self._schedule.rule(await self._rulings(self._ask, due)))
+        while due := await self._schedule.due(ROWS_MAX):
+            await self._pass_on(await self._schedule.rule(await self._rulings(due)))
             if len(due) < ROWS_MAX:
                 break
-        while self._tell is not None and (digests := await self._schedule.digests(DIGESTS_MAX)):
-            await self._tell_of(self._tell, digests)
+        while digests := await self._schedule.digests(DIGESTS_MAX):
+            await self._tell_of(digests)
             if len(digests) < DIGESTS_MAX:
                 break
 
     # --- what has a plan --------------------------------------------------------------------------------------------------
 
-    async def _rulings(self, ask: Ask, due: Sequence[Due]) -> list[Ruling]:
+    async def _rulings(self, due: Sequence[Due]) -> list[Ruling]:
         """Ask for each organization apart, so that what is wrong with one stands in no other's way."""
         by_organization: dict[OrganizationId, list[Due]] = {}
         for one in due:
@@ -165,7 +165,7 @@ class Clock:
         rulings: list[Ruling] = []
         for organization_id, theirs in by_organization.items():
             try:
-                rulings.extend(await ask(theirs))
+                rulings.extend(await self._ask(theirs))
             except StoreUnavailable:
                 raise
             except Exception as error:
@@ -177,11 +177,11 @@ class Clock:
 
     # --- digests ----------------------------------------------------------------------------------------------------------
 
-    async def _tell_of(self, tell: Tell, digests: Sequence[Digest]) -> None:
+    async def _tell_of(self, digests: Sequence[Digest]) -> None:
         tellings, put_off = [], []
         for digest in digests:
             try:
-                tellings.append(Telling(digest, await tell(digest)))
+                tellings.append(Telling(digest, await self._tell(digest)))
             except StoreUnavailable:
                 raise
             except Exception as error:

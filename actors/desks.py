@@ -30,7 +30,7 @@ from dispatcher.providers.registry import Bound
 from dispatcher.unsubscribe import Links
 
 if TYPE_CHECKING:
-    from actors.node import Ports
+    from actors.node_ports import Ports
 
 ACCEPT_TICK_S = 0.002
 """How long inserts are gathered under load. A lone request does not wait for it."""

@@ -17,24 +17,21 @@ Children in the order they start; a drain stops them in reverse, each with nothi
     archivist      what is final, and its history
     clock          what waits for its time
 
-Store and queue are :class:`Ports`, so that a simulation runs this very tree over ports in memory; :mod:`actors.opening` connects
-the real ones.
+Store and queue are :class:`~actors.node_ports.Ports`, so that a simulation runs this very tree over ports in memory;
+:mod:`actors.opening` connects the real ones.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import Any
 
 import trio
-from attrs import frozen
 
 from actors import announcements
-from actors.acceptor import LoadTemplate, StoredAnswer
-from actors.archive import Archive
 from actors.archivist import Archivist
 from actors.cache import HotCache
 from actors.caches import Caches
@@ -42,7 +39,6 @@ from actors.callers import Callers
 from actors.delivery_metrics import DeliveryMetrics
 from actors.desks import Desks
 from actors.feedback import Ingest
-from actors.feedback_ports import FeedbackStore
 from actors.fetching import Fetcher
 from actors.gauges import gauges_of
 from actors.headroom import HeadroomWatch
@@ -52,24 +48,22 @@ from actors.io.http import Deadlines
 from actors.io.postgres import Pool
 from actors.io.redis import Redis
 from actors.janitor import Janitor
-from actors.knowledge import LoadSetup, LoadTemplateSet
 from actors.lease import RENEWALS, Lease
 from actors.ledger import Ledger
 from actors.letter_news import LetterNews
 from actors.metrics import Metrics
+from actors.node_ports import Ports
 from actors.organization import OrganizationActor, Surroundings
 from actors.organizations import Organizations
-from actors.people_ports import People
 from actors.permits import Permits
-from actors.ports import Arrival, Queue, Store
+from actors.ports import Arrival
 from actors.readiness import Readiness
-from actors.schedule_ports import ScheduleStore
 from actors.shards import MARGIN, Shards
 from actors.strays import Strays
 from actors.supervision import RestartBudget, supervise
 from actors.transports import Transports
 from actors.watchdog import SILENT_S, watched
-from actors.webhook_configs import Load, WebhookConfigs
+from actors.webhook_configs import WebhookConfigs
 from dispatcher.config import Config
 from dispatcher.errors import QueueUnavailable, StoreUnavailable
 from dispatcher.headroom import Headroom
@@ -89,26 +83,6 @@ FLUSH_S = 5.0
 RELEASE_S = 2.0
 """How long it tries to give the lease up."""
 BUDGET = RestartBudget()
-
-
-@frozen
-class Ports:
-    """What the tree stands on. ``load_providers`` gives an organization's usable configurations, best first."""
-
-    store: Store
-    queue: Queue
-    load_providers: Callable[[OrganizationId], Awaitable[Sequence[tuple[ProviderPolicy, Bound]]]]
-    load_template: LoadTemplate
-    load_setup: LoadSetup
-    load_template_set: LoadTemplateSet
-    people: People
-    stored_answer: StoredAnswer
-    feedback: FeedbackStore
-    load_webhook: Load
-    schedule: ScheduleStore
-    tidy_people: Callable[[], Awaitable[None]] | None = None
-    archive: Archive | None = None
-    """None: nothing is moved into history."""
 
 
 class Node:

@@ -18,7 +18,8 @@ from actors.io.postgres import open_pool
 from actors.io.redis import open_redis, open_subscriber
 from actors.io.smtp import SmtpPoolLimits, open_smtp_pool
 from actors.io.tls import trusting
-from actors.node import Node, Ports
+from actors.node import Node
+from actors.node_ports import Ports
 from actors.redis_queue import RedisQueue
 from actors.store.answers import read_answer
 from actors.store.dispatching import PostgresStore

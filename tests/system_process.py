@@ -27,7 +27,8 @@ from actors.memory_feedback import MemoryFeedback
 from actors.memory_people import MemoryPeople
 from actors.memory_schedule import MemorySchedule
 from actors.memory_store import MemoryStore
-from actors.node import FLUSH_S, RELEASE_S, Node, Ports
+from actors.node import FLUSH_S, RELEASE_S, Node
+from actors.node_ports import Ports
 from actors.ports import Queue
 from actors.transports import Transports
 from dispatcher.config import Config

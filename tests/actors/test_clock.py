@@ -30,6 +30,14 @@ from schedule_world import ACME, OTHER, OURS, admission, event, new_id, telling
 EPOCH_S = 1_700_000_000.0
 
 
+async def nothing_asked(due: Sequence[Due]) -> Sequence[Ruling]:
+    raise AssertionError(due)
+
+
+async def nothing_told(digest: Digest) -> Admission | None:
+    raise AssertionError(digest)
+
+
 class Bench:
     """One database and one queue, and clocks at them."""
 
@@ -58,7 +66,7 @@ class Bench:
         return admission(self, send_in_s=in_s, **columns)
 
     @asynccontextmanager
-    async def clock(self, ask: Ask | None = None, tell: Tell | None = None) -> AsyncIterator[Clock]:
+    async def clock(self, ask: Ask = nothing_asked, tell: Tell = nothing_told) -> AsyncIterator[Clock]:
         pusher = Pusher(self.queue, self.metrics, wake=lambda _: None, random=Random(1))
         clock = Clock(self.schedule, self.queue, pusher, self.metrics, ask=ask, tell=tell, random=Random(1), unix_s=self.unix_s)
         async with trio.open_nursery() as nursery:
