@@ -53,6 +53,9 @@ READ_ONLY = frozenset(
     {
         "known",
         "queued",
+        "next_in_s",
+        "due",
+        "digests",
         "load_providers",
         "stored_answer",
         "register",
@@ -62,8 +65,12 @@ READ_ONLY = frozenset(
         "release_shards",
     }
 )
-FINAL = (Status.DELIVERED, Status.FAILED)
+FINAL = (Status.DELIVERED, Status.FAILED, Status.CANCELED)
+BEGINNINGS = (Status.QUEUED, Status.SCHEDULED)
 TRANSITIONS = {
+    (Status.SCHEDULED, Status.QUEUED),
+    (Status.SCHEDULED, Status.CANCELED),
+    (Status.QUEUED, Status.CANCELED),
     (Status.QUEUED, Status.SENDING),
     (Status.QUEUED, Status.FAILED),
     (Status.SENDING, Status.QUEUED),
@@ -156,7 +163,7 @@ class Checker:
                 seen[id] = after
                 if before is not None:
                     self._changed(operation, process, row, before, after)
-                elif after != Seen(Status.QUEUED, 0, after.attempts_max, 0, 0, None):
+                elif after not in [Seen(status, 0, after.attempts_max, 0, 0, None) for status in BEGINNINGS]:
                     self.break_("I5", f"{id} began as {after}")
 
     def _changed(self, operation: str, process: Process, row: Row, before: Seen, after: Seen) -> None:
@@ -180,6 +187,10 @@ class Checker:
             self.break_("I1", f"{step}, and no provider ever took it")
         if after.status is Status.FAILED and row.id not in self._world.database.dead_letters:
             self.break_("I1", f"{step} without a dead letter")
+        if (before.status, after.status) == (Status.SCHEDULED, Status.QUEUED) and not self._is_due(row):
+            self.break_("I5", f"{step}, before its time")
+        if after.status is Status.CANCELED and operation != "cancel" and row.reason != "expired":
+            self.break_("I5", f"{step}, by nobody's hand")
         if before.status is Status.FAILED:
             self._requeues[row.id] += 1
             if operation != "requeue":
@@ -192,6 +203,9 @@ class Checker:
             refunded = before.attempts - after.attempts
             if refunded not in (0, 1) or (row.reason == "interrupted" and after.status is Status.QUEUED and not refunded):
                 self.break_("I12", f"{step}: {refunded} attempts given back for {row.reason}")
+
+    def _is_due(self, row: Row) -> bool:
+        return row.next_retry_at_s is not None and row.next_retry_at_s <= self._world.database.unix_s()
 
     def _rescued(self, operation: str, process: Process, row: Row, before: Seen, step: str) -> None:
         self._rescues[row.id] += 1

@@ -13,7 +13,7 @@ import trio
 from attrs import evolve, frozen
 
 from dispatcher.messages import ProviderPolicy
-from dispatcher.model import NotificationId, OrganizationId
+from dispatcher.model import NotificationId, OrganizationId, Status
 from dispatcher.outcome import OnUnknown
 from system_checker import HEALED_WITHIN_S
 from system_network import Answering, Reply
@@ -103,6 +103,7 @@ class Storm:
         self._moods: dict[str, Sequence[tuple[Reply, float]]] = {}  # by configuration
         self._seconds = {name: self._second() for name in self._organizations}
         self._answers = Random(f"answers {world.seed}")
+        self._times = Random(f"times {world.seed}")
 
     async def run(self) -> None:
         """From the first process to the last fault."""
@@ -114,6 +115,7 @@ class Storm:
             world.start()
         world.weather = random.choice(WEATHERS)
         plan = [self._event() for _ in range(random.randint(4, 16))] + [self._arrival() for _ in range(random.randint(8, 25))]
+        plan += [(self._times.uniform(0.0, self._length_s), self._cancel) for _ in range(self._times.randint(0, 6))]
         async with trio.open_nursery() as nursery:
             for at_s, happen in plan:
                 nursery.start_soon(self._at, at_s, happen)
@@ -170,11 +172,12 @@ class Storm:
         texts = [f"text {random.randint(1, 3)}" for _ in range(random.choice((1, 1, 1, 2, 4)))]
         key = f"key-{random.randint(1, 6)}" if random.random() < 0.4 else None
         life_s = random.uniform(2.0, 60.0) if random.random() < 0.2 else None
+        after_s = self._times.uniform(0.5, 60.0) if self._times.random() < 0.2 else None
 
         async def arrive() -> None:
             for _ in range(4):
                 process = self._somebody()
-                if process is not None and await self._world.send(process, organization_id, channel, texts, key, life_s):
+                if process is not None and await self._world.send(process, organization_id, channel, texts, key, life_s, after_s):
                     return
                 await trio.sleep(3.0)
 
@@ -288,6 +291,12 @@ class Storm:
             renewed = [policy for policy in self._policies(organization_id) if policy.channel in present]
             if {policy.channel for policy in renewed} == present:
                 await self._world.change(process, organization_id, *renewed)
+
+    async def _cancel(self) -> None:
+        process = self._somebody()
+        open_ = sorted(row.id for row in self._world.database.rows.values() if row.status in (Status.SCHEDULED, Status.QUEUED))
+        if process is not None and open_:
+            await self._world.cancel(process, self._times.choice(open_))
 
     async def _requeue(self) -> None:
         process = self._somebody()

@@ -101,6 +101,7 @@ class Process:
         self._answered = trio.Event()
         self._messages = trio.open_memory_channel[Message | Reconnected](MESSAGES_MAX)
         self.store = world.variant.store(world.database, self.incarnation, interrupt=self._interrupt_store)
+        self.schedule = MemorySchedule(world.database, interrupt=self._interrupt_store)
         self.queue = cast("Queue", world.variant.handle(self, world.queue))
         self.node = self._make_node()
 
@@ -134,7 +135,7 @@ class Process:
                 stored_answer=self._stored_answer,
                 feedback=MemoryFeedback(world.database),
                 load_webhook=_no_webhook,
-                schedule=MemorySchedule(world.database, interrupt=self._interrupt_store),
+                schedule=self.schedule,
             ),
             pool=cast("Pool", Connections()),
             redis=cast("Redis", Publisher(self)),

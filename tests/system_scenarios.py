@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import trio
 from attrs import evolve, frozen
 
+from actors.clock import LOOK_S
 from actors.memory import Moment
 from actors.memory_tables import Row
 from dispatcher.model import Channel, NotificationId
@@ -459,3 +460,36 @@ async def configured_again_and_again(world: World) -> None:
     for _ in range(6):
         await trio.sleep(2.0)
         await world.change(process, ACME, slow)
+
+
+# --- what waits for its time ------------------------------------------------------------------------------------------------
+
+
+async def accepted_for_later_by_one_who_dies(world: World) -> None:
+    """Nobody else was told of it."""
+    first = await world.started()
+    await world.started()
+    await world.send(first, ACME, Channel.SMS, after_s=60.0)
+    first.kill()
+    await trio.sleep(60.0 + 2 * LOOK_S)
+
+
+async def killed_between_release_and_push(world: World) -> None:
+    """It is queued, and Redis does not know it."""
+    first = await world.started()
+    await world.send(first, ACME, Channel.SMS, after_s=10.0)
+    world.trap(POSTGRES, "release", Moment.AFTER, Fault.KILL)
+    await trio.sleep(11.0)
+    await world.started()
+    await trio.sleep(3 * world.config.dispatch.lease_s)
+
+
+async def canceled_while_they_are_sent(world: World) -> None:
+    """Each is canceled at some moment of its way: while it waits, is queued, being sent, or delivered."""
+    world.configure(ACME, evolve(TEXT, rate_per_s=2.0, concurrency_max=2))
+    first, second = await world.started(), await world.started()
+    ids = await world.send(first, ACME, Channel.SMS, texts(20))
+    later = await world.send(second, ACME, Channel.SMS, texts(20), after_s=5.0)
+    for id in [*(ids or ()), *(later or ())]:
+        await trio.sleep(world.random.uniform(0.0, 0.5))
+        await world.cancel(world.random.choice((first, second)), id)

@@ -227,14 +227,20 @@ class World:
         texts: Sequence[str] = ("hello",),
         key: str | None = None,
         life_s: float | None = None,
+        after_s: float | None = None,
     ) -> list[NotificationId] | None:
-        """Hand in one notification or a batch; the ids that are accepted, or None when there was no answer that said so."""
+        """Hand in one notification or a batch, for ``after_s`` from now if it is given, and with so much life from then on.
+
+        Returns the ids that are accepted, or None when there was no answer that said so.
+        """
         items = []
         for text in texts:
             content = {"subject": "s", "text": text} if channel is Channel.EMAIL else {"text": text}
             item: dict[str, Any] = {"channel": channel.value, "recipient": RECIPIENTS[channel], "content": content}
             if life_s is not None:
-                item["expires_at"] = rfc3339(process.unix_s() + life_s)
+                item["expires_at"] = rfc3339(process.unix_s() + life_s + (after_s or 0.0))
+            if after_s is not None:
+                item["send_at"] = rfc3339(process.unix_s() + after_s)
             items.append(item)
         body = orjson.dumps(items[0] if len(items) == 1 else {"items": items})
         answer = await process.ask(lambda: process.node.acceptor.accept(organization_id, body, key))
@@ -246,6 +252,19 @@ class World:
         self.note(process.name, "accept", *ids)
         self.accepted.update((id, organization_id) for id in ids)
         return ids
+
+    async def cancel(self, process: Process, id: NotificationId) -> bool:
+        """Cancel one by hand. Whether it was this that canceled it."""
+        row = self.database.rows[id]
+
+        async def request() -> bool:
+            canceled = await process.schedule.cancel(row.organization_id, id)
+            if canceled is None or not canceled.now:
+                return False
+            process.node.clock.canceled(row.organization_id, [(id, canceled.channel)])
+            return True
+
+        return await process.ask(request) is True
 
     async def requeue(self, process: Process, id: NotificationId) -> bool:
         """Queue a dead letter again, by hand."""

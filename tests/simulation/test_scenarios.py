@@ -14,9 +14,11 @@ from system_scenarios import (
     Ended,
     Play,
     a_poisonous_notification,
+    accepted_for_later_by_one_who_dies,
     an_answer_is_swallowed,
     an_answer_is_swallowed_by_a_provider_that_can_be_asked,
     an_answer_never_comes_where_doubts_are_held,
+    canceled_while_they_are_sent,
     cancelled_during_the_claim,
     clock_jumps,
     configured_again_and_again,
@@ -26,6 +28,7 @@ from system_scenarios import (
     drained_during_a_flush,
     handed_on_and_on,
     it_wanted_to_sleep_and_redis_went_away,
+    killed_between_release_and_push,
     perform,
     redis_comes_back_older,
     redis_is_away_for_a_moment,
@@ -310,3 +313,26 @@ def test_tokens_left_behind_by_a_life_that_went_on_are_not_given_out_once_more()
 
 def test_a_channel_that_begins_anew_has_no_free_burst() -> None:
     sound(configured_again_and_again)
+
+
+# --- what waits for its time ------------------------------------------------------------------------------------------
+
+
+def test_what_was_accepted_for_later_by_a_process_that_died_is_sent_by_another() -> None:
+    ended = sound(accepted_for_later_by_one_who_dies)
+
+    assert facts(ended) == [(Status.DELIVERED, 1, 0, 1, ["p2"])]
+
+
+def test_killed_between_the_release_and_the_push_it_is_sent_once_all_the_same() -> None:
+    ended = sound(killed_between_release_and_push)
+
+    assert facts(ended) == [(Status.DELIVERED, 1, 0, 1, ["p2"])]
+
+
+def test_each_is_canceled_or_sent_and_never_both() -> None:
+    ended = sound(canceled_while_they_are_sent)
+    canceled = [row for row in ended.rows if row.status is Status.CANCELED]
+
+    assert {row.status for row in ended.rows} == {Status.CANCELED, Status.DELIVERED}
+    assert [row for row in canceled if ended.effects(row)] == []
