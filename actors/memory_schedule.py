@@ -52,7 +52,7 @@ class MemorySchedule:
             is_late = row.expires_at_s is not None and row.expires_at_s <= now_s
             if (row.plan is None or is_late) and len(moved) < limit:
                 row.status, row.updated_at_s = Status.CANCELED if is_late else Status.QUEUED, now_s
-                row.reason = EXPIRED if is_late else None
+                row.reason, row.send_at_s = EXPIRED if is_late else None, row.next_retry_at_s
                 moved.append(_moved(row))
         await self.interrupt("release", Moment.AFTER)
         return moved
@@ -88,6 +88,7 @@ class MemorySchedule:
             if row is None or row.status is not Status.SCHEDULED or row.next_retry_at_s != ruling.due.due_at_s:
                 continue
             row.status, row.reason, row.updated_at_s = ruling.status, reason_of(ruling), self.database.unix_s()
+            row.send_at_s = row.next_retry_at_s if ruling.status is Status.QUEUED else None
             row.next_retry_at_s = row.next_retry_at_s if ruling.at_s is None else ruling.at_s
             if ruling.decisions:
                 row.decisions = [*(row.decisions or ()), *(decision.document() for decision in ruling.decisions)]

@@ -319,7 +319,7 @@ class MemoryStore:
             row.payload,
             row.attempts,
             row.attempts_max,
-            row.created_at_s,
+            row.created_at_s if row.send_at_s is None else row.send_at_s,
             row.expires_at_s,
             term,
             row.unknowns,

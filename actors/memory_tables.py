@@ -59,6 +59,7 @@ class Row:
     bulk: bool = False
     decisions: Sequence[Mapping[str, Any]] | None = None
     plan: Mapping[str, Any] | None = field(default=None, repr=False)
+    send_at_s: float | None = None  # of a scheduled one, from its release on
 
     def due_in_s(self, now_s: float) -> float:
         """How long until it may be tried."""

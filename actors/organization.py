@@ -317,6 +317,8 @@ class OrganizationActor:
 
     def _gated(self, event: Event) -> None:
         """What the gate let through begins only while the organization is ours: its next owner has a bucket of its own."""
+        if isinstance(event, Gated) and event.deliveries:
+            self._observe_age(event.deliveries)
         if not self._with.owns(self.organization_id):
             self.pause()
         self.tell(event)
@@ -331,7 +333,6 @@ class OrganizationActor:
             try:
                 event = claimed = await self._with.queue.claim(self.organization_id, granted, look)
                 if claimed.ids:
-                    self._observe_age(claimed.ids[-1])
                     for config_id in self._memory.to_retract:  # it meant to leave, stayed, and could not tell Redis so
                         self._carry_out(Keep(config_id))
             except QueueUnavailable:
@@ -341,9 +342,9 @@ class OrganizationActor:
         self.claims += 1
         self.tell(event)
 
-    def _observe_age(self, id: NotificationId) -> None:
-        """Of a claim the last id: what comes back (a retry, a lapsed lease) stands in front, what has waited its turn behind."""
-        age_s = self._with.unix_s() - int(id[:8] + id[9:13], 16) / 1000
+    def _observe_age(self, deliveries: Sequence[Delivery]) -> None:
+        """Of what passed together the youngest: what comes back (a retry, a lapsed lease) is older, what waited its turn is not."""
+        age_s = self._with.unix_s() - max(delivery.created_at_s for delivery in deliveries)
         self._with.metrics.queue_age.observe(age_s, trio.current_time())
 
     async def _unpark(self, lane: Lane, n: int) -> None:

@@ -61,8 +61,8 @@ class Delivery:
     """One notification that passed the gate: the intent to send it is on record, this attempt is ours.
 
     ``payload`` is the rendered content, by channel; for email ``{"subject", "text"?, "html"?}``.
-    ``attempt`` counts from 1. ``created_at_s`` and ``expires_at_s`` are Unix seconds. ``term`` is the term of the lease under
-    which the attempt is ours.
+    ``attempt`` counts from 1. ``created_at_s`` and ``expires_at_s`` are Unix seconds; what has waited for its time counts as
+    created then. ``term`` is the term of the lease under which the attempt is ours.
 
     ``unknowns`` counts earlier attempts whose effect is not known. Of those that nobody has decided about since,
     ``unknown_for_s`` is how long ago the first passed the gate, ``unknown_last_s`` how long ago the last was given up; None

@@ -28,7 +28,7 @@ WITH due AS (
 )
 UPDATE notifications n
 SET status = CASE WHEN n.expires_at <= now() THEN 'canceled' ELSE 'queued' END, updated_at = now(),
-    reason = CASE WHEN n.expires_at <= now() THEN 'expired' END
+    reason = CASE WHEN n.expires_at <= now() THEN 'expired' END, send_at = n.next_retry_at
 FROM due WHERE n.id = due.id
 RETURNING {_MOVED}
 """
@@ -46,7 +46,7 @@ WITH u AS (
     SELECT n.id FROM notifications n JOIN u USING (id) WHERE n.status = 'scheduled' ORDER BY n.id FOR UPDATE OF n
 )
 UPDATE notifications n
-SET status = u.status, reason = u.reason, updated_at = now(),
+SET status = u.status, reason = u.reason, updated_at = now(), send_at = CASE WHEN u.status = 'queued' THEN n.next_retry_at END,
     next_retry_at = coalesce(to_timestamp(u.at), n.next_retry_at),
     decisions = CASE WHEN u.decisions IS NULL THEN n.decisions ELSE coalesce(n.decisions, '[]') || u.decisions END
 FROM u JOIN held USING (id)

@@ -86,7 +86,7 @@ WHERE id = ANY(%(ids)s::uuid[]) AND status = 'queued'
   AND (next_retry_at IS NULL OR next_retry_at <= now() + interval '10 milliseconds'){is_open}
   AND EXISTS (SELECT FROM incarnations WHERE incarnations.id = %(claimer)s AND lease_until > now())
 RETURNING id, organization_id, channel, recipient, payload, attempts, attempts_max,
-          extract(epoch FROM created_at)::float8, extract(epoch FROM expires_at)::float8, unknowns,
+          extract(epoch FROM coalesce(send_at, created_at))::float8, extract(epoch FROM expires_at)::float8, unknowns,
           extract(epoch FROM now() - unknown_since)::float8, extract(epoch FROM now() - unknown_last)::float8,
           provider_config_id, ({SUPPRESSED_AS.format(row="notifications")})
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -36,6 +37,7 @@ from dispatcher_sandbox.sandbox import Sandbox, open_sandbox
 from postgres_peers import BadLine, StoppableServer, bad_line
 from redis_peers import own_valkey
 from running import KEYS, PATIENCE_S, environment, mail, until
+from store_rows import insert_notification
 
 ACME = OrganizationId("acme")
 
@@ -257,6 +259,7 @@ async def test_what_is_claimed_late_shows_as_the_age_of_the_queue(database_url: 
     old = NotificationId(uuid7(time.time_ns() // 1_000_000 - 500_000, 1))
     async with node(database_url, redis_url, sandbox) as running:
         await configure(running, sandbox)
+        await insert_notification(running.pool, old, created_at=datetime.now(UTC) - timedelta(seconds=500))
         await running.queue.enqueue([Arrival(ACME, [old], ())])
         running.organizations.wake(ACME)
         await until(lambda: running.gauges()["queue_age_s"] > 0)

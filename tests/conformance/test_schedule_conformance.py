@@ -74,6 +74,7 @@ async def test_what_was_released_passes_the_gate(world: World) -> None:
     (delivery,) = (await world.store.gate([one.id], (), again=False))[ACME].deliveries
 
     assert delivery.id == one.id
+    assert delivery.created_at_s == pytest.approx(world.now_s - 50, abs=5), "it is late only from its time on"
 
 
 async def test_what_outlived_its_end_before_it_was_released_is_canceled_without_a_dead_letter(world: World) -> None:
