@@ -343,7 +343,7 @@ class OrganizationActor:
         self.tell(event)
 
     def _observe_age(self, deliveries: Sequence[Delivery]) -> None:
-        """Of what passed together the youngest: what comes back (a retry, a lapsed lease) is older, what waited its turn is not."""
+        """Of what passed together the youngest: what comes back (a retry, a lapsed lease) is older than what waited its turn."""
         age_s = self._with.unix_s() - max(delivery.created_at_s for delivery in deliveries)
         self._with.metrics.queue_age.observe(age_s, trio.current_time())
 
