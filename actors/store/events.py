@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
 from dispatcher.model import OrganizationId
+from dispatcher.retention import SKEW_S, made_at_unix_s
 
 if TYPE_CHECKING:
     from actors.io.postgres import Pool
@@ -41,9 +42,11 @@ async def decisions_of(
 ) -> tuple[Sequence[Mapping[str, Any]] | None, str | None, str | None, str | None]:
     """How a notification came about, as it was kept (None: it was handed in with nothing to decide), and its event, topic and
     correlation id."""
-    rows = await pool.fetch(
-        "SELECT decisions, event_id, topic, correlation_id FROM notifications WHERE organization_id = %s AND id = %s",
-        (organization_id, notification_id),
-    )
+    asked = "SELECT decisions, event_id, topic, correlation_id FROM {table} WHERE organization_id = %s AND id = %s"
+    rows = await pool.fetch(asked.format(table="notifications"), (organization_id, notification_id))
+    if not rows:  # it may have moved
+        since = datetime.fromtimestamp(made_at_unix_s(notification_id) - SKEW_S, UTC)
+        moved = f"{asked.format(table='notification_history')} AND updated_at >= %s"
+        rows = await pool.fetch(moved, (organization_id, notification_id, since))
     decisions, event_id, topic, correlation_id = rows[0] if rows else (None, None, None, None)
     return decisions, event_id, topic, correlation_id

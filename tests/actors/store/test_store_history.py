@@ -17,6 +17,7 @@ from actors.feedback_ports import Report
 from actors.io.postgres import Pool
 from actors.store import dead_letters, notifications
 from actors.store.dead_letter_filter import LetterFilter
+from actors.store.events import decisions_of
 from actors.store.feedback import PostgresFeedback
 from actors.store.history import PostgresArchive, erase_history, history_of_user
 from actors.store.history_statements import LOOK
@@ -291,13 +292,15 @@ async def full(pool: Pool, id: str) -> str:
 async def test_nobody_sees_that_a_notification_has_moved(pool: Pool, archive: PostgresArchive) -> None:
     id = await full(pool, made(9))
     before = await notifications.read(pool, ACME, id)
-    row = await pool.fetch("SELECT topic, correlation_id, event_id, bulk, decisions FROM notifications")
+    chain = await decisions_of(pool, ACME, id)
     assert await walk(archive) == Moved(1)
 
     assert await notifications.read(pool, ACME, id) == before
     assert before is not None
     assert len(before.timeline) == 5
-    assert await pool.fetch("SELECT topic, correlation_id, event_id, bulk, decisions FROM notification_history") == row
+    assert await decisions_of(pool, ACME, id) == chain == ([{"step": "rule"}], "event_id_1", "topic_1", "correlation_id_1")
+    assert await decisions_of(pool, GLOBEX, id) == (None, None, None, None)
+    assert await pool.fetch("SELECT bulk FROM notification_history") == [(True,)]
     await pool.execute("DELETE FROM feedback")  # which is kept for less long
     assert await notifications.read(pool, ACME, id) == before
     assert await notifications.read(pool, GLOBEX, id) is None
