@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
@@ -92,6 +92,11 @@ def made_at_unix_s(id: str) -> float:
         return min(uuid7_ms(id) / 1000, _LATEST_UNIX_S)
     except ValueError:
         return 0.0
+
+
+def changed_since(id: str) -> datetime:
+    """No change of the row with this id is older: of the history, only partitions from then on can have it."""
+    return datetime.fromtimestamp(made_at_unix_s(id) - SKEW_S, UTC)
 
 
 def _date(unix_day: int) -> date:

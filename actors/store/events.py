@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
 from dispatcher.model import OrganizationId
-from dispatcher.retention import SKEW_S, made_at_unix_s
+from dispatcher.retention import changed_since
 
 if TYPE_CHECKING:
     from actors.io.postgres import Pool
@@ -45,8 +45,7 @@ async def decisions_of(
     asked = "SELECT decisions, event_id, topic, correlation_id FROM {table} WHERE organization_id = %s AND id = %s"
     rows = await pool.fetch(asked.format(table="notifications"), (organization_id, notification_id))
     if not rows:  # it may have moved
-        since = datetime.fromtimestamp(made_at_unix_s(notification_id) - SKEW_S, UTC)
         moved = f"{asked.format(table='notification_history')} AND updated_at >= %s"
-        rows = await pool.fetch(moved, (organization_id, notification_id, since))
+        rows = await pool.fetch(moved, (organization_id, notification_id, changed_since(notification_id)))
     decisions, event_id, topic, correlation_id = rows[0] if rows else (None, None, None, None)
     return decisions, event_id, topic, correlation_id

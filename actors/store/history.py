@@ -13,7 +13,6 @@ import psycopg
 
 from actors.archive import FIRST_ID, Found, Late, Moved, Partition
 from actors.io.postgres import Pool, TrioConnection
-from actors.store.feedback import translated
 from actors.store.history_statements import (
     ERASE,
     FOLD,
@@ -26,6 +25,7 @@ from actors.store.history_statements import (
     PARTITIONS,
     SHORTEST,
 )
+from actors.store.translated import translated
 from dispatcher.ids import uuid7
 from dispatcher.model import NotificationId, OrganizationId
 from dispatcher.policy import KEPT_DAYS

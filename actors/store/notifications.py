@@ -10,7 +10,7 @@ only in one direction, so one statement about both, or first the one and then th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
@@ -19,7 +19,7 @@ from actors.store.page import Page, PageRequest, page_of
 from dispatcher.feedback.feedback import FeedbackKind
 from dispatcher.model import Channel, OrganizationId, Status
 from dispatcher.outcome import OutcomeClass
-from dispatcher.retention import SKEW_S, made_at_unix_s
+from dispatcher.retention import changed_since
 
 if TYPE_CHECKING:
     from actors.io.postgres import Pool
@@ -159,7 +159,7 @@ async def _read_history(pool: Pool, organization_id: OrganizationId, id: str) ->
     rows = await pool.fetch(
         f"SELECT {_COLUMNS}, payload, ({_TEMPLATE}), steps, reports FROM {_FROM_HISTORY} "
         "WHERE organization_id = %s AND id = %s AND updated_at >= %s",
-        (organization_id, id, datetime.fromtimestamp(made_at_unix_s(id) - SKEW_S, UTC)),
+        (organization_id, id, changed_since(id)),
     )
     if not rows:
         return None

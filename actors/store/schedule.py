@@ -18,6 +18,7 @@ from actors.store.schedule_statements import (
     DROP_DIGESTS,
     DROP_EMPTY,
     DUE,
+    ENDED,
     HOLD_DIGESTS,
     HOLD_DIGESTS_OF,
     ITEMS_OF,
@@ -30,6 +31,7 @@ from actors.store.schedule_statements import (
 )
 from actors.store.translated import translated
 from dispatcher.model import Channel, NotificationId, OrganizationId, Status
+from dispatcher.retention import changed_since
 
 
 class PostgresSchedule:
@@ -107,6 +109,8 @@ class PostgresSchedule:
     async def cancel(self, organization_id: OrganizationId, id: NotificationId) -> Cancelation | None:
         """Cancel one that is scheduled or queued; None when there is no such one."""
         rows = await self._pool.fetch(CANCEL, {"organization_id": organization_id, "id": id})
+        if not rows:  # it may have moved into history
+            rows = await self._pool.fetch(ENDED, (organization_id, id, changed_since(id)))
         return next((Cancelation(id, Channel(channel), Status(status), now) for id, channel, status, now in rows), None)
 
     async def cancel_correlated(self, organization_id: OrganizationId, correlation_id: str, limit: int) -> Cancelations:

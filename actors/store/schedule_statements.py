@@ -66,6 +66,10 @@ WITH found AS (
 SELECT found.id, found.channel, CASE WHEN done.id IS NULL THEN found.status ELSE 'canceled' END, done.id IS NOT NULL
 FROM found LEFT JOIN done USING (id)
 """
+# What has moved into history is final, so there is nothing to decide.
+ENDED = """
+SELECT id, channel, status, false FROM notification_history WHERE organization_id = %s AND id = %s AND updated_at >= %s
+"""
 CANCEL_CORRELATED = """
 WITH found AS (
     SELECT id FROM notifications

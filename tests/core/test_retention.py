@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dispatcher.ids import uuid7
 from dispatcher.policy import KEPT_DAYS
-from dispatcher.retention import DAY_S, MARGIN_S, STEP_DAYS, Span, made_at_unix_s, span_named, span_of
+from dispatcher.retention import DAY_S, MARGIN_S, SKEW_S, STEP_DAYS, Span, changed_since, made_at_unix_s, span_named, span_of
 
 DAYS = st.integers(0, 40_000)
 
@@ -52,4 +52,5 @@ def test_no_class_has_many_partitions_at_a_time() -> None:
 @given(st.integers(0, 2**48 - 1), st.integers(0, 2**74 - 1))
 def test_an_id_tells_since_when_there_can_have_been_changes(ms: int, bits: int) -> None:
     assert made_at_unix_s(uuid7(ms, bits)) in (ms / 1000, 250_000_000_000.0)
+    assert abs(changed_since(uuid7(ms, bits)).timestamp() - (made_at_unix_s(uuid7(ms, bits)) - SKEW_S)) < 0.001
     assert made_at_unix_s(str(ms)) == 0.0

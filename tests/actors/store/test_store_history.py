@@ -22,6 +22,7 @@ from actors.store.feedback import PostgresFeedback
 from actors.store.history import PostgresArchive, erase_history, history_of_user
 from actors.store.history_statements import LOOK
 from actors.store.page import PageRequest
+from actors.store.schedule import PostgresSchedule
 from dispatcher.feedback.feedback import Feedback, FeedbackKind
 from dispatcher.ids import uuid7
 from dispatcher.model import Channel, NotificationId, OrganizationId, Status
@@ -340,6 +341,17 @@ async def test_a_list_goes_on_in_history_in_the_same_order(pool: Pool, archive: 
     assert 0 < result.kept < 11
     assert len(before[0]) == 11
     assert await listed(250) == await listed(2) == before
+
+
+async def test_what_has_moved_is_too_late_to_be_canceled_and_says_what_it_is(pool: Pool, archive: PostgresArchive) -> None:
+    ids = [NotificationId(await old(pool, made(9, n), 8, status)) for n, status in enumerate(("delivered", "canceled"))]
+    schedule = PostgresSchedule(pool)
+    before = [await schedule.cancel(ACME, id) for id in ids]
+    await walk(archive)
+
+    assert [await schedule.cancel(ACME, id) for id in ids] == before
+    assert [each.status for each in before if each is not None] == [Status.DELIVERED, Status.CANCELED]
+    assert await schedule.cancel(GLOBEX, ids[0]) is None
 
 
 async def test_one_is_looked_for_only_where_it_can_be(pool: Pool, archive: PostgresArchive) -> None:
