@@ -185,8 +185,7 @@ class PostgresFeedback:
             TAKE_MOVED, {"reports": reports, "clearing": [str(kind) for kind in CLEARING_KINDS], "since": since}
         )
         moved = {row[0]: row for row in found if row[1] is not None}
-        # Whether it is new was told by the first statement, which has taken it in.
-        return [row if row[0] not in moved else (*moved[row[0]][:4], row[4], *moved[row[0]][5:]) for row in rows]
+        return [moved.get(row[0], row) for row in rows]
 
     async def _merge(self, events: Mapping[Address, Sequence[Event]]) -> Sequence[ContactChange]:
         """What events say of contacts. Rows are locked in one order, so that two of us never wait for each other."""

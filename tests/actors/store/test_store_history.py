@@ -164,7 +164,7 @@ async def test_what_was_requeued_since_it_was_found_stays(
 ) -> None:
     id = await insert_letter_of(pool, new_id(), columns={"updated_at": now() - 400 * DAY})
     found = await archive.look(FIRST_ID, 10)
-    await archive.prepare(set(found.due.values()))
+    await archive.prepare({*found.due.values(), span_of(KEPT_DAYS_DEFAULT, int(now().timestamp() // 86_400))})
     assert list(found.due) == [id]
     assert await dead_letters.requeue(pool, ACME, id, 8) == id
 
