@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import psycopg
+from psycopg.abc import Params
 
 from actors.archive import FIRST_ID, Found, Late, Moved, Partition
 from actors.io.postgres import Pool, TrioConnection
@@ -47,9 +48,9 @@ class PostgresArchive:
 
     async def look(self, after: NotificationId, limit: int) -> Found:
         """What may go, among the next ``limit`` notifications that are old enough to ask."""
-        ((shortest_s, now_s),) = await self._pool.fetch(SHORTEST, (self._after_s,))
+        ((shortest_s, now_s),) = await self._fetch(SHORTEST, (self._after_s,))
         before = uuid7(max(0, int((now_s - shortest_s) * 1000)), 0)
-        rows = await self._pool.fetch(LOOK, {"after": after, "before": before, "limit": limit, "after_s": self._after_s})
+        rows = await self._fetch(LOOK, {"after": after, "before": before, "limit": limit, "after_s": self._after_s})
         due = {NotificationId(id): span_of(kept_days, day) for id, kept_days, day, may_go in rows if may_go}
         return Found(due, None if len(rows) < limit else rows[-1][0])
 
@@ -58,11 +59,14 @@ class PostgresArchive:
         missing = sorted(set(spans) - self._there)
         if not missing:
             return
-        async with self._pool.connection() as connection, connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock(%s)", (TURN,))
-            await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_S}s'")
-            for span in missing:
-                await _make(connection, span)
+        with translated("partitions"):
+            async with self._pool.connection() as connection, connection.transaction():
+                await connection.execute("SELECT pg_advisory_xact_lock(%s)", (TURN,))
+                await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_S}s'")
+                there = {span for span, _, _ in await self._partitions(connection)}
+                for span in missing:
+                    if span not in there:
+                        await _make(connection, span)
         self._there.update(missing)
 
     async def move(self, due: Mapping[NotificationId, Span]) -> Moved:
@@ -82,44 +86,52 @@ class PostgresArchive:
 
     async def confirm(self, after: NotificationId, limit: int) -> Late:
         """Write what was confirmed of moved notifications to their history."""
-        ((now_s,),) = await self._pool.fetch("SELECT extract(epoch FROM now())::float8")
+        ((now_s,),) = await self._fetch("SELECT extract(epoch FROM now())::float8")
         before = uuid7(max(0, int((now_s - min(self._after_s, 86_400.0)) * 1000)), 0)
-        ((seen, last, _, written),) = await self._pool.fetch(LATE, {"after": after, "before": before, "limit": limit})
+        ((seen, last, _, written),) = await self._fetch(LATE, {"after": after, "before": before, "limit": limit})
         return Late(written, None if seen < limit else last)
 
     async def partitions(self) -> Sequence[Partition]:
         """All partitions there are, by class and age."""
-        rows = await self._pool.fetch(PARTITIONS, (_CLASSES,))
-        found = [(span_named(name), rows, size) for name, rows, size in rows]
-        return sorted(Partition(span, rows, size) for span, rows, size in found if span is not None)
+        with translated("a look at the history"):
+            async with self._pool.connection() as connection:
+                return await self._partitions(connection)
 
     async def drop(self, span: Span) -> bool:
         """Drop a partition; False when its class could not be had within ``LOCK_S``."""
-        async with self._pool.connection() as connection:
-            try:
-                async with connection.transaction():
-                    await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_S}s'")
-                    await connection.execute(f"DROP TABLE IF EXISTS {span.name}")
-            except psycopg.errors.LockNotAvailable:
-                return False
+        with translated("the end of a partition"):
+            async with self._pool.connection() as connection:
+                try:
+                    async with connection.transaction():
+                        await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_S}s'")
+                        await connection.execute(f"DROP TABLE IF EXISTS {span.name}")
+                except psycopg.errors.LockNotAvailable:
+                    return False
         self._there.discard(span)
         return True
 
     async def fold(self, limit: int) -> int:
         """Add up to ``limit`` changes of counts to the counts; how many there were."""
-        ((folded,),) = await self._pool.fetch(FOLD, (limit,))
+        ((folded,),) = await self._fetch(FOLD, (limit,))
         return int(folded)
 
     async def forget(self, limit: int) -> int:
         """Forget up to ``limit`` each of the events and batch answers that are old enough; how many there were."""
-        answers = await self._pool.execute(FORGET_ANSWERS, (self._after_s, limit))
-        return answers + await self._pool.execute(FORGET_EVENTS, (self._after_s, limit))
+        with translated("what is forgotten"):
+            answers = await self._pool.execute(FORGET_ANSWERS, (self._after_s, limit))
+            return answers + await self._pool.execute(FORGET_EVENTS, (self._after_s, limit))
+
+    async def _fetch(self, sql: str, params: Params = ()) -> list[tuple[Any, ...]]:
+        with translated("a change of the history"):
+            return await self._pool.fetch(sql, params)
+
+    async def _partitions(self, connection: TrioConnection[Any]) -> list[Partition]:
+        found = await (await connection.execute(PARTITIONS, (_CLASSES,))).fetchall()
+        named = [(span_named(name), rows, size) for name, rows, size in found]
+        return sorted(Partition(span, rows, size) for span, rows, size in named if span is not None)
 
 
 async def _make(connection: TrioConnection[Any], span: Span) -> None:
-    cursor = await connection.execute("SELECT to_regclass(%s) IS NULL", (span.name,))
-    if await cursor.fetchone() != (True,):
-        return
     first, end = span.bounds
     await connection.execute(f"CREATE TABLE {span.name} (LIKE {span.parent})")
     await connection.execute(f"ALTER TABLE {span.parent} ATTACH PARTITION {span.name} FOR VALUES FROM ('{first}') TO ('{end}')")

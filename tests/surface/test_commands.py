@@ -224,3 +224,16 @@ def test_a_person_is_exported_and_then_erased_for_good(configured: Run, database
     assert configured("users", "export", "acme", "ada") == (1, "", "Error: acme has nothing of a user of this id\n")
     assert configured("users", "erase", "nobody", "ada", "--yes").err == "Error: there is no organization nobody\n"
     assert "must be 1 to 255 bytes" in configured("users", "export", "acme", "a/b").err
+
+
+def test_the_history_is_listed_by_partition(configured: Run, database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "CREATE TABLE notification_history_7_20260301 PARTITION OF notification_history_7 "
+            "FOR VALUES FROM ('2026-03-01 00:00:00+00') TO ('2026-03-02 00:00:00+00')"
+        )
+    result = configured("history")
+
+    header, row = result.out.splitlines()
+    assert header.split() == ["KEPT", "DAYS", "FROM", "BEFORE", "ROWS", "MIB", "DROPPED", "AFTER"]
+    assert row.split() == ["7", "2026-03-01", "2026-03-02", "0", "0.0", "2026-03-09", "01:00"]

@@ -23,6 +23,7 @@ from actors.store.history import PostgresArchive, erase_history, history_of_user
 from actors.store.history_statements import LOOK
 from actors.store.page import PageRequest
 from actors.store.schedule import PostgresSchedule
+from dispatcher.errors import StoreUnavailable
 from dispatcher.feedback.feedback import Feedback, FeedbackKind
 from dispatcher.ids import uuid7
 from dispatcher.model import Channel, NotificationId, OrganizationId, Status
@@ -182,6 +183,20 @@ async def test_a_move_without_its_partition_moves_nothing_and_the_next_one_does(
     assert await archive.move(found.due) == Moved()
     assert await here(pool) == {id}
     assert await walk(archive) == Moved(1)
+
+
+async def test_a_table_that_is_in_the_way_of_a_partition_is_told_and_nothing_is_lost(
+    pool: Pool, archive: PostgresArchive
+) -> None:
+    id = await old(pool, made(8), 8)
+    found = await archive.look(FIRST_ID, 10)
+    (span,) = found.due.values()
+    await pool.execute(f"CREATE TABLE {span.name} ()")
+
+    with pytest.raises(StoreUnavailable, match="DuplicateTable"):
+        await archive.prepare([span])
+    assert await archive.move(found.due) == Moved()
+    assert await here(pool) == {id}
 
 
 async def test_a_look_reads_no_more_than_it_may_however_much_there_is_that_stays(pool: Pool, archive: PostgresArchive) -> None:
