@@ -14,7 +14,8 @@ from attrs import evolve
 
 from dispatcher.bundle import POLICY_KEY, TEMPLATE, Contents, Key
 from dispatcher.bundle_templates import key_of
-from dispatcher.catalogues import catalogue_faults, set_faults
+from dispatcher.catalogue_checks import word_faults as lacking_words
+from dispatcher.catalogues import set_faults
 from dispatcher.definitions import Kind
 from dispatcher.model import Template
 from dispatcher.problems import Problem
@@ -142,17 +143,17 @@ def word_faults(
             continue
         yield
         try:
-            keys = after.compiled(templates[key]).keys
+            compiled = after.compiled(templates[key])
         except TemplateError:  # which is told elsewhere
             continue
-        faults = catalogue_faults(keys, after.catalogues, after.default_locale)
+        faults = lacking_words(compiled, after.catalogues, after.default_locale)
         if key in changed:
             found += [(key, fault) for fault in faults]
         else:
-            known = catalogue_faults(keys, now.catalogues, now.default_locale)
+            known = lacking_words(compiled, now.catalogues, now.default_locale)
             name = spoken(key).capitalize()
             found += [
-                (Key(Kind.CATALOGUE, ""), evolve(fault, detail=f"{name} would lack words. {fault.detail}"))
+                (Key(Kind.CATALOGUE, ""), evolve(fault, detail=f"{name} would lack words. {fault.detail}", pointer=None))
                 for fault in faults
                 if fault not in known
             ]

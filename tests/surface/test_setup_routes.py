@@ -226,7 +226,8 @@ async def test_no_template_comes_into_force_without_its_words_and_none_loses_the
     greeting = {"name": "hi", "channel": "sms", "locale": "en", "body_template": "{{ 'hello'|t(name=who) }}"}
     english = {"catalogues": {"en": {"messages": {"hello": {"text": "Hello {name}"}, "more": {"text": "More"}}}}}
 
-    assert pointers(await push(surface, {"templates": [greeting]})) == [("/templates/0", "template_message_missing")]
+    wordless = await push(surface, {"templates": [greeting]})
+    assert pointers(wordless) == [("/templates/0/body_template", "template_message_missing")]
     assert (await push(surface, {**english, "templates": [greeting]})).status_code == 200
     fewer = {"catalogues": {"en": {"messages": {"more": {"text": "More"}}}}}
     assert pointers(await push(surface, fewer)) == [("/catalogues", "template_message_missing")]
