@@ -85,15 +85,14 @@ _THEIRS = f"""{_OF_USER}
     AND created_at <= %(asked_at)s::timestamptz + make_interval(secs => %(margin_s)s)
     AND created_at < coalesce(
         (SELECT u.created_at FROM users u WHERE u.organization_id = %(organization_id)s AND u.id = %(user_id)s), 'infinity')"""
-# What is being sent gets no further attempt: one that has expired is given up by whoever claims it. Its address is kept as a
-# digest at once, so that a refusal which is recorded when it ends brings no address back.
+# What is being sent gets no further attempt: one that has expired is given up by whoever claims it.
 _LET_END = f"""
 WITH mine AS (
-    SELECT id, channel, recipient FROM notifications WHERE {_THEIRS} AND status = 'sending' ORDER BY id FOR UPDATE
+    SELECT id FROM notifications WHERE {_THEIRS} AND status = 'sending' ORDER BY id FOR UPDATE
 ), told AS (
     UPDATE notifications n SET expires_at = least(n.expires_at, now()) FROM mine
     WHERE n.id = mine.id AND n.status = 'sending' AND n.expires_at IS DISTINCT FROM least(n.expires_at, now())
-), kept AS ({_BLANK_CONTACTS.format(whose="mine")})
+)
 SELECT count(*) FROM mine
 """
 # What becomes of the rows of ``mine``, of which some still wait.

@@ -178,6 +178,9 @@ async def test_two_organizations_never_see_each_others_users(world: World) -> No
     await world.put(evolve(ADA, locale="de", points=(), preferences={}), OTHER)
     await world.suppress("ada@example.org")
 
+    await world.put(User("bob", points=(evolve(MAIL, id="0198c000-0000-7000-8000-000000000008"),)), OTHER)
+
+    assert (await world.people.read(OTHER, ["bob"]))["bob"].points[0].status is ContactStatus.ACTIVE
     assert (await world.people.read(OTHER, ["ada"]))["ada"].locale == "de"
     assert (await world.people.read(OTHER, ["ada"]))["ada"].points == ()
     assert (await world.people.read(ACME, ["ada"]))["ada"].locale == "pt-BR"

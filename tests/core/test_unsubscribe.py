@@ -50,6 +50,15 @@ def test_no_link_can_be_changed(data: Any) -> None:
     assert changed == token or LINKS.read(changed) is None
 
 
+def test_a_link_has_one_spelling_also_where_its_last_letter_has_bits_to_spare() -> None:
+    tokens = [LINKS.token(evolve(ADA, user_id="a" * length)) for length in range(1, 4)]
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+    assert {len(token) % 4 for token in tokens} == {0, 2, 3}
+    for token in tokens:
+        assert [letter for letter in letters if LINKS.read(token[:-1] + letter) is not None] == [token[-1]]
+
+
 @pytest.mark.parametrize("token", ["", "A", "AAAA", "A" * 22, "A" * 100, "A" * 5000, "ä" * 40, "=" * 40, "a+b/" * 20, "%00" * 20])
 def test_what_was_not_made_here_is_nothing(token: str) -> None:
     assert LINKS.read(token) is None
