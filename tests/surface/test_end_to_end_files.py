@@ -154,6 +154,7 @@ async def test_a_push_with_faults_names_every_file_and_changes_nothing(acme: Cus
     edit(tmp_path / "templates/order.paid/email/en/body.txt", "{{ total }}", "{% if total %}")
     edit(tmp_path / "topics/orders.json", '"Orders"', "")
     edit(tmp_path / "catalogues/pt.po", "Olá {name}", "Olá {")
+    (tmp_path / "rules/broken.json").write_text("{")
 
     for verb in ("push", "diff"):
         refused = await run("setup", verb, *(["--yes"] if verb == "push" else []))
@@ -162,12 +163,13 @@ async def test_a_push_with_faults_names_every_file_and_changes_nothing(acme: Cus
         assert (refused.status, refused.out) == (1, "")
         assert [line.partition(": ")[0] for line in lines] == [
             "catalogues/pt.po:12",
+            "rules/broken.json:1",
             "rules/paid.json:15",
             "templates/order.paid/email/en/body.txt:2",
             "topics/orders.json:3",
             "Error",
         ]
-        assert lines[-1] == "Error: 4 faults, so nothing is pushed"
+        assert lines[-1] == "Error: 5 faults, so nothing is pushed"
     assert await acme.get("setup") == before
 
 

@@ -76,6 +76,13 @@ def test_a_text_may_lack_its_last_line_break() -> None:
     assert [each["body_template"] for each in read_files(files, SECTIONS).document["templates"]] == ["Hello", "Olá"]
 
 
+@pytest.mark.parametrize("text", ["", "\n", "a\n\n", "\r\n", "a\r", " a "])
+def test_every_break_and_blank_of_a_text_is_kept(text: str) -> None:
+    document = {"templates": [{"name": "a", "channel": "sms", "locale": "en", "body_template": text}]}
+
+    assert read_files(files_of(document), SECTIONS).document == document
+
+
 def test_every_file_at_fault_is_named_with_its_line() -> None:
     files = {
         "rules/a.json": b'{\n "event": }',
