@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from dispatcher.problems import Problem
-from dispatcher.template_limits import MEANINGS, Budget, Missing, MissingVariable, TemplateError
+from dispatcher.template_filters import FILTERS
+from dispatcher.template_limits import MEANINGS, Budget, Limits, Missing, MissingVariable, TemplateError
 
 
 def test_an_error_tells_code_place_and_name() -> None:
@@ -81,3 +85,15 @@ def test_long_values_are_refused_before_they_are_made_and_others_cost_by_length(
         budget.fit(1001)
 
     assert budget.steps_left == 89
+
+
+def test_every_code_and_limit_is_written_down() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "templates.md").read_text()
+    limits = Limits()
+
+    assert [code for code in MEANINGS if f"`{code}`" not in page] == []
+    assert [name for name in FILTERS if not re.search(rf"\b{name}\b", page)] == []
+    assert (limits.source_bytes_max, limits.expanded_bytes_max, limits.output_bytes_max) == (128 << 10, 512 << 10, 512 << 10)
+    assert f"{limits.steps_max:,}" in page
+    assert f"{limits.nodes_max} nodes" in page
+    assert f"{limits.depth_max} levels" in page
