@@ -14,6 +14,7 @@ from actors.memory_insert import insert
 from actors.memory_shards import free_shards, hold_shards
 from actors.memory_tables import DeadLetter, MemoryDatabase, Row, TimelineRow
 from actors.ports import (
+    DUE_SLACK_S,
     NO_WAYS,
     RESCUES_MAX,
     Admission,
@@ -38,8 +39,6 @@ from dispatcher.messages import Gated, Verdict
 from dispatcher.model import Channel, DeadLetterReason, Delivery, Lane, NotificationId, OrganizationId, Status
 from dispatcher.outcome import FOUND_AT_PROVIDER, OutcomeClass
 
-DUE_SLACK_S = 0.01
-"""How far ahead of its time a row may pass the gate: the queue counts in whole milliseconds."""
 RESCUE_SLACK_S = 1.0
 """How long after its end a lease still protects what was claimed under it."""
 DEFERRED_S = 1.0
@@ -290,7 +289,7 @@ class MemoryStore:
                 elsewhere.append(id)
             elif row.status is not Status.QUEUED:
                 dropped.append(id)
-            elif due_in_s > 0.0:
+            elif due_in_s > DUE_SLACK_S:
                 deferred.append((id, due_in_s))
             elif is_closed:
                 parked.append((lane, id))

@@ -25,6 +25,8 @@ KEPT_S = 86_400
 """How long the limits of a channel are kept after the last reading or writing: as long as the longest window of a quota."""
 RESCUES_MAX = 5
 """An attempt that died this often together with its process is poison: it goes to the dead letters instead of a sixth process."""
+DUE_SLACK_S = 0.01
+"""How far ahead of its time a row counts as due at the gate: the queue counts in whole milliseconds, and may offer it so early."""
 NO_WAYS: Mapping[tuple[OrganizationId, Lane], str] = MappingProxyType({})
 """A gate that is told no configuration for anything."""
 

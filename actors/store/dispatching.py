@@ -14,6 +14,7 @@ from attrs import evolve
 
 from actors.io.postgres import Pool
 from actors.ports import (
+    DUE_SLACK_S,
     NO_WAYS,
     RESCUES_MAX,
     Admission,
@@ -352,7 +353,7 @@ def _add_left_out(
             elsewhere.setdefault(organization_id, []).append(id)
         elif status != Status.QUEUED:
             dropped.setdefault(organization_id, []).append(id)
-        elif due_in_s:
+        elif due_in_s is not None and due_in_s > DUE_SLACK_S:
             deferred.setdefault(organization_id, []).append((id, due_in_s))
         elif f"{organization_id}/{lane}" in closed:
             parked.setdefault(organization_id, []).append((lane, id))

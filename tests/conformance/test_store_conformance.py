@@ -534,6 +534,15 @@ async def test_a_closed_channel_parks_its_ids_without_an_attempt(world: World, s
     assert [status_of(world, id) for id in texts] == [("queued", 0)] * 2
 
 
+async def test_what_is_all_but_due_waits_for_its_closed_channel_like_what_is_due(world: World, store: Store) -> None:
+    """Put off for no time at all, it would be offered again at once, and again."""
+    delivery = await attempt(world, store)
+    await store.record([again_in(delivery, 0.005)], again=False)
+    answer = await gated(store, [delivery.id], closed=frozenset({(ACME, EMAIL)}))
+
+    assert list(answer.parked) == [(EMAIL, delivery.id)]
+
+
 async def test_an_id_that_is_not_due_is_deferred_for_the_rest_of_its_wait(world: World, store: Store) -> None:
     delivery = await attempt(world, store)
     await store.record([again_in(delivery, 500.0)], again=False)
