@@ -21,7 +21,7 @@ _VALUE: Final = "\ufffc"
 """Stands for a value that was printed."""
 _RAW: Final = frozenset({"script", "style", "title", "textarea"})
 _ENDS: Final = {end: re.compile(end, re.IGNORECASE) for end in ("-->", *(f"</{name}" for name in _RAW))}
-_TOKEN_MAX: Final = 2_000
+_TOKEN_MAX: Final = 256
 _TAG_START = re.compile(r"</?([A-Za-z][A-Za-z0-9]*)|<[!?]|</?$")
 _BOUNDARY = re.compile(r"[\s<>\"'()\[\]{}]")
 _ADDRESS_BEFORE = re.compile(rf"://|www\.|(?:mailto|tel|sms):|@$|[?&][\w.-]+=$|{_VALUE}[/?&#=@]", re.IGNORECASE)
@@ -49,7 +49,7 @@ class Places:
 
     def place(self, following: str) -> int:
         """What the place of a value is, ``following`` being the text behind it, and go on behind the value."""
-        token, self._token = self._token, self._token + _VALUE
+        token, self._token = self._token, _shortened(self._token + _VALUE)
         if self._inside is not None or self._alone:
             return NEVER
         if self._html:
@@ -62,8 +62,7 @@ class Places:
         """Remember what stands behind the last boundary: what a value that follows would be a part of."""
         behind = max((match.end() for match in _BOUNDARY.finditer(data, start, end)), default=None)
         token = self._token + data[start:end] if behind is None else data[behind:end]
-        # What a token begins with says whether it is an address; nothing else is of interest that far from its end.
-        self._token = token if len(token) <= _TOKEN_MAX else token[: _TOKEN_MAX // 2] + token[-_TOKEN_MAX // 2 :]
+        self._token = _shortened(token)
         return end
 
     def _read(self, data: str, start: int) -> int:
@@ -102,3 +101,8 @@ class Places:
                 self._inside, self._token = (f"</{self._name}" if self._name in _RAW else None), ""
                 return position + 1
         return len(data)
+
+
+def _shortened(token: str) -> str:
+    """What a token begins with says whether it is an address; nothing else is of interest that far from its end."""
+    return token if len(token) <= _TOKEN_MAX else token[: _TOKEN_MAX // 2] + token[-_TOKEN_MAX // 2 :]

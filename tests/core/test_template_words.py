@@ -8,6 +8,7 @@ import pytest
 from markupsafe import Markup
 
 from dispatcher.catalogues import catalogue_faults, parse_catalogue
+from dispatcher.layouts import Layout
 from dispatcher.localization import NEUTRAL, Localization
 from dispatcher.model import Channel, OrganizationId, Template
 from dispatcher.template_limits import Budget, MissingVariable, TemplateError
@@ -184,3 +185,30 @@ def test_words_are_paid_for() -> None:
         compiled.run({"x": "x" * 2_000}, Budget(1_000, 1_000), 5_000, localization)
     with pytest.raises(TemplateError, match="template_steps_exceeded"):
         compiled.run({"x": "x"}, Budget(6, 1_000), 5_000, localization)
+
+
+def test_subjects_and_push_texts_are_isolated_and_what_programs_read_is_not() -> None:
+    mail = Template("id", OrganizationId("acme"), "n", Channel.EMAIL, "en", 1, "For {{ name }}!", "Hi {{ name }}!", None, {})
+    parts = {"title": "שלום {{ name }}!", "data": {"order": "a {{ name }} b", "name": "{{ name }}"}}
+    push = Template("id", OrganizationId("acme"), "n", Channel.PUSH, "he", 1, None, "שלום {{ name }}!", None, {}, parts=parts)
+
+    assert CompiledTemplate.of(mail).render_payload({"name": "דנה"}) == {
+        "subject": "For \u2068דנה\u2069!",
+        "text": "Hi \u2068דנה\u2069!",
+    }
+    assert CompiledTemplate.of(push).render_payload({"name": "Ana"}) == {
+        "title": "שלום \u2068Ana\u2069!",
+        "text": "שלום \u2068Ana\u2069!",
+        "data": {"order": "a Ana b", "name": "Ana"},
+    }
+
+
+def test_a_layout_that_is_all_content_adds_nothing_and_takes_nothing_away() -> None:
+    found = CompiledTemplate.of(
+        Template(
+            "id", OrganizationId("acme"), "n", Channel.SMS, "en", 1, None, "Hi {{ name }}!", None, {}, parts={"layout": "base"}
+        ),
+        library={"base": Layout("base", "{{ content }}", None, True)},
+    )
+
+    assert found.render_payload({"name": "דנה"})["text"] == "Hi \u2068דנה\u2069!"
