@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from dispatcher.config import Config, from_mapping
 from dispatcher.errors import DispatcherError
 from dispatcher.ids import RANDOM_BITS, uuid7
 from dispatcher.model import OrganizationId
-from dispatcher_http import demo_providers
+from dispatcher_http import demo_events, demo_providers
 from dispatcher_http.demo_story import TEMPLATES, Group, groups
 from dispatcher_http.listener import listen
 from dispatcher_http.serving import Service, allowing, open_servers, open_service
@@ -41,6 +42,7 @@ OUTAGE_S = 4.0
 SETTINGS = {
     "DISPATCHER_PORT": "0",
     "DISPATCHER_LOG_LEVEL": "error",
+    "DISPATCHER_PUBLIC_URL": "https://notify.concert-hall.example",  # mails carry links to unsubscribe that begin like this
     # Impatient, so that the story is short: the defaults are for providers, not for an audience.
     "DISPATCHER_RETRY_BASE_S": "1",
     "DISPATCHER_RETRY_CAP_S": "3",
@@ -48,6 +50,9 @@ SETTINGS = {
     "DISPATCHER_BREAKER_OPEN_BASE_S": "2",
     "DISPATCHER_BREAKER_OPEN_CAP_S": "4",
 }
+
+
+_OF_AN_ATTEMPT = frozenset({"notification.delivered", "notification.failed", "notification.retrying"})
 
 
 class DemoFailed(DispatcherError):
@@ -76,18 +81,32 @@ class Tally:
         return sum(state == "failed" for state in self.states.values())
 
     @property
+    def canceled(self) -> int:
+        return sum(state == "canceled" for state in self.states.values())
+
+    @property
     def finished(self) -> bool:
-        return len(self.ids) >= self.group.expected.accepted and self.delivered + self.failed >= len(self.ids)
+        ended = self.delivered + self.failed + self.canceled
+        return len(self.ids) >= self.group.expected.accepted and ended >= len(self.ids)
 
     @property
     def as_expected(self) -> bool:
         e = self.group.expected
-        return (self.accepted, self.duplicates, self.rejected, self.delivered, self.failed, self.effects) == (
+        return (
+            self.accepted,
+            self.duplicates,
+            self.rejected,
+            self.delivered,
+            self.failed,
+            self.canceled,
+            self.effects,
+        ) == (
             e.accepted,
             e.duplicates,
             e.rejected,
             e.delivered,
             e.failed,
+            e.canceled,
             e.effects,
         )
 
@@ -163,6 +182,11 @@ class Demo:
             await self._post("providers", document)
         for template in TEMPLATES:
             await self._post("templates", {name: value for name, value in template.items() if value is not None})
+        for preset in demo_events.PRESETS:
+            await self._post(f"presets/{preset}/install", {})
+        await self._send("PUT", f"rules/{demo_events.REMINDER_RULE}", demo_events.REMINDER)
+        for resource, person in demo_events.PEOPLE.items():
+            await self._send("PUT", resource, person)
 
     async def _add_reporting(self, document: Mapping[str, Any], sandbox: Sandbox) -> None:
         """Add a provider, then tell it and its configuration where it reports to."""
@@ -185,6 +209,9 @@ class Demo:
 
     async def _tell_group(self, tally: Tally) -> None:
         group = tally.group
+        if group.from_events:
+            await self._tell_events(tally)
+            return
         if group.standby:
             await self._add_reporting(demo_providers.standby(self._others), self._others)
         if group.outage or group.standby:
@@ -210,6 +237,28 @@ class Demo:
                     self._news = trio.Event()
                     await self._news.wait()
             await self._hand_in(tally, group.later)
+
+    async def _tell_events(self, tally: Tally) -> None:
+        """Hand events in, say what one of the mails says and why one came, and cancel what belongs to the returned tickets."""
+        answer = await self._post("events", {"items": demo_events.events(datetime.now(UTC))})
+        refused = [item["problem"]["detail"] for item in answer["items"] if "problem" in item]
+        if refused:
+            raise DemoFailed(f"an event was refused: {refused[0]}")
+        made = [(item["event"]["id"], each) for item in answer["items"] for each in item["event"]["items"]]
+        for _, each in made:
+            self._count(tally, "accepted", each["id"])
+        first = made[0][1]["id"]
+        subject = (await self._send("GET", f"notifications/{first}"))["payload"]["subject"]
+        self._progress.say(f"  {made[0][0]} became {sum(event == made[0][0] for event, _ in made)}: {subject}")
+        waiting = next(each["id"] for _, each in made if each["status"] == "scheduled")
+        chain = (await self._send("GET", f"notifications/{waiting}/explain"))["decisions"]
+        self._progress.say("  the reminder, because: " + ", ".join(each["code"] for each in chain))
+        with trio.move_on_after(STORY_DEADLINE_S / 3):
+            while tally.delivered < tally.group.expected.delivered:
+                self._news = trio.Event()
+                await self._news.wait()
+        canceled = (await self._post("notifications/cancel", {"correlation_id": demo_events.CANCELED}))["canceled"]
+        self._progress.say(f"  {demo_events.CANCELED} is given back: {canceled} reminder canceled")
 
     async def _hand_in(self, tally: Tally, items: Sequence[Mapping[str, Any]]) -> None:
         answer = await self._post("notifications", {"items": list(items)})
@@ -257,7 +306,7 @@ class Demo:
                 self._early.setdefault(id, []).append(event)
                 return
             tally.states[id] = event.get("status", tally.states.get(id, ""))
-            if kind not in ("notification.created", "notification.confirmed"):
+            if kind in _OF_AN_ATTEMPT:
                 tally.attempts += 1
         self._progress.note(kind)
         self._news.set()
@@ -265,11 +314,11 @@ class Demo:
     async def _post(self, resource: str, document: Mapping[str, Any]) -> Any:
         return await self._send("POST", resource, document)
 
-    async def _send(self, method: str, resource: str, document: Mapping[str, Any]) -> Any:
+    async def _send(self, method: str, resource: str, document: Mapping[str, Any] | None = None) -> Any:
         response = await self._client.request(
             method,
             f"{self._service.url}/v1/orgs/{ORGANIZATION}/{resource}",
-            content=orjson.dumps(document),
+            content=None if document is None else orjson.dumps(document),
             headers={"authorization": f"Bearer {self._key}", "content-type": "application/json"},
             timeout=30,
         )
@@ -335,7 +384,7 @@ async def _tell(config: Config, service: Service, sandbox: Sandbox, others: Sand
 
 
 def _table(tallies: list[Tally]) -> str:
-    columns = ("accepted", "duplicates", "rejected", "delivered", "failed", "attempts", "effects")
+    columns = ("accepted", "duplicates", "rejected", "delivered", "failed", "canceled", "attempts", "effects")
     lines = ["", f"{'group':<14}" + "".join(f"{name:>12}" for name in columns)]
     for tally in tallies:
         numbers = "".join(f"{getattr(tally, name):>12}" for name in columns)

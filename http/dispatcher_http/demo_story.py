@@ -1,7 +1,7 @@
 """The demo's story: a concert is sold out, and everything that can happen to a ticket mail, a text or a push happens once.
 
-Each group hands in notifications and says what must have become of them at the end. The template is a ticketing purchase
-confirmation in two languages.
+Each group hands in notifications, the first one events, and says what must have become of them at the end. The template is a
+ticketing purchase confirmation in two languages.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ class Expected:
     rejected: int = 0
     delivered: int = 0
     failed: int = 0
+    canceled: int = 0
     effects: int = 0
 
 
@@ -77,6 +78,8 @@ class Group:
     later: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
     """Handed in as well, once contacts have become all of ``contacts``, and something has failed."""
     contacts: frozenset[str] = frozenset()
+    from_events: bool = False
+    """Nothing is handed in but events; rules make notifications of them, and some of these are canceled."""
 
 
 def purchase(recipient: str, number: int, **fields: Any) -> dict[str, Any]:
@@ -139,6 +142,13 @@ def groups(sandbox_url: str) -> list[Group]:
     text = {"channel": "sms", "recipient": "+15005550016", "content": {"text": "Doors open at seven."}}
     push = {"channel": "push", "recipient": "sandbox-unregistered-8000", "content": {"text": "Doors open at seven."}}
     return [
+        Group(
+            "events",
+            "two purchases, a refund and a report are told as events; Ana reads Portuguese",
+            (),
+            Expected(9, delivered=8, canceled=1, effects=8),
+            from_events=True,
+        ),
         Group("single", "40 purchases, one request each", _plain(40, 0), Expected(40, delivered=40, effects=40), batch=False),
         Group("batch", "200 purchases in one request", _plain(200, 100), Expected(200, delivered=200, effects=200)),
         Group(

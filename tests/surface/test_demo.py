@@ -64,14 +64,17 @@ def test_it_tells_the_story_and_everything_becomes_what_it_should(capsys: pytest
     told = capsys.readouterr().out
 
     assert status == 0, told
-    table = {line[:14].strip(): line[14:].split() for line in told[told.index("group  ") :].splitlines()[1:14]}
+    table = {line[:14].strip(): line[14:].split() for line in told[told.index("group  ") :].splitlines()[1:15]}
     story = groups("http://127.0.0.1:8025")
     assert list(table) == [group.name for group in story]
     for group in story:
         e = group.expected
         row = table[group.name]
-        assert [int(number) for number in row[:5]] == [e.accepted, e.duplicates, e.rejected, e.delivered, e.failed]
-        assert row[6:] == [str(e.effects), "as", "promised"]
+        promised = [e.accepted, e.duplicates, e.rejected, e.delivered, e.failed, e.canceled]
+        assert [int(number) for number in row[:6]] == promised
+        assert row[7:] == [str(e.effects), "as", "promised"]
+    for said in ("order-1001 became 3: Seus ingressos para The Nocturnes", "time_relative", "1 reminder canceled"):
+        assert said in told
     for said in ("breaker opened", "the provider is back", "failed over", "every group as promised"):
         assert said in told
     for said in ("bounced", "diverted: the sms contact is unsubscribed", "invalid"):
