@@ -3,8 +3,8 @@
 -- depends: 0008_scheduled
 
 -- One class of partitions for each length of time that history may be kept (KEPT_DAYS in dispatcher/policy.py), and in it one
--- partition for each span of days in which rows had their last change (dispatcher/retention.py). The archivist makes and drops those
--- of days. The columns are called as in notifications, so that one list of columns reads both.
+-- partition for each span of days in which rows had their last change (dispatcher/retention.py). The archivist makes and drops
+-- those of days. The columns are called as in notifications, so that one list of columns reads both.
 CREATE TABLE notification_history (
     kept_days       smallint NOT NULL,
     id              uuid NOT NULL,
@@ -54,8 +54,8 @@ CREATE TABLE counts (
     organization_id text NOT NULL,
     day             date NOT NULL,
     channel         text NOT NULL,
-    what            text NOT NULL,                 -- accepted, delivered, failed, canceled, requeued
-    reason          text NOT NULL,                 -- of failed and requeued; else empty
+    what            text NOT NULL,                 -- accepted, delivered, failed, canceled, requeued; what providers report
+    reason          text NOT NULL,                 -- empty for those of which there is nothing to say
     n               bigint NOT NULL,
     PRIMARY KEY (organization_id, day, channel, what, reason)
 ) WITH (fillfactor = 80);
@@ -85,7 +85,8 @@ BEGIN
     SELECT organization_id, (now() AT TIME ZONE 'UTC')::date, channel,
         CASE WHEN sum(change) > 0 THEN status ELSE 'requeued' END, why, abs(sum(change))
     FROM (
-        SELECT organization_id, channel, status, CASE WHEN status = 'failed' THEN coalesce(reason, '') ELSE '' END AS why, 1 AS change
+        SELECT organization_id, channel, status, CASE WHEN status = 'failed' THEN coalesce(reason, '') ELSE '' END AS why,
+            1 AS change
         FROM new_rows WHERE status IN ('delivered', 'failed', 'canceled')
         UNION ALL
         SELECT organization_id, channel, status, CASE WHEN status = 'failed' THEN coalesce(reason, '') ELSE '' END, -1
@@ -99,3 +100,45 @@ CREATE TRIGGER notifications_accepted AFTER INSERT ON notifications REFERENCING 
     FOR EACH STATEMENT EXECUTE FUNCTION notifications_count_accepted();
 CREATE TRIGGER notifications_ended AFTER UPDATE ON notifications REFERENCING NEW TABLE AS new_rows OLD TABLE AS old_rows
     FOR EACH STATEMENT EXECUTE FUNCTION notifications_count_ended();
+
+-- What providers report in the end of what they had taken on, where that is bad: rare, so it may look for whose it was. A
+-- notification counts once for each state it comes to, and only comes to worse ones. The worst so far of one that is history
+-- stands in its row.
+CREATE FUNCTION confirmations_count_first() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM new_rows WHERE state IN ('refused', 'bounced', 'invalid', 'complained')) THEN
+        INSERT INTO count_deltas (organization_id, day, channel, what, reason, n)
+        SELECT whose.organization_id, (now() AT TIME ZONE 'UTC')::date, whose.channel, c.state, c.code, sum(1)
+        FROM new_rows c, LATERAL (
+            SELECT n.organization_id, n.channel FROM notifications n WHERE n.id = c.notification_id
+            UNION ALL
+            SELECT h.organization_id, h.channel FROM notification_history h
+            WHERE h.id = c.notification_id AND c.rank > coalesce((h.confirmation ->> 'rank')::smallint, -1)
+        ) AS whose
+        WHERE c.state IN ('refused', 'bounced', 'invalid', 'complained')
+        GROUP BY whose.organization_id, whose.channel, c.state, c.code;
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE FUNCTION confirmations_count_worse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM new_rows WHERE state IN ('refused', 'bounced', 'invalid', 'complained')) THEN
+        INSERT INTO count_deltas (organization_id, day, channel, what, reason, n)
+        SELECT whose.organization_id, (now() AT TIME ZONE 'UTC')::date, whose.channel, c.state, c.code, sum(1)
+        FROM new_rows c JOIN old_rows o USING (notification_id), LATERAL (
+            SELECT n.organization_id, n.channel FROM notifications n WHERE n.id = c.notification_id
+            UNION ALL
+            SELECT h.organization_id, h.channel FROM notification_history h
+            WHERE h.id = c.notification_id AND c.rank > coalesce((h.confirmation ->> 'rank')::smallint, -1)
+        ) AS whose
+        WHERE c.state IN ('refused', 'bounced', 'invalid', 'complained') AND c.state <> o.state
+        GROUP BY whose.organization_id, whose.channel, c.state, c.code;
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER confirmations_first AFTER INSERT ON confirmations REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION confirmations_count_first();
+CREATE TRIGGER confirmations_worse AFTER UPDATE ON confirmations REFERENCING NEW TABLE AS new_rows OLD TABLE AS old_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION confirmations_count_worse();

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from itertools import count
 from random import Random
 from typing import Any
 
@@ -12,17 +13,20 @@ import pytest
 import trio
 
 from actors.archive import FIRST_ID
+from actors.feedback_ports import Report
 from actors.io.postgres import Pool
 from actors.ports import Admission
 from actors.store import dead_letters, statistics
 from actors.store.dead_letter_filter import LetterFilter
 from actors.store.dead_letters import Pace
 from actors.store.dispatching import PostgresStore
+from actors.store.feedback import PostgresFeedback
 from actors.store.history import PostgresArchive, erase_history
 from actors.store.statistics import By
+from dispatcher.feedback.feedback import Feedback, FeedbackKind
 from dispatcher.ids import uuid7
 from dispatcher.messages import Verdict
-from dispatcher.model import DeadLetterReason, Delivery, NotificationId, OrganizationId, Status
+from dispatcher.model import Channel, DeadLetterReason, Delivery, NotificationId, OrganizationId, Status
 from dispatcher.outcome import Outcome, OutcomeClass
 from first_release import FirstReleaseStore
 from store_rows import insert_notification
@@ -280,3 +284,35 @@ async def test_numbers_are_told_apart_by_what_is_asked_for(pool: Pool) -> None:
         (["sms", "failed"], 1),
     ]
     assert await read(By.REASON, By.DAY) == [(["", str(day)], 3), (["expired", str(day)], 2)]
+
+
+async def test_what_providers_report_in_the_end_counts_once_for_each_state_it_comes_to(pool: Pool) -> None:
+    ids = [NotificationId(uuid7(1_764_000_000_000 + number, 1)) for number in range(3)]
+    for id in ids:
+        await insert_notification(pool, id, status="delivered", channel="sms")
+    feedback, numbers = PostgresFeedback(pool), count(1)
+
+    async def told(*reports: tuple[NotificationId, FeedbackKind]) -> None:
+        at, taken = time.time(), []
+        for id, kind in reports:
+            n = next(numbers)
+            said = Feedback(uuid7(n, n), kind, f"c_{kind}", at - n, notification_id=id)  # the earlier counts
+            taken.append(Report(ORGANIZATIONS[0], KEY, "twilio", Channel.SMS, said))
+        await feedback.take(taken)
+
+    delivered, bounced, complained = FeedbackKind.DELIVERED, FeedbackKind.BOUNCED, FeedbackKind.COMPLAINED
+    await told((ids[0], delivered), (ids[1], bounced), (ids[2], delivered))
+    await told((ids[0], bounced), (ids[1], bounced))
+    await told((ids[0], delivered), (ids[1], complained))
+    seen = Counter({("acme", "sms", "accepted", ""): 3})
+    worse = {("acme", "sms", "bounced", "c_bounced"): 2, ("acme", "sms", "complained", "c_complained"): 1}
+    assert await counted(pool) == seen | worse
+
+    archive = PostgresArchive(pool, 1.0)
+    found = await archive.look(FIRST_ID, 10)
+    await archive.prepare(set(found.due.values()))
+    assert (await archive.move(found.due)).kept == 3
+    await told((ids[0], bounced), (ids[1], complained), (ids[2], complained))  # of which only the last is news
+    await told((ids[0], complained), (ids[2], complained))
+
+    assert await counted(pool) == seen | worse | {("acme", "sms", "complained", "c_complained"): 3}
