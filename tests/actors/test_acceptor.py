@@ -195,6 +195,38 @@ async def test_a_message_that_no_catalogue_has_is_refused_by_its_key(bench: Benc
     assert not bench.database.rows
 
 
+async def test_variables_that_are_not_as_the_schema_says_are_all_named_and_nothing_is_stored(bench: Bench) -> None:
+    schema = {
+        "type": "object",
+        "required": ["name", "order"],
+        "properties": {"name": {"type": "string"}, "order": True, "total": {"minimum": 0}},
+    }
+    bench.templates["purchase"] = evolve(TEMPLATE, schema=schema)
+
+    with pytest.raises(Refused) as caught:
+        await bench.accept(item(variables={"name": 4711, "total": -5}))
+
+    problem = caught.value.problem
+    assert (problem.code, problem.pointer) == ("template_variable_missing", "/variables/order")
+    assert [each.pointer for each in problem.errors] == ["/variables/order", "/variables/name", "/variables/total"]
+    assert not {"4711", "-5"} & set(str(problem.document()).split())
+    assert not bench.database.rows
+    answer = body(await bench.accept({"items": [item(0), item(1, variables={"name": "Ann", "order": 1})]}))
+    assert (answer["accepted"], answer["rejected"]) == (1, 1)
+    rejected = answer["items"][0]["problem"]
+    assert rejected["pointer"] == "/items/0/variables/order"
+
+
+async def test_a_providers_template_is_stored_with_its_parameters_filled_in(bench: Bench) -> None:
+    bench.lanes = frozenset({"whatsapp"})
+    parts = {"whatsapp": {"name": "order", "language": "pt_BR", "parameters": ["{{ name }}"]}}
+    bench.templates["purchase"] = evolve(TEMPLATE, channel=Channel.WHATSAPP, subject=None, body_template="", parts=parts)
+
+    id = body(await bench.accept(item(channel="whatsapp", recipient="+15551234567")))["id"]
+
+    assert bench.database.rows[id].payload == {"template": {"name": "order", "language": "pt_BR", "parameters": ["Reader 0"]}}
+
+
 async def test_one_bad_item_sinks_no_other(bench: Bench) -> None:
     answer = await bench.accept(
         {"items": [item(0), item(1, variables={}), item(2, template="unknown"), item(3, channel="sms", recipient="+15551234567")]}
