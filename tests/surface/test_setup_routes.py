@@ -232,7 +232,7 @@ async def test_no_template_comes_into_force_without_its_words_and_none_loses_the
     fewer = {"catalogues": {"en": {"messages": {"more": {"text": "More"}}}}}
     assert pointers(await push(surface, fewer)) == [("/catalogues", "template_message_missing")]
     assert (await push(surface, {"catalogues": {"en": {"messages": {"hello": {"text": "Hi {name}"}}}}})).status_code == 200
-    await surface.client.delete("/v1/orgs/acme/catalogues/en", headers=await surface.authorization())
+    await store.delete(surface.services.pool, ACME, Kind.CATALOGUE, "en")
     assert (await push(surface, fewer)).status_code == 200, "what lacks its words already keeps nobody from mending others"
 
 
