@@ -71,7 +71,7 @@ def routes(services: Services) -> list[Route]:
 
     async def remove(kind: Kind, call: Call) -> TrioResponse:
         name, expected = _name_in(call, kind), expected_tag(call.request.headers)
-        default = await default_locale(services, call.organization_id) if kind is Kind.CATALOGUE else ""
+        default = await default_locale(services, call.organization_id)  # before a connection is held, for it takes another
         with whole_change():
             async with store.changing(services.pool, call.organization_id, CHANGE_DEADLINE_S) as change:
                 before = await change.read(kind, name)
@@ -81,11 +81,11 @@ def routes(services: Services) -> list[Route]:
                     raise Refused(precondition_failed(kind))
                 if kind is Kind.TOPIC:
                     _refuse_if_named(kind, [spoken(key) for key in namers_of_topic(await setups.definitions_of(change), name)])
-                was = await _definitions(change) if name == default else []
+                was = await _definitions(change) if (kind, name) == (Kind.CATALOGUE, default) else []
                 await change.delete(kind, name)
                 if kind is Kind.LAYOUT:
-                    await _refuse_if_broken(change, await default_locale(services, call.organization_id))
-                elif name == default:
+                    await _refuse_if_broken(change, default)
+                elif (kind, name) == (Kind.CATALOGUE, default):
                     await _refuse_if_wordless(change, was, default)
             await announce(services.changed(call.organization_id))
         return no_content()
@@ -111,7 +111,7 @@ async def stored_document(services: Services, call: Call, kind: Kind, name: str,
     made = _no_fault_of_storing(body) or parsed(kind, name, body)
     if isinstance(made, Problem):
         raise Refused(made)
-    default = await default_locale(services, call.organization_id) if kind is Kind.CATALOGUE else ""
+    default = await default_locale(services, call.organization_id)  # before a connection is held, for it takes another
     with whole_change():
         async with store.changing(services.pool, call.organization_id, CHANGE_DEADLINE_S) as change:
             before = await change.read(kind, name)
@@ -119,11 +119,11 @@ async def stored_document(services: Services, call: Call, kind: Kind, name: str,
                 raise Refused(precondition_failed(kind))
             if before is None and await change.count(kind) >= COUNT_MAX:
                 raise Refused(_too_many(kind))
-            was = await _definitions(change) if name == default else []
+            was = await _definitions(change) if (kind, name) == (Kind.CATALOGUE, default) else []
             stored = await change.put(kind, name, body)
             if kind is Kind.LAYOUT:
-                await _refuse_if_broken(change, await default_locale(services, call.organization_id))
-            elif name == default:
+                await _refuse_if_broken(change, default)
+            elif (kind, name) == (Kind.CATALOGUE, default):
                 await _refuse_if_wordless(change, was, default)
             warnings = await _warnings(change, stored)
         await announce(services.changed(call.organization_id))

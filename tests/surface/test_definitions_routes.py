@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+import trio
 
 from actors.store import definitions as store
 from actors.store.api_keys import Scope
@@ -142,6 +143,25 @@ async def test_a_layout_that_something_is_made_of_is_neither_broken_nor_removed(
         assert "The template 'late' (sms, en) would be broken" in refused["detail"]
     assert (await call(surface, "GET", "layouts/frame")).json()["body"] == {"text": "{{ content }}"}
     assert (await call(surface, "PUT", "layouts/frame", {"text": "{{ content }}!"})).status_code == 200
+
+
+@pytest.mark.parametrize("address", ["layouts/l", "catalogues/en", "topics/t", "policy"])
+async def test_more_changes_at_once_than_there_are_connections_wait_for_nobody_but_each_other(
+    surface: Surface, address: str
+) -> None:
+    body = {"layouts": {"text": "Acme"}, "catalogues": {"messages": {}}}.get(address.partition("/")[0], {})
+    headers = await surface.authorization()
+    statuses: set[int] = set()
+
+    async def change() -> None:
+        answer = await surface.client.put(f"/v1/orgs/acme/{address}", json=body, headers=headers)
+        statuses.add(answer.status_code)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(8):
+            nursery.start_soon(change)
+
+    assert statuses <= {200, 201}
 
 
 async def test_a_catalogue_says_how_it_stands_beside_the_default_one(surface: Surface) -> None:
