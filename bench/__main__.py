@@ -1,6 +1,7 @@
 """The main questions in one run: ``python -m bench``. Takes some minutes; ``--quick`` gives a rough answer in one.
 
-``python -m bench providers`` asks what each provider costs and what riding together gains, and is a part of the whole run;
+``python -m bench providers`` asks what each provider costs and what riding together gains, ``… events`` how fast events become
+notifications and ``… rendering`` what rendering costs; all three are parts of the whole run.
 ``python -m bench fairness`` what a quiet organization waits beside busy ones; ``python -m bench against PATH`` what a change
 costs.
 """
@@ -12,7 +13,7 @@ import platform
 
 import click
 
-from bench import accepting, against, batches, dispatch, fairness, providers
+from bench import accepting, against, batches, dispatch, events, fairness, providers, rendering
 from bench.rig import servers
 
 
@@ -25,7 +26,7 @@ from bench.rig import servers
 @click.option("--seed", default=1, show_default=True)
 @click.option("--quick", is_flag=True, help="Two short rounds.")
 def main(context: click.Context, rounds: int, count: int, celery_count: int, organizations: int, seed: int, quick: bool) -> None:
-    """Compare the dispatcher with the floor and with Celery, measure accepting, the providers, and mails that ride together."""
+    """Compare the dispatcher with the floor and with Celery, measure accepting, events, rendering, providers and batches."""
     if context.invoked_subcommand is not None:
         return
     if quick:
@@ -34,6 +35,9 @@ def main(context: click.Context, rounds: int, count: int, celery_count: int, org
     with servers() as up:
         accepting.main(up, rounds=rounds, batches=8 if quick else 40, singles=1_000 if quick else 5_000)
         dispatch.main(up, rounds=rounds, count=count, celery_count=celery_count, organizations=organizations, seed=seed)
+    with servers() as up:
+        events.main(up, rounds=rounds, batches=4 if quick else 16)
+    rendering.main(rounds=rounds, count=500 if quick else 2_000)
     providers.costs(rounds=rounds, count=300 if quick else 1_000, seed=seed)
     with servers() as up:  # of their own: these organizations stay configured
         batches.main(up, rounds=rounds, count=6_000 if quick else 12_000, organizations=20, seed=seed)
@@ -42,6 +46,8 @@ def main(context: click.Context, rounds: int, count: int, celery_count: int, org
 main.add_command(fairness.command, "fairness")
 main.add_command(against.command, "against")
 main.add_command(providers.command, "providers")
+main.add_command(events.command, "events")
+main.add_command(rendering.command, "rendering")
 
 if __name__ == "__main__":
     main()

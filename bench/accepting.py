@@ -54,11 +54,11 @@ def item(number: int) -> dict[str, object]:
     }
 
 
-def request(url: str, key: str, body: bytes) -> bytes:
+def request(url: str, key: str, body: bytes, resource: str = "notifications") -> bytes:
     """A POST as bytes."""
     host = urlsplit(url).netloc
     return (
-        f"POST /v1/orgs/{ORGANIZATION}/notifications HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n"
+        f"POST /v1/orgs/{ORGANIZATION}/{resource} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     ).encode() + body
 
