@@ -103,6 +103,7 @@ async def test_caps_count_within_one_batch_and_over_requests(desk: Desk) -> None
 
     assert [one["status"] for one in batch["items"]] == ["accepted", "rejected", "accepted"]
     assert batch["items"][1]["problem"]["code"] == "cap_reached"
+    assert desk.metrics.planned == {"planned": 2, "cap_reached": 1}
     assert (await desk.refused_item(item(topic="offers"))).code == "cap_reached"
 
 
