@@ -81,6 +81,7 @@ async def test_one_notification_lives_its_whole_life(acme: Customer, sandbox: Sa
         "recipient": "ada@example.org",
         "user_id": "u-1",
         "template_id": None,
+        "template": None,
         "locale": None,
         "idempotency_key": "order-1",
         "attempts": 1,
