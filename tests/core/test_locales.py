@@ -3,7 +3,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dispatcher.decisions import Code
@@ -116,6 +116,7 @@ def test_a_chain_begins_with_the_wish_ends_in_a_default_and_names_nothing_twice(
 
 
 @given(st.none() | NORMAL, NORMAL, NORMAL)
+@settings(max_examples=40)
 def test_the_last_resort_is_the_template_s_own_locale(requested: str | None, organization_default: str, own: str) -> None:
     """And every step is asked for, or a default, or what is left of one; the same whenever it is asked."""
     tags = chain(requested, organization_default, own)
@@ -129,6 +130,7 @@ def test_the_last_resort_is_the_template_s_own_locale(requested: str | None, org
 
 
 @given(NORMAL, NORMAL)
+@settings(max_examples=40)
 def test_what_is_left_of_a_wish_is_tried_before_any_default_and_each_shorter_than_the_one_before(
     requested: str, organization_default: str
 ) -> None:
@@ -141,6 +143,7 @@ def test_what_is_left_of_a_wish_is_tried_before_any_default_and_each_shorter_tha
 
 
 @given(st.none() | NORMAL, NORMAL, NORMAL, st.lists(NORMAL, max_size=6))
+@settings(max_examples=40)
 def test_the_template_that_is_chosen_is_the_first_of_the_chain_that_is_there(
     requested: str | None, organization_default: str, own: str, others: list[str]
 ) -> None:

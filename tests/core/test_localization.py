@@ -37,13 +37,12 @@ def test_nobody_in_particular_speaks_as_the_template_does() -> None:
     assert [NEUTRAL.within(words).locale for words in ("en", "en-GB", "pt")] == ["en", "en-GB", "pt"]
 
 
-def test_every_locale_that_babel_has_is_written_in_the_direction_babel_says() -> None:
-    def direction(name: str) -> str | None:
-        likely = Locale.parse(name)
-        return likely.text_direction
-
-    languages = [name for name in localedata.locale_identifiers() if "_" not in name]
-    wrong = [name for name in languages if is_rtl(str(normalize(name))) != (direction(name) == "rtl")]
+def test_locales_are_written_in_the_direction_babel_says() -> None:
+    names = [name for name in localedata.locale_identifiers() if "_" not in name]
+    languages = {*names[::4], *(name for name in names if is_rtl(name)), "dv", "ks", "pa", "sd", "uz", "az", "nqo", "syr"} & {
+        *names
+    }
+    wrong = [name for name in languages if is_rtl(name) != (Locale.parse(name).text_direction == "rtl")]
 
     assert wrong == []
 

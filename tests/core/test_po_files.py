@@ -133,7 +133,8 @@ def test_a_file_is_what_translators_programs_know() -> None:
 
 def test_the_rule_of_every_language_is_one_that_gettext_reads() -> None:
     """And chooses the category that CLDR does, where numbers are whole."""
-    for language in (name for name in localedata.locale_identifiers() if "_" not in name):
+    names = [name for name in localedata.locale_identifiers() if "_" not in name]
+    for language in {*names[::5], "fr", "es", "it", "pt", "ca", "pl", "cs", "ar", "cy", "ga", "lv", "sl"}:
         choose = c2py(plural_forms_of(language).partition("plural=")[2].rstrip(";"))
         rule, categories = Locale.parse(language).plural_form, categories_of(language)
         assert [categories[choose(number)] for number in NUMBERS] == [rule(number) for number in NUMBERS], language
