@@ -232,7 +232,7 @@ async def test_each_command_leaves_the_files_and_things_of_the_others_alone(acme
 
 async def test_pulling_after_a_push_after_a_pull_gives_the_same_files(acme: Customer, run: Run, tmp_path: Path) -> None:
     random = Random(7)
-    for _ in range(3):
+    for _ in range(2):
         await acme.post("setup", {**random_set_up(random), "prune": True})
         assert (await run("setup", "pull")).status == 0
         pulled = tree(tmp_path)
