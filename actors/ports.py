@@ -26,7 +26,7 @@ KEPT_S = 86_400
 RESCUES_MAX = 5
 """An attempt that died this often together with its process is poison: it goes to the dead letters instead of a sixth process."""
 DUE_SLACK_S = 0.01
-"""How far ahead of its time a row counts as due at the gate: the queue counts in whole milliseconds, and may offer it so early."""
+"""How far ahead of its time a row counts as due at the gate: the queue counts in whole milliseconds, and may be early."""
 NO_WAYS: Mapping[tuple[OrganizationId, Lane], str] = MappingProxyType({})
 """A gate that is told no configuration for anything."""
 
