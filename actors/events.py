@@ -30,7 +30,7 @@ from dispatcher.events import Event
 from dispatcher.ids import uuid7
 from dispatcher.model import OrganizationId
 from dispatcher.planned import Plan, Skipped
-from dispatcher.planning import Match, match, needs_of, plan
+from dispatcher.planning import Match, match, needs_of, plan, too_many
 from dispatcher.problems import Problem, Refused
 
 TURN_S = 0.005
@@ -116,7 +116,7 @@ class EventDesk:
         for event in events:
             pause_at_s = await _pause(pause_at_s)
             matches.append(match(event, setup))
-        needs = needs_of([one for found in matches for one in found])
+        needs = needs_of([one for found in matches if not too_many(found) for one in found])
         world = await self._knowledge.world(organization_id, setup, needs, now_unix_s)
         plans: list[tuple[Event, Plan]] = []
         cap_times: dict[tuple[str, str], tuple[float, ...]] = {}

@@ -87,6 +87,11 @@ def needs_of(matches: Sequence[Match]) -> Needs:
     )
 
 
+def too_many(matches: Sequence[Match]) -> bool:
+    """Whether an event is refused because of how many people it names: nothing need be read for it."""
+    return sum(len(match.targets) for match in matches) > TARGETS_MAX
+
+
 def plan(event: Event, matches: Sequence[Match], world: World, cap_times: CapTimes) -> Plan:
     """All that comes of an event. ``cap_times`` are of what was planned before, in the same moment."""
     if not matches:
@@ -94,7 +99,7 @@ def plan(event: Event, matches: Sequence[Match], world: World, cap_times: CapTim
     fates: list[Fate] = []
     times = dict(cap_times)
     taken: dict[tuple[str, str], tuple[float, ...]] = {}
-    if sum(len(match.targets) for match in matches) > TARGETS_MAX:
+    if too_many(matches):
         return Plan((), (), problem=_TOO_MANY)
     for one in matches:
         rule = one.rule
@@ -292,4 +297,16 @@ _TOO_MANY: Final = Problem(
     f"Its rules name more than {TARGETS_MAX} people; hand it in in parts.",
     "",
 )
-__all__ = ["Match", "Needs", "Plan", "Planned", "digest_variables", "digest_wish", "match", "needs_of", "plan", "topic_named"]
+__all__ = [
+    "Match",
+    "Needs",
+    "Plan",
+    "Planned",
+    "digest_variables",
+    "digest_wish",
+    "match",
+    "needs_of",
+    "plan",
+    "too_many",
+    "topic_named",
+]

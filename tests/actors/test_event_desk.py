@@ -324,8 +324,16 @@ async def test_a_dry_run_shows_why_an_event_would_be_refused(desk: Desk) -> None
 async def test_too_many_people_for_one_event_are_refused(desk: Desk) -> None:
     desk.set_up(rule={"purchase": {**RULE, "recipients": [{"user": "data.all"}]}})
     data: dict[str, Any] = {**event()["data"], "all": [f"user-{number}" for number in range(1001)]}
+    asked: list[str] = []
+
+    async def note(operation: str, _: Moment) -> None:
+        await trio.lowlevel.checkpoint()
+        asked.append(operation)
+
+    desk.people.interrupt = note
 
     assert (await desk.refused(event(1, data=data))).code == "recipients_too_many"
+    assert asked == [], "nobody was read for it"
 
 
 async def test_a_token_that_has_expired_or_bounced_gives_way_to_the_next(desk: Desk) -> None:
