@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from functools import lru_cache
 from typing import Final
 
 from dispatcher.decisions import Code
@@ -96,10 +97,16 @@ def _recurrences(first: date, days: int, place: tzinfo, span: Span) -> Iterator[
     for offset in range(days):
         day = first + timedelta(days=offset)
         if day.weekday() in span.days:
-            begin = _instant(day, span.start, place, fold=0)
-            end = _instant(day if span.start < span.end else day + timedelta(days=1), span.end, place, fold=1)
+            begin, end = _recurrence(day, span.start, span.end, place)
             if begin < end:
                 yield begin, end
+
+
+@lru_cache(maxsize=16_384)
+def _recurrence(day: date, start: time, end: time, place: tzinfo) -> tuple[float, float]:
+    """Kept, because an event for many people asks about the same few days and zones for each of them."""
+    until = day if start < end else day + timedelta(days=1)
+    return _instant(day, start, place, fold=0), _instant(until, end, place, fold=1)
 
 
 def _instant(day: date, wall: time, place: tzinfo, *, fold: int) -> float:
