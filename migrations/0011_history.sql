@@ -1,6 +1,6 @@
 -- Where notifications go when nothing will change them any more, and how many there were of each kind.
 -- It only adds, so a process of the release before goes on working beside it, and is counted as well.
--- depends: 0008_scheduled
+-- depends: 0010_time
 
 -- One class of partitions for each length of time that history may be kept (KEPT_DAYS in dispatcher/policy.py), and in it one
 -- partition for each span of days in which rows had their last change (dispatcher/retention.py). The archivist makes and drops
