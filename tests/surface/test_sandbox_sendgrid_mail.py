@@ -243,7 +243,7 @@ def test_each_fault_names_its_field(case: str) -> None:
     assert fields_of(document) == fields
 
 
-@pytest.mark.parametrize("name", [*RESERVED_HEADERS, "Content-Type", "Reply-To"])
+@pytest.mark.parametrize("name", [*sorted(RESERVED_HEADERS), "Content-Type", "Reply-To"])
 def test_a_reserved_header_is_refused_whatever_its_case(name: str) -> None:
     assert fields_of(mail(headers={name.title(): "1"})) == ["headers"]
 
