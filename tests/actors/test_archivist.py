@@ -12,7 +12,7 @@ from attrs import define, field
 from trio.testing import MockClock
 
 from actors.archive import FIRST_ID, Found, Late, Moved, Partition
-from actors.archivist import DELTAS_MAX, SHARE, Archivist
+from actors.archivist import DELTAS_MAX, REST_MAX_S, SHARE, Archivist
 from actors.metrics import Metrics
 from dispatcher.errors import StoreRefused, StoreUnavailable
 from dispatcher.model import NotificationId
@@ -156,10 +156,10 @@ async def test_a_fault_ends_a_round_and_the_next_one_goes_on(autojump_clock: Moc
     papers = Papers(list("abc"), fault=fault, deltas=5)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(archivist(papers).run)
-        await trio.sleep(DAY)
+        await trio.sleep(2 * REST_MAX_S)
         assert papers.calls["fold"] > 1
         papers.fault = None
-        await trio.sleep(DAY)
+        await trio.sleep(2 * REST_MAX_S)
         nursery.cancel_scope.cancel()
 
     assert papers.deltas == 0

@@ -299,7 +299,7 @@ def _grown(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 EXPRESSIONS = st.recursive(_ATOMS, _grown, max_leaves=7)
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(EXPRESSIONS, JSON, JSON)
 @example("(data)|sort", [1, "a", None], None)
 @example("(data)|join('a')", [[1]], None)

@@ -249,7 +249,7 @@ def test_other_preferences_mean_nothing(fields: dict[str, Any]) -> None:
 
 NAMES = ["object", "entry", "id", "changes", "field", "value", "metadata", "phone_number_id", "statuses", "messages", "status"]
 SCALARS = st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.sampled_from(["messages", PHONE_NUMBER_ID, "failed"])
-DOCUMENTS = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(NAMES), inner))
+DOCUMENTS = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(NAMES), inner), max_leaves=20)
 STATUSES = st.dictionaries(st.sampled_from([*STATUS, "errors"]), DOCUMENTS)
 
 

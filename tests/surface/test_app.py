@@ -106,7 +106,7 @@ async def test_no_body_gets_a_5xx(
     target = ORGANIZATION + path.format(id=ids.get(path.split("/")[1], ""))
     headers = await surface.authorization() | {"content-type": "application/json"}
 
-    @settings(max_examples=150, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=75, suppress_health_check=list(HealthCheck))
     @given(BODIES if valid is None else BODIES | mutated(valid).map(encode))
     @example(b"[" * 1000 + b"]" * 1000)
     @example(b"{" * 1000)
@@ -134,7 +134,7 @@ SEGMENT = st.text(max_size=12) | st.sampled_from(
 async def test_no_address_query_or_method_gets_a_5xx(surface: Surface) -> None:
     headers = await surface.authorization()
 
-    @settings(max_examples=300, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=150, suppress_health_check=list(HealthCheck))
     @given(
         st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE", "BREW"]),
         st.lists(SEGMENT, max_size=5),
