@@ -10,7 +10,7 @@ import orjson
 import pytest
 from attrs import evolve
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dispatcher.http_message import HttpRequest, HttpResponse, Origin
@@ -329,7 +329,14 @@ JSON = st.recursive(
 )
 
 
-@given(st.text(), st.dictionaries(st.sampled_from(["title", "text", "data"]), JSON | st.dictionaries(st.text(), st.text())))
+PAYLOADS = st.fixed_dictionaries(
+    {"text": st.text() | JSON},
+    optional={"title": st.text() | JSON, "data": st.dictionaries(st.text(), st.text() | st.integers()) | JSON},
+)
+
+
+@settings(max_examples=300)
+@given(st.text(), PAYLOADS)
 def test_a_request_is_whole_or_there_is_none(recipient: str, payload: dict[str, Any]) -> None:
     with suppress(Unsendable):
         request = bound().request(evolve(DELIVERY, recipient=recipient, payload=payload), MOMENT)
