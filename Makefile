@@ -2,7 +2,7 @@
 #
 #   make demo    start everything, send a few hundred notifications, show what becomes of them, clean up
 #   make serve   the same start-up, and stay
-#   make test    check, then all tests
+#   make test    check, then all tests, in two runs side by side
 #   make check   linters, types, import arrows
 #   make bench   the floor, the dispatcher and Celery, measured in one run
 #   make soak    kill and confuse real processes for minutes, then count what was lost or doubled (SOAK="--kills 200")
@@ -27,7 +27,7 @@ serve: $(RUNTIME)
 	@$(BIN)/dispatcher serve --sandbox
 
 test: check
-	$(BIN)/pytest --cov --cov-report=term
+	@$(BIN)/python tests/in_two.py
 
 check: $(DEVELOPMENT)
 	$(BIN)/ruff check .
