@@ -19,7 +19,7 @@ from dispatcher_http.wire import Faults, Fields
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda values: st.lists(values) | st.dictionaries(st.text(), values),
-    max_leaves=20,
+    max_leaves=8,
 )
 CANARY = "canary@example.org"
 
