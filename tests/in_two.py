@@ -45,7 +45,7 @@ def main() -> int:
         said.seek(0)
         sys.stdout.write(f"\n=== Beside: {' '.join(ASIDE)}\n{said.read().decode(errors='replace')}")
         sys.stdout.flush()
-        combined = covered("combine", *map(str, data))
+        combined = covered("combine", *(str(path) for path in data if path.exists()))
         reported = covered("report")
     return max(*map(abs, statuses), combined, reported)
 
