@@ -138,7 +138,7 @@ def _data(fields: Fields, faults: Faults) -> Mapping[str, str] | None:
 
 def _whatsapp(fields: Fields, faults: Faults) -> Mapping[str, Any] | None:
     """A provider's template by its name and language, with sources of its parameters."""
-    given = fields.optional_mapping("whatsapp", 3)
+    given = fields.optional_mapping("whatsapp", VARIABLES_MAX)
     if given is None:
         return None
     inner = Fields(given, faults, "/whatsapp")

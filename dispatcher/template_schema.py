@@ -8,7 +8,7 @@ the schema wants, never what was there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from functools import reduce
 from typing import Any, Final
 
@@ -89,7 +89,7 @@ class Schema:
         """Check and compile. Raises SchemaInvalid with every fault."""
         reading = _Reading(document)
         tree = reading.root()
-        faults = reading.faults or _misused(document)
+        faults = reading.faults + _misused(document, besides={pointer for pointer, _, _ in reading.faults})
         if faults:
             raise SchemaInvalid(faults[:FAULTS_MAX])
         properties = tree.get("properties", {})
@@ -292,10 +292,11 @@ class _Reading:
         self.faults.append((pointer, BROKEN, detail))
 
 
-def _misused(document: Mapping[str, Any]) -> list[Fault]:
-    """Keywords whose values are not what the dialect says."""
+def _misused(document: Mapping[str, Any], besides: Container[str]) -> list[Fault]:
+    """Keywords whose values are not what the dialect says, besides those of which something was said already."""
     places = dict.fromkeys(tuple(error.instance_path) for error in _META.iter_errors(document))
-    return [(reduce(pointer_to, map(str, place), ""), BROKEN, "This is not what the keyword takes.") for place in places]
+    pointers = [reduce(pointer_to, map(str, place), "") for place in places]
+    return [(pointer, BROKEN, "This is not what the keyword takes.") for pointer in pointers if pointer not in besides]
 
 
 def _is_pattern(pattern: str) -> bool:

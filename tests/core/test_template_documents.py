@@ -45,13 +45,17 @@ def test_a_document_gives_a_template_that_gives_the_document_again(document: dic
     [
         (MAIL | {"data": {"a": 1}, "title": ""}, ["/title", "/data/a", "/data"]),
         (PUSH | {"variables": {"a": {}}}, ["/schema"]),
-        (PUSH | {"schema": {"type": "array", "properties": 3}}, ["/schema/type"]),
+        (PUSH | {"schema": {"type": "array", "properties": 3}}, ["/schema/type", "/schema/properties"]),
         (PUSH | {"schema": {"type": "object", "x": "y" * 70_000}}, ["/schema", "/schema/x"]),
         (PUSH | {"schema": []}, ["/schema"]),
         (PUSH | {"schema": {"type": "object"}}, ["/data/a.b-c"]),
         (PUSH | {"data": {"a b": "x"}}, ["/data"]),
         (WHATSAPP | {"whatsapp": {"name": "order"}}, ["/whatsapp/language"]),
         (WHATSAPP | {"whatsapp": {"name": "A", "language": "en", "parameters": [1]}}, ["/whatsapp/parameters", "/whatsapp/name"]),
+        (
+            WHATSAPP | {"whatsapp": {"name": "A", "language": "", "parameters": ["{{"], "sender": "x"}},
+            ["/whatsapp/language", "/whatsapp/sender", "/whatsapp/name", "/whatsapp/parameters/0"],
+        ),
         (WHATSAPP | {"body_template": "x"}, ["/body_template"]),
         (SMS | {"layout": "nothing"}, ["/layout"]),
         (SMS | {"draft": "yes"}, ["/draft"]),

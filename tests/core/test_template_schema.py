@@ -242,6 +242,18 @@ def test_all_faults_of_a_schema_are_told_at_once() -> None:
     assert len(refused({"type": "array", "properties": {"a": {"x": 1, "pattern": "("}, "b": 3}})) == 4
 
 
+def test_what_the_dialect_says_is_told_beside_what_we_say_and_each_place_once() -> None:
+    properties = {"a": {"type": "strin", "minLength": -1}, "b": {"pattern": "("}, "c": 3}
+
+    assert refused({"type": "object", "requird": ["a"], "properties": properties}) == [
+        "/requird",
+        "/properties/b/pattern",
+        "/properties/c",
+        "/properties/a/type",
+        "/properties/a/minLength",
+    ]
+
+
 def test_a_schema_is_bounded_in_size_and_depth_with_what_it_refers_to() -> None:
     deep: Any = True
     for _ in range(DEPTH_MAX):
