@@ -42,11 +42,6 @@ def is_event_type(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= EVENT_TYPE_LENGTH_MAX and _EVENT_TYPE.fullmatch(value) is not None
 
 
-def rule_document(rule: Rule) -> dict[str, Any]:
-    """The document a rule was made of."""
-    return dict(rule.source)
-
-
 def parse_rule(name: str, body: Mapping[str, Any]) -> Rule | Problem:
     """The rule that a document describes; or every fault of it, with pointers into it."""
     faults = Faults()
@@ -263,7 +258,7 @@ class _Reader:
         if value is None:
             return None
         if not isinstance(value, int | float) or isinstance(value, bool) or not at_least <= value <= at_most:
-            self._fault(pointer_to(pointer, name), f"This must be a number of seconds from {at_least:g} to {at_most:g}.")
+            self._fault(pointer_to(pointer, name), f"This must be a number of seconds from {at_least:.15g} to {at_most:.15g}.")
             return None
         return float(value)
 

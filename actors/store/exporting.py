@@ -30,7 +30,6 @@ _NAMES = (
     "idempotency_key", "attempts", "provider", "reason", "created_at", "updated_at", "next_retry_at", "expires_at", "decisions",
 )  # fmt: skip
 _COLUMNS = ", ".join(_NAMES)
-_NAMES_READ = (*_NAMES, "steps", "reports", "confirmation")
 _OF_USER = (
     "organization_id = %(organization_id)s AND user_id = %(user_id)s AND id < %(after)s::uuid ORDER BY id DESC LIMIT %(limit)s"
 )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dispatcher.model import Channel
 from dispatcher.problems import Problem
-from dispatcher.rule_documents import is_event_type, parse_rule, rule_document
+from dispatcher.rule_documents import is_event_type, parse_rule
 from dispatcher.rules import LaneName, Mode, Rule
 
 LEAST: dict[str, Any] = {
@@ -105,9 +105,16 @@ def test_a_digest_has_a_window_and_perhaps_a_key() -> None:
     assert rule({**LEAST, "delay_s": 1.5, "digest": None, "at": None}).delay_s == 1.5
 
 
+def test_bounds_of_seconds_are_told_as_a_person_writes_them() -> None:
+    found = parse_rule("purchase", {**LEAST, "at": {"date": "data.starts_at", "offset_s": 1e12}})
+
+    assert isinstance(found, Problem)
+    assert found.detail == "This must be a number of seconds from -31622400 to 31622400."
+
+
 def test_the_document_comes_back_as_it_was() -> None:
-    assert rule_document(rule(MOST)) == MOST
-    assert rule(rule_document(rule(MOST))) == rule(MOST)
+    assert dict(rule(MOST).source) == MOST
+    assert rule(dict(rule(MOST).source)) == rule(MOST)
 
 
 @pytest.mark.parametrize(
@@ -240,4 +247,4 @@ def test_any_document_is_read_or_refused_with_pointers(body: dict[str, Any]) -> 
     if isinstance(found, Problem):
         assert all(fault.pointer is not None for fault in (found, *found.errors))
     else:
-        assert rule_document(found) == {**LEAST, **body}
+        assert dict(found.source) == {**LEAST, **body}
