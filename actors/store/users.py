@@ -220,8 +220,9 @@ async def put_token(pool: Pool, organization_id: OrganizationId, user_id: str, t
         async with pool.connection() as connection, connection.transaction():
             if not (await connection.execute(_LOCK, (organization_id, user_id))).rowcount:
                 return None
-            ((id,),) = await (await connection.execute(_REGISTER, parameters)).fetchall()
+            # The contact before the point, as whoever records that a token is dead holds them.
             revived = await (await connection.execute(_REVIVE, (organization_id, token.recipient))).fetchall()
+            ((id,),) = await (await connection.execute(_REGISTER, parameters)).fetchall()
             await connection.execute(_DROP_SURPLUS, (organization_id, user_id, POINTS_MAX))
             point = _point(*(await (await connection.execute(_ONE_POINT, (id,))).fetchall())[0])
             return Registered(point, revived[0][0] if revived else None)
