@@ -14,12 +14,11 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
-import trio
 
 from actors.acceptor_answers import IN_PROGRESS, AcceptRequest, Answer
 from actors.admitting import Admitting
 from actors.event_answers import CONFLICT, UNSTORABLE, EventAnswer, explained
-from actors.in_turns import in_turns
+from actors.in_turns import Turns, in_turns
 from actors.knowledge import Knowledge
 from actors.metrics import Metrics
 from actors.planned_rows import Rows
@@ -30,11 +29,11 @@ from dispatcher.events import Event
 from dispatcher.ids import uuid7
 from dispatcher.model import OrganizationId
 from dispatcher.planned import Plan, Skipped
-from dispatcher.planning import Match, match, needs_of, plan, too_many
+from dispatcher.planning import Match, match_in_steps, needs_of, plan_in_steps, too_many
 from dispatcher.problems import Problem, Refused
 
 TURN_S = 0.005
-"""How long one batch may plan before the other tasks get a turn."""
+"""How long one request may plan before the other tasks get a turn."""
 Verdict = EventAdmission | KnownEvent | Problem
 
 
@@ -111,19 +110,15 @@ class EventDesk:
     ) -> list[tuple[Event, Plan]]:
         """What comes of each of these events, one after the other."""
         setup = await self._knowledge.setup(organization_id)
-        matches: list[Sequence[Match]] = []
-        pause_at_s = trio.current_time() + TURN_S
-        for event in events:
-            pause_at_s = await _pause(pause_at_s)
-            matches.append(match(event, setup))
+        turns = Turns(TURN_S)
+        matches: list[Sequence[Match]] = [await turns.of(match_in_steps(event, setup)) for event in events]
         needs = needs_of([one for found in matches if not too_many(found) for one in found])
         world = await self._knowledge.world(organization_id, setup, needs, now_unix_s)
         plans: list[tuple[Event, Plan]] = []
         cap_times: dict[tuple[str, str], tuple[float, ...]] = {}
-        pause_at_s = trio.current_time() + TURN_S
+        turns = Turns(TURN_S)
         for event, found in zip(events, matches, strict=True):
-            pause_at_s = await _pause(pause_at_s)
-            planned = plan(event, found, world, cap_times)
+            planned = await turns.of(plan_in_steps(event, found, world, cap_times))
             cap_times.update(planned.cap_times)
             plans.append((event, planned))
         return plans
@@ -238,11 +233,3 @@ def _batch(answers: Sequence[tuple[str, str, bytes] | Problem]) -> bytes:
         counts["duplicates" if is_duplicate else "accepted"] += 1
         items.append({"index": index, "status": "duplicate" if is_duplicate else "accepted", "event": orjson.Fragment(document)})
     return orjson.dumps({**counts, "items": items})
-
-
-async def _pause(at_s: float) -> float:
-    """Let others have a turn if it is time; returns when that is again."""
-    if trio.current_time() < at_s:
-        return at_s
-    await trio.lowlevel.checkpoint()
-    return trio.current_time() + TURN_S

@@ -4,12 +4,15 @@ In two steps, because between them people and templates have to be read: :func:`
 they name, :func:`plan` decides about each. Both are functions of their arguments alone, so a dry run is the same two calls with
 nothing carried out. Invariant: of an event in which one template can not be rendered nothing is planned, so that its producer
 hears of it while nothing is lost.
+
+Each exists with pauses, too, because one event may meet a thousand rules and reach a thousand people: it yields before whatever
+takes a moment, for whoever has others to serve.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
 
 from attrs import evolve, field, frozen
 
@@ -34,6 +37,8 @@ TARGETS_MAX: Final = 1_000
 DIGEST_ITEM: Final = "items"
 """What a template of a digest finds its events under, beside ``count``."""
 KEY_CHARS_MAX: Final = 255
+
+T = TypeVar("T")
 
 
 @frozen
@@ -63,13 +68,19 @@ class Needs:
 
 def match(event: Event, setup: Setup) -> Sequence[Match]:
     """The rules for events of this type, each with what it says about this one."""
+    return _at_once(match_in_steps(event, setup))
+
+
+def match_in_steps(event: Event, setup: Setup) -> Generator[None, None, Sequence[Match]]:
+    """The same, with a pause before every expression."""
     seen = variables_of(event)
     found = []
     for rule in setup.rules_for(event.type):
+        yield
         code, detail = _condition(rule, seen)
         origin = decided(code, rule=rule.name, error=detail)
         if code is Code.RULE_MATCHED:
-            targets, faults = _targets(rule, seen, event.locale)
+            targets, faults = yield from _targets(rule, seen, event.locale)
             found.append(Match(rule, origin, targets, faults))
         else:
             found.append(Match(rule, origin))
@@ -94,6 +105,11 @@ def too_many(matches: Sequence[Match]) -> bool:
 
 def plan(event: Event, matches: Sequence[Match], world: World, cap_times: CapTimes) -> Plan:
     """All that comes of an event. ``cap_times`` are of what was planned before, in the same moment."""
+    return _at_once(plan_in_steps(event, matches, world, cap_times))
+
+
+def plan_in_steps(event: Event, matches: Sequence[Match], world: World, cap_times: CapTimes) -> Generator[None, None, Plan]:
+    """The same, with a pause before every expression and every message."""
     if not matches:
         return Plan([Skipped((decided(Code.RULE_NONE),))], (), Code.RULE_NONE)
     fates: list[Fate] = []
@@ -107,9 +123,11 @@ def plan(event: Event, matches: Sequence[Match], world: World, cap_times: CapTim
             fates.append(Skipped((one.origin,), rule=rule.name))
             continue
         fates.extend(Skipped((one.origin, fault), rule=rule.name) for fault in one.faults)
-        planner = _Rule(event, one, world)
+        words = yield from _words(one.rule, event)
+        planner = _Rule(event, one, world, words)
         for target in one.targets:
             for fate, used in planner.for_target(target, times):
+                yield
                 fates.append(fate)
                 times.update(used)
                 taken.update(used)
@@ -149,10 +167,18 @@ def digest_variables(rule: Rule, send: Send, data: Sequence[Mapping[str, Any]]) 
     return {**last, **computed, DIGEST_ITEM: list(data), "count": len(data)}
 
 
+class Words(NamedTuple):
+    """Variables and extras of a message, and why they can not be had."""
+
+    variables: Mapping[str, Any]
+    extras: Mapping[str, Any]
+    refusal: Mapping[str, Any]
+
+
 class _Rule:
     """One matching rule of one event: what is the same for everybody it names."""
 
-    def __init__(self, event: Event, match: Match, world: World) -> None:
+    def __init__(self, event: Event, match: Match, world: World, words: Sequence[Words]) -> None:
         rule = match.rule
         self._rule = rule
         self._origin = match.origin
@@ -165,7 +191,7 @@ class _Rule:
         if rule.at is not None:
             date = _value(rule.at.date, seen)
         self._timing = Timing(rule.delay_s, None, rule.at, date, rule.window, rule.expires_in_s)
-        self._words = [self._words_of(send, event, seen) for send in rule.sends]
+        self._words = words
         key = None if rule.digest is None or rule.digest.key is None else _value(rule.digest.key, seen)
         self._key = "" if key is None else str(key)[:KEY_CHARS_MAX].replace("\x00", "")
 
@@ -205,22 +231,30 @@ class _Rule:
                     fate = evolve(fate, rule=rule.name, key=self._key)
                 yield fate, used
 
-    def _words_of(
-        self, send: Send, event: Event, seen: Mapping[str, Any]
-    ) -> tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]:
-        """Variables, extras, and why they can not be had."""
+
+def _words(rule: Rule, event: Event) -> Generator[None, None, Sequence[Words]]:
+    """What the messages of a rule's channels are made of: the same for everybody it names."""
+    seen = variables_of(event)
+    found = []
+    for send in rule.sends:
+        computed: dict[str, Any] = {}
+        extras: Mapping[str, Any] = {}
         try:
-            computed = {name: expression.value(seen) for name, expression in send.variables.items()}
-            extras: Mapping[str, Any] = {}
+            for name, expression in send.variables.items():
+                yield
+                computed[name] = expression.value(seen)
             if send.attachments is not None:
+                yield
                 attachments = send.attachments.value(seen)
                 extras = {} if attachments is None or attachments == [] else {"attachments": attachments}
         except ExpressionError as error:
-            return event.data, {}, {"error": error.code}
+            found.append(Words(event.data, {}, {"error": error.code}))
+            continue
         variables = {**event.data, **computed} if computed else event.data
-        if self._rule.digest is not None:
+        if rule.digest is not None:
             variables = {**variables, DIGEST_ITEM: [event.data], "count": 1}
-        return variables, extras, {}
+        found.append(Words(variables, extras, {}))
+    return found
 
 
 def _condition(rule: Rule, seen: Mapping[str, Any]) -> tuple[Code, str | None]:
@@ -234,12 +268,15 @@ def _condition(rule: Rule, seen: Mapping[str, Any]) -> tuple[Code, str | None]:
         return Code.RULE_CONDITION_FALSE, error.code
 
 
-def _targets(rule: Rule, seen: Mapping[str, Any], locale: str | None) -> tuple[tuple[Target, ...], tuple[Decision, ...]]:
+def _targets(
+    rule: Rule, seen: Mapping[str, Any], locale: str | None
+) -> Generator[None, None, tuple[tuple[Target, ...], tuple[Decision, ...]]]:
     """Whom a rule names, nobody twice; and a link for each of its recipients that names nobody."""
     users: dict[str, Target] = {}
     contacts: list[Target] = []
     faults: list[Decision] = []
     for number, recipients in enumerate(rule.recipients):
+        yield
         user_ids = list(recipients.user_ids)
         try:
             if recipients.user is not None:
@@ -289,6 +326,16 @@ def _value(expression: Any, seen: Mapping[str, Any]) -> Any:
         return None
 
 
+def _at_once(steps: Generator[None, None, T]) -> T:
+    """What a generator returns, without its pauses."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+
+
 _PROBLEMS_MAX: Final = 20
 _TOO_MANY: Final = Problem(
     422,
@@ -305,8 +352,10 @@ __all__ = [
     "digest_variables",
     "digest_wish",
     "match",
+    "match_in_steps",
     "needs_of",
     "plan",
+    "plan_in_steps",
     "too_many",
     "topic_named",
 ]

@@ -102,6 +102,34 @@ async def test_another_event_under_the_same_id_is_refused(desk: Desk) -> None:
     assert len(desk.rows()) == 2
 
 
+async def test_others_have_their_turns_while_one_event_reaches_many_people_by_many_rules(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.events.TURN_S", 0.0)  # the virtual clock stands still while somebody computes
+    desk.set_up(rule={f"r{number}": {**RULE, "when": f"data.total > {number}"} for number in range(50)})
+    many = [f"user-{number}" for number in range(50)]
+    for id in many:
+        desk.user(evolve(ANA, id=id))
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with trio.open_nursery() as others:
+        others.start_soon(other)
+        await desk.knowledge.setup(ORG)
+        before = turns
+        shown = await desk.explain(event(data={"buyer": many, "total": 1, "name": "Ana", "order": 7}))
+        taken = turns - before
+        others.cancel_scope.cancel()
+
+    assert [fate["outcome"] for fate in shown["notifications"]] == ["send"] * 50 + ["skip"] * 49
+    assert taken >= 50 + 50, "one for every rule, and for every person"
+
+
 async def test_an_event_that_is_still_on_its_way_is_told_to_come_back(desk: Desk) -> None:
     seen: list[str] = []
 

@@ -31,7 +31,7 @@ async def test_a_token_may_be_registered_while_its_death_is_recorded(pool: Pool)
         async with pool.connection() as recording, recording.transaction():
             await recording.execute("UPDATE contacts SET failed_at = now() WHERE channel = 'push'")
             nursery.start_soon(register)
-            while (await pool.fetch(_WAITS))[0][0] == 0:
+            while (await pool.fetch(_WAITS))[0][0] == 0:  # noqa: ASYNC110 - only Postgres knows
                 await trio.sleep(0.01)
             await recording.execute("DELETE FROM contact_points WHERE channel = 'push'")
 
