@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -26,15 +25,11 @@ class Peer:
     """Sends messages, then nothing any more."""
 
     def __init__(self, *messages: dict[str, Any]) -> None:
-        self._messages = self._all(messages)
+        self._messages = iter(messages)
         self.delivered = 0
 
-    async def _all(self, messages: tuple[dict[str, Any], ...]) -> AsyncIterator[dict[str, Any]]:
-        for each in messages:
-            yield each
-
     async def receive(self) -> dict[str, Any]:
-        async for each in self._messages:
+        for each in self._messages:
             self.delivered += 1
             return each
         await trio.sleep_forever()
