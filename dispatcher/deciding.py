@@ -17,7 +17,7 @@ from dispatcher.audience import audience_of, serves
 from dispatcher.audience import lane as lane_of
 from dispatcher.caps import CapUse, caps_for, counted, within
 from dispatcher.contacts import IGNORABLE, ContactStatus, address_of
-from dispatcher.decisions import ENDS, Code, Decision, decided
+from dispatcher.decisions import ENDS, Code, Decision, Step, decided
 from dispatcher.localization import Localization
 from dispatcher.mail_extras import extras_faults
 from dispatcher.model import Channel
@@ -28,6 +28,7 @@ from dispatcher.preferences import allowed
 from dispatcher.problems import Problem, escape_pointer
 from dispatcher.template_limits import MissingVariable, TemplateError
 from dispatcher.template_sets import TemplateSet
+from dispatcher.templates import payload_size
 from dispatcher.translations import messages_for
 from dispatcher.unsubscribe import Unsubscription, unsubscribe_headers
 
@@ -80,7 +81,7 @@ def decide(wish: Wish, world: World, cap_times: CapTimes) -> tuple[list[Fate], C
     if not chain.add(decided(preference, topic=None if wish.topic is None else wish.topic.name)):
         return [chain.skipped()], {}
     ways = [_way(wish, each, world) for each in candidates]
-    usable = [way for way in ways if not {way.contact.code, way.provider.code} & ENDS]
+    usable = [way for way in ways if way.contact.code not in ENDS and way.provider.code not in ENDS]
     if not usable:
         if chain.add(ways[0].contact):
             chain.add(ways[0].provider)
@@ -111,7 +112,7 @@ def decide(wish: Wish, world: World, cap_times: CapTimes) -> tuple[list[Fate], C
         return [chain.skipped()], {}
     fates: list[Fate] = [
         Planned(
-            (*_with_way(chain.links, way), decided(Code.RATE_LIMITED if way.is_limited else Code.RATE_UNLIMITED)),
+            (*(chain.links if way is usable[0] else _with_way(chain.links, way)), _rate(way)),
             wish.channel,
             way.recipient,
             target.user_id,
@@ -164,9 +165,13 @@ def _way(wish: Wish, point: ContactPoint, world: World) -> Way:
 
 
 def _with_way(links: Sequence[Decision], way: Way) -> list[Decision]:
-    """The chain as it is for one of several devices."""
-    mine = {"contact": way.contact, "provider": way.provider}
-    return [mine.get(link.step.value, link) for link in links]
+    """The chain as it is for another of several devices."""
+    mine = {Step.CONTACT: way.contact, Step.PROVIDER: way.provider}
+    return [mine.get(link.step, link) for link in links]
+
+
+def _rate(way: Way) -> Decision:
+    return decided(Code.RATE_LIMITED if way.is_limited else Code.RATE_UNLIMITED)
 
 
 # --- locale, template
@@ -206,7 +211,7 @@ def _words(
         chain.add(decided(Code.TEMPLATE_FAILED, **names))
         return chain.skipped(_named(wish, error.problem(wish.pointer + missing)))
     faults = extras_faults(wish.extras)
-    size_bytes = _size(payload) + _size(wish.extras)
+    size_bytes = payload_size(payload) + _size(wish.extras)
     if faults or size_bytes > world.item_bytes_max:
         code = "attachments_invalid" if faults else "item_too_large"
         chain.add(decided(Code.TEMPLATE_FAILED, template=template.name, error=code))
@@ -225,7 +230,7 @@ def _named(wish: Wish, problem: Problem) -> Problem:
 
 
 def _size(value: Any) -> int:
-    """Bytes of the texts in a payload, about."""
+    """Bytes of the texts in what a mail has beside its words, about."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, Mapping):

@@ -184,17 +184,27 @@ class Decision:
 
     def document(self) -> dict[str, Any]:
         """As it is kept and shown."""
-        return {"step": self.step.value, "code": self.code.value, **({"detail": dict(self.detail)} if self.detail else {})}
+        link = _LINKS[self.code]
+        return {**link, "detail": dict(self.detail)} if self.detail else link.copy()
 
 
 def decided(code: Code, **detail: Any) -> Decision:
     """The decision of that code. Details that are None are left out."""
-    return Decision(step_of(code), code, {name: value for name, value in detail.items() if value is not None})
+    if not detail:
+        return _PLAIN[code]
+    if None in detail.values():
+        detail = {name: value for name, value in detail.items() if value is not None}
+    return Decision(_STEPS[code], code, detail)
 
 
 def step_of(code: Code) -> Step:
     """The step a code belongs to."""
     return _STEPS[code]
+
+
+# Nine or ten links are made and written for every notification, so nothing is looked up in an enumeration then.
+_PLAIN: Final = {code: Decision(step, code) for code, step in _STEPS.items()}
+_LINKS: Final = {code: {"step": step.value, "code": code.value} for code, step in _STEPS.items()}
 
 
 def ends(chain: Sequence[Decision]) -> bool:
