@@ -153,8 +153,8 @@ class _Evaluation(Context):
         self.budget = Budget(LIMITS.steps_max, VALUE_LENGTH_MAX)
         self.autoescape = False
         self.localization = NEUTRAL
+        self.rtl = False
         self.constants: frozenset[str] = frozenset()
-        self.localization = NEUTRAL
 
     def resolve_or_missing(self, key: str) -> Any:
         """One of the two names there are."""

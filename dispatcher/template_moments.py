@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 from babel.dates import format_date, format_datetime, format_time, format_timedelta, match_skeleton
 
 from dispatcher.localization import ROOT, babel_locale
-from dispatcher.template_amounts import UNIT_STYLES, amount
+from dispatcher.template_amounts import UNIT_STYLES, WRITTEN_MAX, amount
 from dispatcher.template_limits import TemplateError
 from dispatcher.template_values import Rendering, present
 from dispatcher.zones import zone_named
@@ -103,24 +103,32 @@ def skeleton_pattern(tag: str, skeleton: str) -> str | None:
 def _writes(asked: Asked) -> Callable[..., str]:
     def filter_(rendering: Rendering, value: Any, style: Any = "medium", zone: Any = None) -> str:
         rendering.budget.charge(40)
-        clock = zone_of(rendering, zone)
-        found, locale = moment(value, clock), babel_locale(rendering.localization.locale)
-        if asked != "date" and not isinstance(found, datetime):
-            raise TemplateError("template_date_invalid")
+        clock, locale = zone_of(rendering, zone), rendering.localization.locale
         pattern: Any = style
         if style not in STYLES:
             # Only what stands in the template's source is looked up: a pattern costs more to find than to use.
             if style not in rendering.constants or not is_style(style, asked):
                 raise TemplateError("template_style_unknown")
-            pattern = skeleton_pattern(rendering.localization.locale, style) or "medium"
-        if asked == "date":
-            return format_date(found, pattern, locale=locale)
-        assert isinstance(found, datetime)
-        if asked == "time":
-            return format_time(found, pattern, tzinfo=clock, locale=locale)
-        return format_datetime(found, pattern, tzinfo=clock, locale=locale)
+            pattern = skeleton_pattern(locale, style) or "medium"
+        if not isinstance(present(value), str | int):
+            raise TemplateError("template_date_invalid")
+        return _written(asked, value, pattern, clock.key, locale)
 
     return filter_
+
+
+@lru_cache(maxsize=WRITTEN_MAX, typed=True)
+def _written(asked: Asked, value: str | int, pattern: Any, zone: str, tag: str) -> str:
+    """A moment as the locale writes it."""
+    clock, locale = ZoneInfo(zone), babel_locale(tag)
+    found = moment(value, clock)
+    if asked == "date":
+        return format_date(found, pattern, locale=locale)
+    if not isinstance(found, datetime):
+        raise TemplateError("template_date_invalid")
+    if asked == "time":
+        return format_time(found, pattern, tzinfo=clock, locale=locale)
+    return format_datetime(found, pattern, tzinfo=clock, locale=locale)
 
 
 def _relative(rendering: Rendering, value: Any, now: Any, style: Any = "long", zone: Any = None) -> str:

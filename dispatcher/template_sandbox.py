@@ -60,6 +60,7 @@ class RenderContext(Context):
         self.autoescape = compiled.environment.eval_ctx.autoescape
         self.constants = compiled.constants
         self.localization = localization
+        self.rtl = is_rtl(localization.locale)
 
     def resolve_or_missing(self, key: str) -> Any:
         """The variable of that name. There are no globals behind the variables."""
@@ -120,11 +121,10 @@ def _path(rendering: Rendering, value: Any, name: str, keys: tuple[str | int, ..
 def _print(rendering: Rendering, value: Any, name: str, place: int = WORDS) -> Any:
     """What a print prints. Null prints nothing anybody would want to read, so it is missing."""
     if isinstance(value, str):
-        plain = value.isascii() and not is_rtl(rendering.localization.locale)
-        return value if plain else printed(rendering, value, place)
+        return value if value.isascii() and not rendering.rtl else printed(rendering, value, place)
     if isinstance(value, int | float):
         shown = number(value)
-        return shown if shown >= 0 or not is_rtl(rendering.localization.locale) else printed(rendering, str(shown), place)
+        return shown if shown >= 0 or not rendering.rtl else printed(rendering, str(shown), place)
     if value is None:
         raise MissingVariable(name)
     present(value)
@@ -133,8 +133,7 @@ def _print(rendering: Rendering, value: Any, name: str, place: int = WORDS) -> A
 
 def _speech(rendering: Rendering, asked: str) -> str:
     """``dir()`` and ``locale()``: of the text, for the attributes of HTML that say so."""
-    locale = rendering.localization.locale
-    return locale if asked == "locale" else "rtl" if is_rtl(locale) else "ltr"
+    return rendering.localization.locale if asked == "locale" else "rtl" if rendering.rtl else "ltr"
 
 
 def _each(rendering: Rendering, value: Any, weight: int) -> Any:

@@ -37,6 +37,7 @@ class Rendering(Protocol):
     autoescape: bool
     constants: frozenset[str]
     localization: Localization
+    rtl: bool
 
 
 def wrong() -> TemplateError:

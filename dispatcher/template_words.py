@@ -15,7 +15,7 @@ from babel.lists import format_list
 from markupsafe import Markup, escape
 
 from dispatcher.bidi import balanced, in_plain_text, needs_isolation
-from dispatcher.localization import babel_locale, is_rtl
+from dispatcher.localization import babel_locale
 from dispatcher.template_amounts import counted, written
 from dispatcher.template_limits import MissingVariable, TemplateError
 from dispatcher.template_places import CONTINUED, NEVER
@@ -93,7 +93,7 @@ def _together(rendering: Rendering, pieces: Sequence[Piece]) -> str:
 def printed(rendering: Rendering, value: str, place: int) -> str:
     """A text as it is printed at a place (``template_places``), so that neither it nor what stands beside it is moved."""
     rendering.budget.charge(1 + (len(value) >> 5))
-    rtl = is_rtl(rendering.localization.locale)
+    rtl = rendering.rtl
     if isinstance(value, Markup):
         return Markup(balanced(value))  # noqa: S704 - it was safe before, and characters were only taken away or controls added
     if place == NEVER or (place == CONTINUED and rtl):
