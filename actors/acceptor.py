@@ -361,10 +361,11 @@ class Acceptor:
         }
         if item.ignores_suppression:
             row["ignores_suppression"] = True
-        is_planned = item.correlation_id is not None or waits(item, now_unix_s)
+        is_later = waits(item, now_unix_s)
+        is_planned = is_later or item.correlation_id is not None
         if is_planned:
             row["correlation_id"] = item.correlation_id
-            if waits(item, now_unix_s):
+            if is_later:
                 row |= {"status": Status.SCHEDULED.value, "send_at": item.send_at_s}
         return Admission(organization_id, id, key, item.request_hash, row, diverted, is_planned)
 

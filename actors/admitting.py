@@ -163,7 +163,8 @@ class Admitting:
             for request in requests
             if request.error is None
             for admission in _admissions(request)
-            if _waits(admission)
+            if admission.is_planned
+            and _waits(admission)
             and admission.id not in request.refused
             and admission.id not in request.existing.suppressed
             and admission.id not in request.existing.capped
@@ -188,11 +189,14 @@ class Admitting:
             for admission in _admissions(request):
                 if admission.id in request.refused or admission.id in request.existing.suppressed:
                     continue
-                if admission.id in request.existing.capped:
+                if existing_of(admission, request.existing) is not None:
                     continue
-                if existing_of(admission, request.existing) is not None or _waits(admission):
-                    continue
-                ids, notices = arrivals.setdefault((request.organization_id, _is_bulk(admission)), ([], []))
+                bulk = False
+                if admission.is_planned:
+                    if admission.id in request.existing.capped or _waits(admission):
+                        continue
+                    bulk = _is_bulk(admission)
+                ids, notices = arrivals.setdefault((request.organization_id, bulk), ([], []))
                 ids.append(admission.id)
                 row = admission.row
                 notices.append(announcements.created(admission.id, Channel(row["channel"]), row["created_at"]))

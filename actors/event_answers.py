@@ -6,6 +6,7 @@ Invariant: an answer names rules, templates' channels, ids and codes of the set-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Final
 
 import orjson
@@ -41,6 +42,14 @@ class EventAnswer:
 
     def __call__(self, inserted: Inserted) -> bytes:
         """JSON. What was left out stands among the skips, with why."""
+        return self._made(inserted) if inserted or inserted.suppressed or inserted.capped else self._whole
+
+    @cached_property
+    def _whole(self) -> bytes:
+        """The answer when nothing is left out. It is both kept and given."""
+        return self._made(Inserted())
+
+    def _made(self, inserted: Inserted) -> bytes:
         plan = self.plan
         if not plan.rules:
             assert plan.reason is not None

@@ -17,6 +17,7 @@ class Rendering:
     autoescape: bool = False
     constants: frozenset[str] = frozenset()
     localization: Localization = NEUTRAL
+    rtl: bool = False
     budget: Budget = field(factory=lambda: Budget(STEPS, 100_000))
 
     @property

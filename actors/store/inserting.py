@@ -81,11 +81,12 @@ async def _keep_answers(connection: TrioConnection[Any], inserted: Inserted, bat
 
 
 async def _insert(connection: TrioConnection[Any], admissions: Sequence[Admission]) -> tuple[Inserted, set[NotificationId]]:
-    """Insert rows; and which were, where any of them is planned."""
-    is_planned = any(admission.is_planned for admission in admissions)
-    statement = INSERT_PLANNED if is_planned else INSERT
+    """Insert rows; and which were, where caps count any of them."""
+    statement = INSERT_PLANNED if any(admission.is_planned for admission in admissions) else INSERT
     cursor = await connection.execute(statement, (orjson.dumps([admission.row for admission in admissions]).decode(),))
-    there = {NotificationId(id) for (id,) in await cursor.fetchall()} if is_planned else set()
+    there: set[NotificationId] = set()
+    if any(admission.caps for admission in admissions):
+        there = {NotificationId(id) for (id,) in await cursor.fetchall()}
     if cursor.rowcount == len(admissions):
         return Inserted(), there
     keyed = [a for a in admissions if a.idempotency_key is not None]
