@@ -19,10 +19,9 @@ from dispatcher.catalogues import set_faults
 from dispatcher.definitions import Kind
 from dispatcher.model import Template
 from dispatcher.problems import Problem
-from dispatcher.template_checks import dependents_broken, needs_library, template_faults
+from dispatcher.template_checks import dependents_broken, incomplete, needs_library, template_faults
 from dispatcher.template_includes import Library
 from dispatcher.template_limits import TemplateError
-from dispatcher.template_parts import part_names
 from dispatcher.template_surroundings import Surroundings
 from dispatcher.translations import Catalogue
 
@@ -106,14 +105,10 @@ def template_set_faults(templates: Mapping[Key, Template], changed: Collection[K
     groups: dict[TemplateName, list[Key]] = {}
     for key in sorted(templates):
         groups.setdefault((key.name, key.channel), []).append(key)
-    for keys in groups.values():
+    for (name, channel), keys in groups.items():
         if any(key in changed for key in keys):
-            names = {key: part_names(templates[key]) for key in keys}
-            everything = frozenset[str]().union(*names.values())
-            for key in keys:
-                for part in sorted(everything - names[key]):
-                    detail = f"The locale '{key.locale}' lacks this part; other locales have it."
-                    yield key, Problem(422, "template_part_incomplete", _TITLE, detail, f"/{part}")
+            for locale, problem in incomplete(templates[key] for key in keys):
+                yield Key(TEMPLATE, name, channel, locale), problem
 
 
 def layout_faults(layouts: Library, templates: Iterable[Template]) -> Generator[None, None, list[Problem]]:

@@ -76,11 +76,12 @@ class _Deciding:
             key.name: made for key in after if key.kind == Kind.LAYOUT and isinstance(made := self._record(key, after), Layout)
         }
         sound = yield from self._templates(bundle, layouts, layouts_sound)
+        # What is at fault is missing from here on, and would be missed by everything that is looked at together with it.
+        unsound = {key.kind for key in bundle.contents.keys() - sound.keys()}
         bundle = evolve(bundle, contents=sound)
         after = merged(self._current, bundle)
-        self._check_counts(after, bundle)
-        if not self._faults:  # what is at fault is missing from here on, and would be missed by everything that names it
-            yield from self._together(bundle, after, layouts)
+        if self._are_few(after, bundle):
+            yield from self._together(bundle, after, layouts, unsound)
         if self._faults:
             return Push(faults=tuple(self._faults))
         return Push(tuple(changes(self._current, bundle)), after)
@@ -129,17 +130,24 @@ class _Deciding:
                     self._note(each, place)
         return sound
 
-    def _together(self, bundle: Bundle, after: Contents, layouts: Mapping[str, Layout]) -> Generator[None, None, None]:
-        """What the parts say of each other, and of what the document does not touch."""
+    def _together(
+        self, bundle: Bundle, after: Contents, layouts: Mapping[str, Layout], unsound: set[str]
+    ) -> Generator[None, None, None]:
+        """What the parts say of each other, and of what the document does not touch; parts of ``unsound`` kinds are not asked."""
         words = self._catalogues(after)
         touched = {key.name for key in bundle.contents if key.kind == Kind.CATALOGUE}
-        for key, problem in translation_faults(words, touched, self._default_locale):
-            self._note(problem, bundle.place(key))
+        if Kind.CATALOGUE not in unsound:
+            for key, problem in translation_faults(words, touched, self._default_locale):
+                self._note(problem, bundle.place(key))
+        if TEMPLATE in unsound:
+            return
         templates = {key: self._record(key, after) for key in after if key.kind == TEMPLATE}
         changed = {each.key for each in changes(self._current, bundle) if each.verb not in (Verb.UNCHANGED, Verb.KEPT)}
         words_stay = not any(key.kind == Kind.CATALOGUE for key in changed)
         for key, problem in template_set_faults(templates, changed):
             self._note(problem, bundle.place(key))
+        if unsound & {Kind.CATALOGUE, Kind.LAYOUT}:
+            return
         now = Surroundings(layouts, words if words_stay else self._catalogues(self._current), self._default_locale)
         around = Surroundings(layouts, words, self._default_locale)
         for key, problem in (yield from word_faults(templates, changed, now, around)):
@@ -171,12 +179,15 @@ class _Deciding:
         }
         return {locale: catalogue for locale, catalogue in made.items() if isinstance(catalogue, Catalogue)}
 
-    def _check_counts(self, after: Contents, bundle: Bundle) -> None:
+    def _are_few(self, after: Contents, bundle: Bundle) -> bool:
+        """Whether there are so few of each kind that they can be looked at together."""
+        known = len(self._faults)
         for kind in {key.kind for key in bundle.contents}:
             most = TEMPLATES_MAX if kind == TEMPLATE else COUNT_MAX
             if sum(key.kind == kind for key in after) > most:
                 detail = f"There may be at most {most} of the kind {kind}."
                 self._add(bundle.place(Key(kind, "")), "too_many_definitions", detail)
+        return len(self._faults) == known
 
     def _note(self, problem: Problem, place: str) -> None:
         found = problem.errors or (problem,)

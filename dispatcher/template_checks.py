@@ -63,12 +63,12 @@ def template_faults(template: Template, library: Library | None = NO_LIBRARY) ->
     return faults[:FAULTS_MAX]
 
 
-def incomplete(templates: Iterable[Template]) -> list[Problem]:
-    """The parts that some of these locales of one template have and others lack, a fault a locale and part."""
+def incomplete(templates: Iterable[Template]) -> list[tuple[str, Problem]]:
+    """The parts that some of these locales of one template have and others lack: a fault for each locale and part."""
     names = {template.locale: part_names(template) for template in templates}
     everything = sorted(frozenset[str]().union(*names.values()))
     return [
-        _fault(f"/{part}", "template_part_incomplete", f"The locale '{locale}' lacks this part; other locales have it.")
+        (locale, _fault(f"/{part}", "template_part_incomplete", f"The locale '{locale}' lacks this part; other locales have it."))
         for locale, there in sorted(names.items())
         for part in everything
         if part not in there

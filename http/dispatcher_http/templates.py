@@ -157,7 +157,7 @@ async def _publishable(
     for draft in mine:
         where = f"The draft of '{draft.locale}' for {channel}: "
         faults += [Problem(422, one.code, TITLE, where + one.detail, one.pointer) for one in around.faults(draft)]
-    faults += incomplete(by_locale.values())
+    faults += [fault for _, fault in incomplete(by_locale.values())]
     if faults:
         raise Refused(together(faults))
     return [around.compiled(draft) for draft in mine]

@@ -95,7 +95,7 @@ def test_without_a_library_a_template_is_checked_by_itself() -> None:
     ],
 )
 def test_every_locale_has_to_have_every_part(templates: list[Template], missing: list[tuple[str, str]]) -> None:
-    faults = incomplete(templates)
+    faults = [fault for _, fault in incomplete(templates)]
 
     assert [(fault.pointer, fault.code) for fault in faults] == [(pointer, "template_part_incomplete") for pointer, _ in missing]
     assert all(f"'{locale}'" in fault.detail for fault, (_, locale) in zip(faults, missing, strict=True))

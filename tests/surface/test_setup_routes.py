@@ -236,6 +236,18 @@ async def test_no_template_comes_into_force_without_its_words_and_none_loses_the
     assert (await push(surface, fewer)).status_code == 200, "what lacks its words already keeps nobody from mending others"
 
 
+async def test_a_fault_hides_only_what_can_not_be_told_without_its_place(surface: Surface) -> None:
+    document = changed(policy={"time_zone": "Lisbon"})
+    document["catalogues"]["pt"]["messages"]["hello"]["text"] = "Olá {person}"
+    document["templates"][0]["html_template"] = "<p>{{ total }}</p>"
+    told = ("/catalogues/pt/messages/hello", "placeholders_differ"), ("/policy/time_zone", "field_invalid")
+
+    assert pointers(await push(surface, document)) == [*told, ("/templates/1/html_template", "template_part_incomplete")]
+
+    document["templates"][0]["subject"] = "{{"
+    assert pointers(await push(surface, document)) == [*told, ("/templates/0/subject", "template_syntax")]
+
+
 async def test_only_what_was_seen_is_changed(surface: Surface) -> None:
     _, seen = await pull(surface)
     await store.put(surface.services.pool, ACME, Kind.TOPIC, "new", {})
