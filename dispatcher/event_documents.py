@@ -37,19 +37,11 @@ class HandedInEvents:
     items: Sequence[Event | Problem]
 
 
-def parse_events(body: bytes, limits: AcceptLimits) -> HandedInEvents:
-    """Read a request body. Raises Refused when it is not JSON, or not an object of one of the two forms."""
-    steps = parse_events_in_steps(body, limits)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            handed: HandedInEvents = end.value
-            return handed
-
-
 def parse_events_in_steps(body: bytes, limits: AcceptLimits) -> Generator[None, None, HandedInEvents]:
-    """The same, with pauses: it yields before every STEP_ITEMS events of a long batch, for whoever has others to serve."""
+    """Read a request body. Raises Refused when it is not JSON, or not an object of one of the two forms.
+
+    It yields before every STEP_ITEMS events of a long batch, for whoever has others to serve.
+    """
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:

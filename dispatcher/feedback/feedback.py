@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from attrs import field, frozen
 
-from dispatcher.model import Channel, NotificationId
+from dispatcher.model import NotificationId
 from dispatcher.problems import Problem
 
 
@@ -130,6 +130,3 @@ SOFT_BOUNCES_MAX = 5
 SOFT_BOUNCE_EXPIRY_S = 7 * 86_400.0
 REPLAY_WINDOW_S = 300.0
 """A signed time may be this far from ours, where the provider signs one afresh for every delivery of a report."""
-
-CHANNELS_WITH_FEEDBACK: frozenset[Channel] = frozenset({Channel.EMAIL, Channel.SMS, Channel.WHATSAPP})
-"""Push services report nothing later: their refusals are all there is."""

@@ -11,7 +11,6 @@ from typing import Any
 from quart_trio.wrappers import TrioResponse
 
 from actors.in_turns import in_turns
-from actors.store import organizations
 from actors.store import setups as store
 from actors.store.api_keys import Scope
 from actors.store.definitions import ANYTHING
@@ -21,6 +20,7 @@ from dispatcher.model import OrganizationId
 from dispatcher.problems import Problem, Refused
 from dispatcher.setup_push import Push
 from dispatcher_http import wire
+from dispatcher_http.definitions import default_locale
 from dispatcher_http.preconditions import entity_tag, precondition_failed
 from dispatcher_http.routing import CHANGE_DEADLINE_S, Call, Route, announce, answer, whole_change
 from dispatcher_http.services import Services
@@ -35,7 +35,7 @@ def routes(services: Services) -> list[Route]:
     async def read(call: Call) -> TrioResponse:
         wire.refuse_unknown(call.args, ())
         contents = await store.read(services.pool, call.organization_id, CHANGE_DEADLINE_S)
-        document = {"default_locale": await _default_locale(services, call.organization_id), **document_of(contents)}
+        document = {"default_locale": await default_locale(services, call.organization_id), **document_of(contents)}
         return answer(document, 200, {"etag": entity_tag(digest(contents))})
 
     return [Route("GET", "/v1/orgs/<org>/setup", Scope.SETUP_READ, read)]
@@ -72,17 +72,11 @@ async def _decided(
     current = await store.read(services.pool, organization_id, CHANGE_DEADLINE_S)
     if expected not in (None, ANYTHING, digest(current)):
         raise Refused(precondition_failed("set-up"))
-    default_locale = await _default_locale(services, organization_id)
-    push = await in_turns(setup_push.decide(current, document, default_locale))
+    push = await in_turns(setup_push.decide(current, document, await default_locale(services, organization_id)))
     if push.faults:
         first = push.faults[0]
         raise Refused(Problem(422, first.code, first.title, first.detail, first.pointer, errors=push.faults))
     return push, current
-
-
-async def _default_locale(services: Services, organization_id: OrganizationId) -> str:
-    organization = await organizations.read(services.pool, organization_id)
-    return organization.default_locale if organization is not None else "en"
 
 
 def _report(push: Push, dry_run: bool) -> dict[str, Any]:
