@@ -63,7 +63,7 @@ class DueDesk:
         needs = Needs(frozenset({digest.user_id}), frozenset({(send.template, send.channel)}), frozenset())
         world = await self._knowledge.world(organization_id, setup, needs, now_unix_s)
         try:
-            variables = digest_variables(rule, send, [item.data for item in digest.items])
+            variables = digest_variables(rule, send, [item.data for item in digest.items], digest.count)
         except ExpressionError as error:
             logger.error("organization %s: the digest of rule %s is not told: %s", organization_id, rule.name, error.code)
             return None

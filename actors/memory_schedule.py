@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import orjson
+
 from actors.memory import Interrupt, Moment, checkpoint
 from actors.memory_insert import insert
 from actors.memory_tables import MemoryDatabase, Row
@@ -11,6 +13,8 @@ from actors.ports import Inserted
 from actors.schedule_ports import (
     CANCELED,
     EXPIRED,
+    ITEMS_BYTES_MAX,
+    ITEMS_MAX,
     Cancelation,
     Cancelations,
     Digest,
@@ -103,10 +107,14 @@ class MemorySchedule:
         overdue = sorted((row.due_at_s, row.id, name) for name, row in self.database.digests.items() if row.due_at_s <= now_s)
         found = []
         for due_at_s, id, (organization_id, rule, user_id, channel, key) in overdue[:limit]:
-            rows = self.database.digests[organization_id, rule, user_id, channel, key].items.items()
-            items = [DigestItem(event_id, row.correlation_id, row.data, row.at_s) for event_id, row in rows]
+            closed = organization_id, rule, user_id, channel, f"\x01{id}"
+            self.database.digests[closed] = self.database.digests.pop((organization_id, rule, user_id, channel, key))
+            key = closed[-1]
+            rows = self.database.digests[organization_id, rule, user_id, channel, key].items
+            items = [DigestItem(event_id, row.correlation_id, row.data, row.at_s) for event_id, row in rows.items()]
             items.sort(key=lambda item: (item.at_s, item.event_id))
-            found.append(Digest(id, organization_id, rule, user_id, channel, key, due_at_s, tuple(items)))
+            told = tuple(_last(items))
+            found.append(Digest(id, organization_id, rule, user_id, channel, key, due_at_s, told, len(items), _mark(rows)))
         await self.interrupt("digests", Moment.AFTER)
         return found
 
@@ -170,7 +178,7 @@ class MemorySchedule:
             digest = telling.digest
             name = digest.organization_id, digest.rule, digest.user_id, digest.channel, digest.key
             row = self.database.digests.get(name)
-            if row is not None and row.id == digest.id and row.items.keys() == {item.event_id for item in digest.items}:
+            if row is not None and row.id == digest.id and _mark(row.items) == digest.mark:
                 same.append((name, telling))
         inserted: Inserted = insert(self.database, [t.admission for _, t in same if t.admission is not None], ())
         for name, _ in same:
@@ -192,6 +200,21 @@ class MemorySchedule:
         rows = self.database.rows.values()
         found = [row for row in rows if row.organization_id == organization_id and row.correlation_id == correlation_id]
         return sorted(found, key=lambda row: row.id)
+
+
+def _mark(events: Iterable[str]) -> str:
+    return " ".join(sorted(events))
+
+
+def _last(items: Sequence[DigestItem]) -> Sequence[DigestItem]:
+    """As many of the last as are told of one by one."""
+    fits, bytes_left = 0, ITEMS_BYTES_MAX
+    for item in reversed(items[-ITEMS_MAX:]):
+        bytes_left -= len(orjson.dumps(item.data))
+        if fits and bytes_left < 0:
+            break
+        fits += 1
+    return items[len(items) - fits :]
 
 
 def _moved(row: Row) -> Moved:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from actors.ports import Admission, Inserted
 from dispatcher.decisions import Decision
@@ -85,6 +85,12 @@ class Moved(NamedTuple):
     bulk: bool = False
 
 
+ITEMS_MAX = 1_000
+"""Events of one digest that are told of one by one; of those before them it is told how many they are."""
+ITEMS_BYTES_MAX = 256 * 1024
+"""Bytes of their data, as JSON. The last is told of however large it is."""
+
+
 @frozen
 class DigestItem:
     """One event that waits to be told of."""
@@ -97,7 +103,9 @@ class DigestItem:
 
 @frozen
 class Digest:
-    """Events to be told of together. ``items`` are in the order in which they came in."""
+    """Events to be told of together. ``items`` are in the order in which they came in: the last ``ITEMS_MAX``, fewer where these
+    have more than ``ITEMS_BYTES_MAX``. ``count`` is of all; ``mark`` tells whether any of them has come or gone since.
+    """
 
     id: str
     organization_id: OrganizationId
@@ -107,6 +115,8 @@ class Digest:
     key: str
     due_at_s: float
     items: tuple[DigestItem, ...] = field(repr=False)
+    count: int = field(default=Factory(lambda self: len(self.items), takes_self=True))
+    mark: str = ""
 
 
 @frozen

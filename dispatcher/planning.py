@@ -160,11 +160,13 @@ def digest_wish(rule: Rule, send: Send, user_id: str, topic: Topic | None, varia
     )
 
 
-def digest_variables(rule: Rule, send: Send, data: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """What a digest's template sees: the last event's data, ``items`` with the data of all, and their ``count``."""
+def digest_variables(rule: Rule, send: Send, data: Sequence[Mapping[str, Any]], count: int) -> Mapping[str, Any]:
+    """What a digest's template sees: the last event's data, ``items`` with ``data``, and the ``count`` of all its events, which
+    may be more.
+    """
     last = data[-1] if data else {}
     computed = {name: expression.value({"data": last, "event": {}}) for name, expression in send.variables.items()}
-    return {**last, **computed, DIGEST_ITEM: list(data), "count": len(data)}
+    return {**last, **computed, DIGEST_ITEM: list(data), "count": count}
 
 
 class Words(NamedTuple):

@@ -8,11 +8,25 @@ from typing import Any
 import orjson
 
 from actors.io.postgres import Pool
-from actors.schedule_ports import Cancelation, Cancelations, Digest, DigestItem, Due, Moved, Ruling, Telling, Told, reason_of
+from actors.schedule_ports import (
+    ITEMS_BYTES_MAX,
+    ITEMS_MAX,
+    Cancelation,
+    Cancelations,
+    Digest,
+    DigestItem,
+    Due,
+    Moved,
+    Ruling,
+    Telling,
+    Told,
+    reason_of,
+)
 from actors.store import inserting
 from actors.store.schedule_statements import (
     CANCEL,
     CANCEL_CORRELATED,
+    CLOSE_DIGESTS,
     DIGEST_ITEMS,
     DIGESTS,
     DROP_DIGESTS,
@@ -21,7 +35,7 @@ from actors.store.schedule_statements import (
     ENDED,
     HOLD_DIGESTS,
     HOLD_DIGESTS_OF,
-    ITEMS_OF,
+    MARKS,
     NEXT,
     PUT_OFF,
     RELEASE,
@@ -72,15 +86,28 @@ class PostgresSchedule:
 
     async def digests(self, limit: int) -> Sequence[Digest]:
         """Digests that are due, the longest overdue first, as they are at one moment each."""
+        await self._pool.execute(CLOSE_DIGESTS, (limit,))
         rows = await self._pool.fetch(DIGESTS, (limit,))
         if not rows:
             return []
         items: dict[str, list[DigestItem]] = {}
-        for digest_id, *item in await self._pool.fetch(DIGEST_ITEMS, ([row[0] for row in rows],)):
+        params = {"ids": [row[0] for row in rows], "items_max": ITEMS_MAX, "bytes_max": ITEMS_BYTES_MAX}
+        for digest_id, *item in await self._pool.fetch(DIGEST_ITEMS, params):
             items.setdefault(digest_id, []).append(DigestItem(*item))
         return [
-            Digest(id, organization_id, rule, user_id, Channel(channel), key, due_at_s, tuple(items.get(id, ())))
-            for id, organization_id, rule, user_id, channel, key, due_at_s in rows
+            Digest(
+                id,
+                organization_id,
+                rule,
+                user_id,
+                Channel(channel),
+                key,
+                due_at_s,
+                tuple(items.get(id, ())),
+                int(mark.split()[0]),
+                mark,
+            )
+            for id, organization_id, rule, user_id, channel, key, due_at_s, mark in rows
         ]
 
     async def tell(self, tellings: Sequence[Telling]) -> Told:
@@ -89,14 +116,8 @@ class PostgresSchedule:
         with translated("notifications of digests"):
             async with self._pool.connection() as connection, connection.transaction():
                 held = {id for (id,) in await (await connection.execute(HOLD_DIGESTS, (ids,))).fetchall()}
-                found = await (await connection.execute(ITEMS_OF, (ids,))).fetchall()
-                now: Mapping[str, frozenset[str]] = {id: frozenset(events) for id, events in found}
-                same = [
-                    telling
-                    for telling in tellings
-                    if telling.digest.id in held
-                    and now.get(telling.digest.id, frozenset()) == {item.event_id for item in telling.digest.items}
-                ]
+                now: Mapping[str, str] = dict(await (await connection.execute(MARKS, (ids,))).fetchall())
+                same = [t for t in tellings if t.digest.id in held and now[t.digest.id] == t.digest.mark]
                 admissions = [telling.admission for telling in same if telling.admission is not None]
                 done = frozenset(telling.digest.id for telling in same)
                 await connection.execute(DROP_DIGESTS, (sorted(done),))

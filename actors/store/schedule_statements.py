@@ -97,18 +97,41 @@ SELECT status, count(*) FROM (
 ) AS counted GROUP BY status
 """
 
-DIGESTS = """
-SELECT id, organization_id, rule, user_id, channel, key, extract(epoch FROM due_at)::float8 FROM digests
+# What is due is closed: what comes from then on begins the next digest. Else one that somebody joins all the time would never be
+# as it was when it was read. A key that ends it can not be an event's, because nobody knows the id.
+CLOSE_DIGESTS = """
+WITH due AS (
+    SELECT id FROM digests WHERE id IN (SELECT id FROM digests WHERE due_at <= now() ORDER BY due_at, id LIMIT %s)
+      AND key <> E'\\x01' || id::text
+    ORDER BY organization_id, rule, user_id, channel, key FOR UPDATE
+)
+UPDATE digests d SET key = E'\\x01' || d.id::text FROM due WHERE d.id = due.id
+"""
+# The number of a digest's items, and a mark that is another one when any of them has come or gone.
+_MARK = """(
+    SELECT count(*) || ' ' || coalesce(bit_xor(hashtextextended(i.event_id, 0)), 0) FROM digest_items i WHERE i.digest_id = d.id
+)"""
+DIGESTS = f"""
+SELECT id, organization_id, rule, user_id, channel, key, extract(epoch FROM due_at)::float8, {_MARK} FROM digests d
 WHERE due_at <= now() ORDER BY due_at, id LIMIT %s
 """
+# Anything may have been gathered in a month. What is read of it is bounded, whoever has it gathered.
 DIGEST_ITEMS = """
-SELECT digest_id, event_id, correlation_id, data, extract(epoch FROM at)::float8 FROM digest_items
-WHERE digest_id = ANY(%s::uuid[]) ORDER BY at, event_id
+SELECT d.id, i.event_id, i.correlation_id, i.data, extract(epoch FROM i.at)::float8
+FROM unnest(%(ids)s::uuid[]) AS d(id), LATERAL (
+    SELECT last.*, row_number() OVER newest AS place, sum(octet_length(last.data::text)) OVER newest AS bytes
+    FROM (
+        SELECT event_id, correlation_id, data, at FROM digest_items WHERE digest_id = d.id
+        ORDER BY at DESC, event_id DESC LIMIT %(items_max)s
+    ) AS last
+    WINDOW newest AS (ORDER BY at DESC, event_id DESC)
+) AS i
+WHERE i.place = 1 OR i.bytes <= %(bytes_max)s ORDER BY i.at, i.event_id
 """
 HOLD_DIGESTS = """
 SELECT id FROM digests WHERE id = ANY(%s::uuid[])
 ORDER BY organization_id, rule, user_id, channel, key FOR UPDATE
 """
-ITEMS_OF = "SELECT digest_id, array_agg(event_id) FROM digest_items WHERE digest_id = ANY(%s::uuid[]) GROUP BY digest_id"
+MARKS = f"SELECT d.id, {_MARK} FROM unnest(%s::uuid[]) AS d(id)"
 DROP_DIGESTS = "DELETE FROM digests WHERE id = ANY(%s::uuid[])"
 PUT_OFF = "UPDATE digests SET due_at = now() + make_interval(secs => %s) WHERE id = ANY(%s::uuid[])"

@@ -10,7 +10,7 @@ import pytest
 import trio
 from attrs import evolve
 
-from actors.schedule_ports import Ruling, Telling
+from actors.schedule_ports import ITEMS_BYTES_MAX, ITEMS_MAX, Ruling, Telling
 from dispatcher.caps import CapUse, within
 from dispatcher.decisions import Code, decided
 from dispatcher.errors import StoreRefused
@@ -346,19 +346,48 @@ async def test_events_of_one_digest_are_told_of_together_when_it_is_due_and_once
     assert world.items() == []
 
 
-async def test_an_event_that_comes_before_a_digest_is_told_of_is_told_of_with_it_or_in_the_next(world: World) -> None:
+async def test_an_event_that_comes_when_a_digest_is_read_begins_the_next_and_holds_nothing_up(world: World) -> None:
     await world.store.insert((), (), [event(world, "e1", due_in_s=10)])
     world.pass_time(60)
-    (read,) = await world.schedule.digests(10)
     await world.store.insert((), (), [event(world, "e2")])
+    (read,) = await world.schedule.digests(10)
+    await world.store.insert((), (), [event(world, "e3")])
+
+    assert (await world.schedule.tell([telling(world, read)])).done == {read.id}
+    assert [payload["events"] for payload in world.payloads()] == [["e1", "e2"]]
+    assert (world.items(), await world.schedule.digests(10)) == (["e3"], [])
+
+    world.pass_time(70)
+    (following,) = await world.schedule.digests(10)
+    assert ([item.event_id for item in following.items], following.id != read.id) == (["e3"], True)
+
+
+async def test_a_digest_of_which_something_was_canceled_since_it_was_read_is_read_anew(world: World) -> None:
+    await world.store.insert((), (), [event(world, "e1", due_in_s=10), event(world, "e2", due_in_s=10, correlation_id="c2")])
+    world.pass_time(60)
+    (read,) = await world.schedule.digests(10)
+    await world.schedule.cancel_correlated(ACME, "c2", 10)
 
     assert (await world.schedule.tell([telling(world, read)])).done == frozenset(), "it is not what it was when it was read"
     (digest,) = await world.schedule.digests(10)
     await world.schedule.tell([telling(world, digest)])
-    await world.store.insert((), (), [event(world, "e3")])
 
-    assert [payload["events"] for payload in world.payloads()] == [["e1", "e2"]]
-    assert world.items() == ["e3"]
+    assert [payload["events"] for payload in world.payloads()] == [["e1"]]
+
+
+async def test_of_very_many_events_of_a_digest_the_last_are_read_and_all_are_counted(world: World) -> None:
+    events = [event(world, f"e{number:04d}", due_in_s=10) for number in range(ITEMS_MAX + 5)]
+    large = event(world, "large", due_in_s=10, user_id="ben")
+    await world.store.insert((), (), [*events, large._replace(data={"n": "x" * (ITEMS_BYTES_MAX + 1)})])
+    await world.store.insert((), (), [event(world, "later", user_id="ben")._replace(received_at_s=world.now_s + 1)])
+    world.pass_time(60)
+
+    many, few = sorted(await world.schedule.digests(10), key=lambda digest: -digest.count)
+    assert (many.count, [item.event_id for item in many.items]) == (ITEMS_MAX + 5, [e.id for e in events[5:]])
+    assert (few.count, [item.event_id for item in few.items]) == (2, ["later"])
+
+    assert (await world.schedule.tell([telling(world, many), telling(world, few)])).done == {many.id, few.id}
+    assert world.items() == []
 
 
 async def test_a_digest_that_nobody_is_to_hear_of_goes_without_a_notification(world: World) -> None:
