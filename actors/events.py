@@ -29,7 +29,7 @@ from dispatcher.events import Event
 from dispatcher.ids import uuid7
 from dispatcher.model import OrganizationId
 from dispatcher.planned import Plan, Skipped
-from dispatcher.planning import Match, match_in_steps, needs_of, plan_in_steps, too_many
+from dispatcher.planning import BYTES_MAX, Match, match_in_steps, needs_of, plan_in_steps, too_many
 from dispatcher.problems import Problem, Refused
 
 TURN_S = 0.005
@@ -71,7 +71,10 @@ class EventDesk:
         now_unix_s = self._now()
         handed = await in_turns(parse_events_in_steps(body, self._limits))
         items = [self._unless_busy(organization_id, item) for item in handed.items]
-        first = {item.id: item for item in reversed(items) if isinstance(item, Event)}
+        first: dict[str, Event] = {}
+        for item in items:
+            if isinstance(item, Event):
+                first.setdefault(item.id, item)
         mine = {(organization_id, id) for id in first}
         self._under_way |= mine
         try:
@@ -116,9 +119,11 @@ class EventDesk:
         world = await self._knowledge.world(organization_id, setup, needs, now_unix_s)
         plans: list[tuple[Event, Plan]] = []
         cap_times: dict[tuple[str, str], tuple[float, ...]] = {}
+        bytes_left = BYTES_MAX
         turns = Turns(TURN_S)
         for event, found in zip(events, matches, strict=True):
-            planned = await turns.of(plan_in_steps(event, found, world, cap_times))
+            planned = await turns.of(plan_in_steps(event, found, world, cap_times, bytes_left))
+            bytes_left -= planned.size_bytes
             cap_times.update(planned.cap_times)
             plans.append((event, planned))
         return plans

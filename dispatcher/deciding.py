@@ -211,7 +211,7 @@ def _words(
         chain.add(decided(Code.TEMPLATE_FAILED, **names))
         return chain.skipped(_named(wish, error.problem(wish.pointer + missing)))
     faults = extras_faults(wish.extras)
-    size_bytes = payload_size(payload) + _size(wish.extras)
+    size_bytes = payload_size(payload) + size_of(wish.extras)
     if faults or size_bytes > world.item_bytes_max:
         code = "attachments_invalid" if faults else "item_too_large"
         chain.add(decided(Code.TEMPLATE_FAILED, template=template.name, error=code))
@@ -229,13 +229,13 @@ def _named(wish: Wish, problem: Problem) -> Problem:
     return evolve(problem, title=TITLE, detail=(f"Rule {rule}, " if rule is not None else "") + about + problem.detail)
 
 
-def _size(value: Any) -> int:
-    """Bytes of the texts in what a mail has beside its words, about."""
+def size_of(value: Any) -> int:
+    """Bytes of the texts in a payload, or in what a mail has beside its words, about."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, Mapping):
-        return sum(map(_size, value.values()))
-    return sum(map(_size, value)) if isinstance(value, list) else 0
+        return sum(map(size_of, value.values()))
+    return sum(map(size_of, value)) if isinstance(value, list) else 0
 
 
 def _mail(

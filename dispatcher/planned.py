@@ -180,6 +180,7 @@ class Plan:
     """All that comes of one event. ``rules`` are those that match it; without any, ``reason`` says why.
 
     ``problem`` refuses the event with everything in it. ``cap_times`` stand for what is planned, for the next plan.
+    ``size_bytes`` is what all of it holds, about.
     """
 
     fates: Sequence[Fate]
@@ -187,6 +188,7 @@ class Plan:
     reason: Code | None = None
     problem: Problem | None = None
     cap_times: CapTimes = field(default=_NOTHING, repr=False)
+    size_bytes: int = 0
 
     @property
     def planned(self) -> list[Planned]:

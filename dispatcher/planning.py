@@ -18,7 +18,7 @@ from attrs import evolve, field, frozen
 
 from dispatcher.acceptance import is_recipient, is_text
 from dispatcher.conditions import ExpressionError
-from dispatcher.deciding import decide
+from dispatcher.deciding import decide, size_of
 from dispatcher.decisions import Code, Decision, decided
 from dispatcher.event_documents import variables_of
 from dispatcher.events import Event
@@ -34,6 +34,9 @@ from dispatcher.zones import is_zone
 
 TARGETS_MAX: Final = 1_000
 """People that one event may reach, over all its rules."""
+BYTES_MAX: Final = 32 * 1024 * 1024
+"""What may come of the events of one request, all messages together: a large one for a thousand people is a thousand of them.
+It is in memory several times over until it is written down."""
 DIGEST_ITEM: Final = "items"
 """What a template of a digest finds its events under, beside ``count``."""
 KEY_CHARS_MAX: Final = 255
@@ -108,13 +111,16 @@ def plan(event: Event, matches: Sequence[Match], world: World, cap_times: CapTim
     return _at_once(plan_in_steps(event, matches, world, cap_times))
 
 
-def plan_in_steps(event: Event, matches: Sequence[Match], world: World, cap_times: CapTimes) -> Generator[None, None, Plan]:
-    """The same, with a pause before every expression and every message."""
+def plan_in_steps(
+    event: Event, matches: Sequence[Match], world: World, cap_times: CapTimes, bytes_max: int = BYTES_MAX
+) -> Generator[None, None, Plan]:
+    """The same, with a pause before every expression and every message. Of more than ``bytes_max`` nothing is planned."""
     if not matches:
         return Plan([Skipped((decided(Code.RULE_NONE),))], (), Code.RULE_NONE)
     fates: list[Fate] = []
     times = dict(cap_times)
     taken: dict[tuple[str, str], tuple[float, ...]] = {}
+    size_bytes, data_bytes = 0, size_of(event.data)
     if too_many(matches):
         return Plan((), (), problem=_TOO_MANY)
     for one in matches:
@@ -129,6 +135,10 @@ def plan_in_steps(event: Event, matches: Sequence[Match], world: World, cap_time
             for fate, used in planner.for_target(target, times):
                 yield
                 fates.append(fate)
+                size_bytes += size_of(fate.payload) if isinstance(fate, Planned) else 0
+                size_bytes += data_bytes if isinstance(fate, Gathered) else 0
+                if size_bytes > bytes_max:
+                    return Plan((), (), problem=_TOO_LARGE)
                 times.update(used)
                 taken.update(used)
     matched = [one.rule.name for one in matches if one.is_match]
@@ -141,7 +151,7 @@ def plan_in_steps(event: Event, matches: Sequence[Match], world: World, cap_time
     reason = None
     if not matched:
         reason = Code.RULE_CONDITION_FALSE if Code.RULE_CONDITION_FALSE in codes else Code.RULE_DISABLED
-    return Plan(fates, matched, reason, None, taken)
+    return Plan(fates, matched, reason, None, taken, size_bytes)
 
 
 def topic_named(setup: Setup, name: str | None) -> Topic | None:
@@ -346,7 +356,15 @@ _TOO_MANY: Final = Problem(
     f"Its rules name more than {TARGETS_MAX} people; hand it in in parts.",
     "",
 )
+_TOO_LARGE: Final = Problem(
+    413,
+    "notifications_too_large",
+    "The event can not be taken in",
+    f"What comes of the events of a request may have {BYTES_MAX >> 20} MiB; hand it in for fewer people, or with fewer others.",
+    "",
+)
 __all__ = [
+    "BYTES_MAX",
     "Match",
     "Needs",
     "Plan",

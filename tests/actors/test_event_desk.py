@@ -364,6 +364,32 @@ async def test_too_many_people_for_one_event_are_refused(desk: Desk) -> None:
     assert asked == [], "nobody was read for it"
 
 
+async def test_of_the_events_of_a_batch_a_cap_lets_the_first_pass(desk: Desk) -> None:
+    desk.set_up(rule={"purchase": RULE}, policy={"default": {"caps": [{"name": "day", "count_max": 1, "window_s": 86_400}]}})
+
+    batch = await desk.answer({"items": [event(number) for number in (1, 2, 3)]})
+
+    assert [item["event"]["notifications"] for item in batch["items"]] == [1, 0, 0]
+
+
+async def test_no_more_comes_of_a_request_than_fits_into_memory(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.events.BYTES_MAX", 20_000)
+    digest = {**RULE, "event": "alert", "digest": {"window_s": 60}}
+    desk.set_up(rule={"alert": digest, "purchase": {**RULE, "recipients": [{"user": "data.all"}]}})
+    many = [f"user-{number}" for number in range(30)]
+    for id in many:
+        desk.user(evolve(ANA, id=id))
+    data = {**event()["data"], "name": "x" * 1_000}
+
+    told = await desk.refused(event(1, data={**data, "all": many}))
+    gathered = await desk.refused(event(2, type="alert", data={**data, "buyer": many}))
+    batch = await desk.answer({"items": [event(number, data={**data, "all": many[:6]}) for number in (3, 4, 5)]})
+
+    assert (told.status, told.code, gathered.code) == (413, "notifications_too_large", "notifications_too_large")
+    assert [item["status"] for item in batch["items"]] == ["accepted", "accepted", "rejected"]
+    assert (len(desk.rows()), desk.database.digests) == (12, {})
+
+
 async def test_a_token_that_has_expired_or_bounced_gives_way_to_the_next(desk: Desk) -> None:
     mails = (point(Channel.EMAIL, "old@example.org", 1), point(Channel.EMAIL, "new@example.org", 2))
     desk.user(User("ana", points=mails))
