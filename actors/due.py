@@ -79,13 +79,15 @@ class DueDesk:
         assert not others
         self._metrics.planned["planned"] += 1
         last = digest.items[-1]
+        # Who cancels by one of several correlation ids means what it stands for, and not the others that are told of with it.
+        correlation_ids = {item.correlation_id for item in digest.items}
         return self._rows.admission(
             organization_id,
             fate,
             now_unix_s,
             key=f"digest {digest.id}",
             event_id=last.event_id,
-            correlation_id=last.correlation_id,
+            correlation_id=last.correlation_id if len(correlation_ids) == 1 else None,
         )
 
 

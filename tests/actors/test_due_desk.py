@@ -112,11 +112,19 @@ async def test_a_digest_tells_of_all_its_events_in_one_message(weekly: Desk) -> 
 
     assert told is not None
     assert told.row["payload"]["text"] == "Ana, 3: 1 2 3 6"
-    assert (told.row["event_id"], told.row["correlation_id"], told.row["user_id"]) == ("evt-3", "order-3", "ana")
+    assert (told.row["event_id"], told.row["user_id"]) == ("evt-3", "ana")
     assert told.idempotency_key == f"digest {digest().id}"
     again = await weekly.due.tell(digest(1, 2, 3))
     assert again is not None
     assert again.idempotency_key == told.idempotency_key
+
+
+async def test_what_tells_of_several_correlation_ids_is_not_canceled_by_one_of_them(weekly: Desk) -> None:
+    several, one = await weekly.due.tell(digest(1, 2)), await weekly.due.tell(digest(3))
+
+    assert several is not None
+    assert one is not None
+    assert (several.row["correlation_id"], one.row["correlation_id"]) == (None, "order-3")
 
 
 @pytest.mark.parametrize("change", ["no rule", "disabled", "denied", "broken", "erased"])
