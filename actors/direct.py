@@ -18,10 +18,11 @@ from actors.ports import Admission
 from dispatcher.acceptance import AcceptLimits, Item, expired, is_decided_about, parse_item, too_far
 from dispatcher.deciding import decide
 from dispatcher.decisions import Code
-from dispatcher.direct import CONTACTS, needs_of_items, refusal_of, wish_of
+from dispatcher.direct import CONTACTS, needs_of_items, refusal_of, unknown_topic, wish_of
 from dispatcher.model import OrganizationId
 from dispatcher.planned import Plan, Planned, Skipped, World
 from dispatcher.problems import Problem, Refused
+from dispatcher.setup import Setup
 
 
 class DirectPlans:
@@ -33,6 +34,11 @@ class DirectPlans:
         self._metrics = metrics
         self._cap_times: dict[tuple[str, str], tuple[float, ...]] = {}
 
+    @property
+    def setup(self) -> Setup:
+        """The organization's."""
+        return self._world.setup
+
     def decided(self, item: Item) -> Planned | Skipped:
         """What becomes of it."""
         (fate,), used = decide(wish_of(item, self._world.setup), self._world, self._cap_times)
@@ -43,7 +49,7 @@ class DirectPlans:
     def prepare(self, item: Item, key: str | None) -> Admission | Problem:
         """The row to insert, or why there is none."""
         now_unix_s = self._world.now_unix_s
-        problem = expired(item, now_unix_s) or too_far(item, now_unix_s)
+        problem = expired(item, now_unix_s) or too_far(item, now_unix_s) or unknown_topic(item, self._world.setup)
         if problem is not None:
             return problem
         fate = self.decided(item)
@@ -93,7 +99,7 @@ class DirectDesk:
         if isinstance(item, Problem):
             raise Refused(item)
         plans = await self._plans(organization_id, [item], now_unix_s)
-        problem = expired(item, now_unix_s) or too_far(item, now_unix_s)
+        problem = expired(item, now_unix_s) or too_far(item, now_unix_s) or unknown_topic(item, plans.setup)
         plan = Plan([plans.decided(item)], (), problem=problem)
         shown = explained(plan, with_payload=with_payload)
         return {"notification": shown["notifications"][0], **({"refused": shown["refused"]} if problem is not None else {})}

@@ -57,6 +57,14 @@ def wish_of(item: Item, setup: Setup) -> Wish:
     )
 
 
+def unknown_topic(item: Item, setup: Setup) -> Problem | None:
+    """Why a notification about a topic that is not defined is refused: nobody can have a preference about a misspelt one."""
+    if item.topic is None or item.topic in setup.topics:
+        return None
+    detail = "The organization has no such topic. Define it (PUT /topics/…), or leave it out."
+    return Problem(422, "topic_unknown", "The notification can not be accepted", detail, "/topic")
+
+
 def needs_of_items(items: list[Item]) -> Needs:
     """What has to be known to decide about them."""
     return Needs(

@@ -18,12 +18,14 @@ from event_world import ANA, NOW, ORG, Desk
 
 FALLBACK = {"channel": "sms", "recipient": "+15550000001", "content": {"text": "Hello"}}
 QUIET = QuietHours(time(22), time(7))  # NOW is 05:00 for Ana
+TOPICS: dict[str, dict[str, Any]] = {"offers": {}, "news": {}}
 DAILY = {"default": {"caps": [{"name": "daily", "count_max": 1, "window_s": 86_400}]}}
 
 
 @pytest.fixture
 async def desk(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> Desk:
     desk = Desk()
+    desk.set_up(topic=TOPICS)
     desk.user(ANA)
     nursery.start_soon(desk.admitting.run)
     return desk
@@ -75,6 +77,7 @@ async def test_only_what_is_about_a_topic_respects_quiet_hours(desk: Desk) -> No
         ({"template": "unknown"}, "template_unknown", "/template"),
         ({"variables": {"order": 7}}, "template_variable_missing", "/variables/name"),
         ({"expires_at": "2026-01-01T00:00:00Z"}, "already_expired", "/expires_at"),
+        ({"topic": "offres"}, "topic_unknown", "/topic"),
         ({"topic": "Offers!"}, "field_invalid", "/topic"),
         ({"user_id": None}, "field_invalid", "/recipient"),
         ({"topic": "news", "fallback": [FALLBACK]}, "field_invalid", "/fallback"),
@@ -98,7 +101,7 @@ async def test_a_bounced_contact_refuses_unless_the_producer_insists(desk: Desk)
 
 
 async def test_caps_count_within_one_batch_and_over_requests(desk: Desk) -> None:
-    desk.set_up(policy=DAILY)
+    desk.set_up(policy=DAILY, topic=TOPICS)
     batch = await desk.accept_item({"items": [item(topic="offers"), item(topic="offers"), item()]})
 
     assert [one["status"] for one in batch["items"]] == ["accepted", "rejected", "accepted"]
@@ -108,7 +111,7 @@ async def test_caps_count_within_one_batch_and_over_requests(desk: Desk) -> None
 
 
 async def test_a_cap_that_is_reached_while_it_is_inserted_refuses_it(desk: Desk) -> None:
-    desk.set_up(policy=DAILY)
+    desk.set_up(policy=DAILY, topic=TOPICS)
 
     async def meanwhile(operation: str, moment: Moment) -> None:
         await trio.lowlevel.checkpoint()
