@@ -37,6 +37,7 @@ from actors.store.schedule_statements import (
     HOLD_DIGESTS_OF,
     MARKS,
     NEXT,
+    PASSED_OVER,
     PUT_OFF,
     RELEASE,
     RULE,
@@ -145,6 +146,10 @@ class PostgresSchedule:
                     items = (await connection.execute(TAKE_OUT, (digests, correlation_id))).rowcount
                     await connection.execute(DROP_EMPTY, (digests,))
             rows = await (await connection.execute(CANCEL_CORRELATED, params)).fetchall()
+            held = await (await connection.execute(PASSED_OVER, params)).fetchall() if len(rows) < limit else []
+            for (id,) in held[: limit - len(rows)]:
+                one = await connection.execute(CANCEL, {"organization_id": organization_id, "id": id})
+                rows.extend((id, channel) for id, channel, _, now in await one.fetchall() if now)
         return Cancelations([(id, Channel(channel)) for id, channel in rows], items, len(rows) >= limit)
 
     async def standing(self, organization_id: OrganizationId, correlation_id: str, limit: int) -> Mapping[Status, int]:

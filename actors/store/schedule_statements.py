@@ -70,15 +70,22 @@ FROM found LEFT JOIN done USING (id)
 ENDED = """
 SELECT id, channel, status, false FROM notification_history WHERE organization_id = %s AND id = %s AND updated_at >= %s
 """
+# Rows that somebody holds are passed over, because the gate takes many in an order of its own, and each might wait for the other.
+# They are canceled one by one then: who holds nothing else is in no circle.
 CANCEL_CORRELATED = """
 WITH found AS (
     SELECT id FROM notifications
     WHERE organization_id = %(organization_id)s AND correlation_id = %(correlation_id)s AND status IN ('scheduled', 'queued')
-    ORDER BY id LIMIT %(limit)s FOR UPDATE
+    ORDER BY id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 UPDATE notifications n SET status = 'canceled', reason = 'canceled', updated_at = now()
 FROM found WHERE n.id = found.id AND n.status IN ('scheduled', 'queued')
 RETURNING n.id, n.channel
+"""
+PASSED_OVER = """
+SELECT id FROM notifications
+WHERE organization_id = %(organization_id)s AND correlation_id = %(correlation_id)s AND status IN ('scheduled', 'queued')
+ORDER BY id LIMIT %(limit)s
 """
 # Digests are held before their items are taken away, as whoever joins or tells of them does.
 HOLD_DIGESTS_OF = """
