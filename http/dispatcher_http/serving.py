@@ -49,8 +49,8 @@ from dispatcher_sandbox.sandbox import Sandbox, open_sandbox
 logger = logging.getLogger(__name__)
 
 GC_YOUNG_OBJECTS = 10_000
-"""Objects between two looks for garbage. Python has 700; a batch of events makes more and keeps them until it is stored, so a fifth
-of its time went into looking through them again and again."""
+"""Objects between two looks for garbage; Python's own number is 700. A batch of events makes many more and keeps them until it is
+on disk: a fifth of its time went into looking through them again and again."""
 KILLED_STATUS = 128 + signal.SIGTERM
 
 
