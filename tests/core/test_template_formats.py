@@ -305,3 +305,18 @@ def test_the_usual_skeletons_have_a_pattern_in_every_language() -> None:
     }
 
     assert missing == set()
+
+
+def test_what_is_equal_and_not_written_alike_is_not_confused_whichever_is_written_first() -> None:
+    for _ in range(2):
+        assert run("{{ a|money('EUR') }} {{ b|money('EUR') }}", a=0.0, b=-0.0) == "€0.00 -€0.00"
+        assert run("{{ a|number }} {{ b|number }}", a="-0", b=0) == "-0 0"
+        twice = [run("{{ at|datetime('full') }}", zone="Europe/Lisbon", at=f"2026-10-25T0{hour}:30:00Z") for hour in (0, 1)]
+        assert twice[0] != twice[1]
+
+
+def test_a_moment_is_written_for_each_zone_and_locale_anew() -> None:
+    source = "{{ at|time('short') }}"
+    asked = [("en", "UTC"), ("en", "Asia/Tokyo"), ("de", "UTC"), ("en", "UTC")]
+    written = [run(source, locale, zone, at="2026-03-01T10:00:00Z").replace(NNBSP, " ") for locale, zone in asked]
+    assert written == ["10:00 AM", "7:00 PM", "10:00", "10:00 AM"]
