@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 GC_YOUNG_OBJECTS = 10_000
 """Objects between two looks for garbage; Python's own number is 700. A batch of events makes many more and keeps them until it is
-on disk: a fifth of its time went into looking through them again and again."""
+on disk, so it was looked through again and again (docs/decisions/107)."""
 KILLED_STATUS = 128 + signal.SIGTERM
 
 
