@@ -16,6 +16,10 @@ from dispatcher.verdicts import expire
 RETENTION_SHARE = 0.95
 """How much of a key's retention is relied on: the rest is for the way to the provider and for clocks that disagree."""
 
+WAIT_MIN_S = 0.05
+"""The shortest wait that is asked for. One that the gate takes for over already, as it counts in whole milliseconds, would be
+judged anew at once, for the same wait, again and again."""
+
 HELD = Outcome(OutcomeClass.INTERRUPTED, "unknown_held")
 KEY_RETENTION_PASSED = Outcome(OutcomeClass.INTERRUPTED, "key_retention_passed")
 INQUIRY_NOT_DUE = Outcome(OutcomeClass.INTERRUPTED, "inquiry_not_due")
@@ -63,7 +67,7 @@ def await_provider(delivery: Delivery, via: ProviderPolicy | None, wait_s: float
     """What becomes of a delivery whose own configuration can not take it now, while another one could: it waits."""
     if delivery.expires_at_s is not None and now_unix_s + wait_s >= delivery.expires_at_s:
         return expire(delivery)
-    return Verdict(delivery, PROVIDER_AWAITED, via, Status.QUEUED, refund=True, retry_in_s=wait_s)
+    return Verdict(delivery, PROVIDER_AWAITED, via, Status.QUEUED, refund=True, retry_in_s=max(wait_s, WAIT_MIN_S))
 
 
 def provider_gone(delivery: Delivery) -> Verdict:
@@ -88,4 +92,4 @@ def _held(delivery: Delivery, via: ProviderPolicy, why: Outcome) -> Verdict:
 def _later(delivery: Delivery, via: ProviderPolicy, wait_s: float, now_unix_s: float) -> Verdict:
     if delivery.expires_at_s is not None and now_unix_s + wait_s >= delivery.expires_at_s:
         return expire(delivery)
-    return Verdict(delivery, INQUIRY_NOT_DUE, via, Status.QUEUED, refund=True, retry_in_s=wait_s)
+    return Verdict(delivery, INQUIRY_NOT_DUE, via, Status.QUEUED, refund=True, retry_in_s=max(wait_s, WAIT_MIN_S))

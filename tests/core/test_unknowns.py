@@ -7,10 +7,11 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.ports import DUE_SLACK_S
 from dispatcher.messages import ProviderPolicy, Verdict
 from dispatcher.model import Channel, DeadLetterReason, Delivery, NotificationId, OrganizationId, Status
 from dispatcher.outcome import OnUnknown, OutcomeClass
-from dispatcher.unknowns import RETENTION_SHARE, judge
+from dispatcher.unknowns import RETENTION_SHARE, WAIT_MIN_S, judge
 
 NOW_S = 1_700_000_000.0
 DAY_S = 86_400.0
@@ -124,3 +125,12 @@ def test_a_key_is_never_relied_on_past_its_retention_and_nothing_is_sent_against
     else:
         assert verdict.refund
         assert (verdict.status is Status.QUEUED) == (on_unknown is OnUnknown.ASK)
+
+
+def test_no_wait_is_so_short_that_the_gate_takes_it_for_over() -> None:
+    """Else it would be judged anew at once, for the same wait, again and again."""
+    verdict = judge(evolve(ONCE, unknown_last_s=299.9997), ASK, NOW_S)
+
+    assert verdict is not None
+    assert verdict.retry_in_s == WAIT_MIN_S
+    assert WAIT_MIN_S > 2 * DUE_SLACK_S
