@@ -145,8 +145,6 @@ class Code(StrEnum):
 
 
 _STEPS: Final = {code: Step(code.value.partition("_")[0]) for code in Code}
-PLANNED_STEPS: Final = tuple(Step)[: tuple(Step).index(Step.ATTEMPT)]
-"""The steps of a chain as it is planned."""
 ENDS: Final = frozenset(
     {
         Code.RULE_CONDITION_FALSE,

@@ -24,6 +24,7 @@ from actors.memory_tables import MemoryDatabase, Row
 from actors.metrics import Metrics
 from actors.planned_rows import Rows
 from dispatcher.acceptance import AcceptLimits
+from dispatcher.decisions import Step
 from dispatcher.definitions import Definition, Kind
 from dispatcher.model import Channel, Lane, OrganizationId, Template
 from dispatcher.people import ContactPoint, User
@@ -93,6 +94,10 @@ def setup_of(definitions: Mapping[str, Mapping[str, Mapping[str, Any]]], default
     made = Setup.of(default_locale, found)
     assert not made.faults, [(fault.name, fault.problem) for fault in made.faults]
     return made
+
+
+PLANNED_STEPS = tuple(Step)[: tuple(Step).index(Step.ATTEMPT)]
+"""The steps of a chain as it is planned."""
 
 
 class Desk:

@@ -13,9 +13,9 @@ import trio.testing
 
 from actors.acceptor_answers import rfc3339
 from beside import Result, beside
-from dispatcher.decisions import PLANNED_STEPS, Code, step_of
+from dispatcher.decisions import Code, step_of
 from dispatcher.feedback.feedback import FeedbackKind
-from event_world import NOW, ORG, Desk, setup_of
+from event_world import NOW, ORG, PLANNED_STEPS, Desk, setup_of
 from random_setups import Drawn, drawn
 
 WORLDS = 1_000

@@ -10,10 +10,11 @@ from psycopg.types.json import Jsonb
 
 from actors.store.api_keys import Scope
 from dispatcher.aftermath import ATTEMPTS, BY_HAND, REPORTS, STATES
-from dispatcher.decisions import PLANNED_STEPS, Code, decided, step_of
+from dispatcher.decisions import Code, decided, step_of
 from dispatcher.feedback.feedback import FeedbackKind
 from dispatcher.model import Status
 from dispatcher.outcome import OutcomeClass
+from event_world import PLANNED_STEPS
 from store_rows import START, insert, insert_attempt, insert_notification
 from surface_doubles import Surface, assert_problem
 
